@@ -1,0 +1,3 @@
+//! wengert: trains neural networks by backpropagation.
+
+pub mod machine;

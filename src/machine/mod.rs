@@ -1,0 +1,3 @@
+//! The machines that plans run on. The only place for instruction sets, threads and raw memory.
+
+pub mod cpu;
