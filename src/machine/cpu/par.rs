@@ -1,0 +1,426 @@
+//! Threads: `par` runs independent items over a private pool, and `poll` lets the user stop a long run.
+//!
+//! The calling thread takes its share of the items and never waits for a helper that has not started, so a sleeping
+//! pool costs one wake-up call and no more. Items are claimed one by one from a counter; who runs an item must not
+//! change its result. Only the thread that called in ever runs the poll hook; helpers read the stop flag of their run.
+//! The pool belongs to one process id: a forked child builds its own and leaves the parent's alone.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+/// The poll hook asked for an end: the items not yet started were skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped;
+
+/// How much a kernel has to do: decides whether waking helpers can pay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Multiply-adds of a matrix product.
+    MulAdds(usize),
+    /// Elements of loads, stores and plain arithmetic.
+    Plain(usize),
+    /// Elements of exp, tanh and the like.
+    Transcendental(usize),
+}
+
+impl Work {
+    fn is_large(self) -> bool {
+        match self {
+            Work::MulAdds(n) => n >= 4 << 20,
+            Work::Plain(n) => n >= 256 << 10,
+            Work::Transcendental(n) => n >= 64 << 10,
+        }
+    }
+}
+
+const POLL_MS: u64 = 50;
+/// About 20 µs: a helper in the middle of an item usually ends within it.
+const SPINS: usize = 1000;
+const MAX_THREADS: usize = 256;
+
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+static HOOK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+static POOLS: AtomicPtr<Pool> = AtomicPtr::new(ptr::null_mut());
+
+thread_local! {
+    /// The run this thread works in, if any.
+    static SHARE: Cell<Option<Share>> = const { Cell::new(None) };
+    static POLLED_MS: Cell<u64> = const { Cell::new(0) };
+}
+
+#[derive(Clone, Copy)]
+struct Share {
+    stop: *const AtomicBool,
+    is_helper: bool,
+}
+
+/// Threads that a run may use, the calling one included: `WENGERT_NUM_THREADS`, or as many as the system grants.
+pub fn num_threads() -> usize {
+    match THREADS.load(Ordering::Relaxed) {
+        0 => {
+            let asked = std::env::var("WENGERT_NUM_THREADS").ok().and_then(|text| text.trim().parse().ok());
+            set_num_threads(
+                asked.filter(|&n| n > 0).unwrap_or_else(|| thread::available_parallelism().map_or(1, Into::into)),
+            );
+            THREADS.load(Ordering::Relaxed)
+        }
+        n => n,
+    }
+}
+
+/// Results never depend on this number. Runs already under way keep theirs.
+pub fn set_num_threads(n: usize) {
+    THREADS.store(n.clamp(1, MAX_THREADS), Ordering::Relaxed);
+}
+
+/// Registers what `poll` asks: true means stop. It runs only on threads that call `par` or `poll` from outside a run.
+pub fn set_poll(hook: fn() -> bool) {
+    HOOK.store(hook as *mut (), Ordering::Release);
+}
+
+/// How many threads `par` would use for this work, from this thread, now: for kernels that cut their work by it.
+pub fn width(work: Work) -> usize {
+    if work.is_large() && SHARE.get().is_none() { num_threads() } else { 1 }
+}
+
+/// Asks the hook if 50 ms have passed on this thread, and a helper's run whether it was stopped. Call it between kernels.
+pub fn poll() -> Result<(), Stopped> {
+    let share = SHARE.get();
+    // SAFETY: a share is in place only while its run, which owns the flag, is alive on this thread.
+    let stop = share.map(|share| unsafe { &*share.stop });
+    if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+        return Err(Stopped);
+    }
+    if share.is_some_and(|share| share.is_helper) || !is_due() || !ask_hook() {
+        return Ok(());
+    }
+    if let Some(stop) = stop {
+        stop.store(true, Ordering::Relaxed);
+    }
+    Err(Stopped)
+}
+
+fn is_due() -> bool {
+    coarse_ms().saturating_sub(POLLED_MS.get()) >= POLL_MS
+}
+
+fn ask_hook() -> bool {
+    let hook = HOOK.load(Ordering::Acquire);
+    if hook.is_null() {
+        return false;
+    }
+    // SAFETY: only `set_poll` writes a pointer that is not null, and it writes a `fn() -> bool`.
+    let hook = unsafe { std::mem::transmute::<*mut (), fn() -> bool>(hook) };
+    let stop = hook();
+    POLLED_MS.set(coarse_ms());
+    stop
+}
+
+/// Milliseconds of a steady clock, a few of them coarse: a fifth of the cost of an exact one.
+#[cfg(target_os = "linux")]
+fn coarse_ms() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes one timespec; this clock exists on every Linux that Rust supports.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}
+
+#[cfg(not(target_os = "linux"))]
+fn coarse_ms() -> u64 {
+    use std::sync::OnceLock;
+    use std::time::Instant;
+    static START: OnceLock<Instant> = OnceLock::new();
+    // The offset makes a thread's first poll due, as on Linux.
+    START.get_or_init(Instant::now).elapsed().as_millis() as u64 + POLL_MS
+}
+
+/// Runs `f(0)` … `f(n - 1)`, in any order, on this thread and, if the work is large, on helpers.
+///
+/// Inside an item of another run it is serial and stops with that run. After a stop no further item starts. A panic of
+/// `f` is raised again here, after every helper has left `f`.
+pub fn par(n: usize, work: Work, f: &(dyn Fn(usize) + Sync)) -> Result<(), Stopped> {
+    let threads = width(work);
+    let pool = if threads.min(n) > 1 { pool(threads - 1) } else { None };
+    match pool {
+        Some(pool) => run_on(pool, threads.min(n) - 1, n, f),
+        None => (0..n).try_for_each(|item| poll().map(|()| f(item))),
+    }
+}
+
+/// One call of `par`. Helpers hold it by `Arc`, since one may wake after the call has returned.
+struct Run {
+    /// Valid for helpers that entered before the run was closed.
+    f: *const (dyn Fn(usize) + Sync),
+    n: usize,
+    next: AtomicUsize,
+    /// Helpers inside, plus `CLOSED`.
+    inside: AtomicUsize,
+    stop: AtomicBool,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    caller: Thread,
+}
+
+const CLOSED: usize = 1 << (usize::BITS - 1);
+
+// SAFETY: `f` is Sync and is called only between `enter` and `leave`, while the caller is kept waiting; the rest is
+// Send and Sync by itself.
+unsafe impl Send for Run {}
+// SAFETY: as above.
+unsafe impl Sync for Run {}
+
+fn run_on(pool: &ThreadPool, helpers: usize, n: usize, f: &(dyn Fn(usize) + Sync)) -> Result<(), Stopped> {
+    // SAFETY: only the lifetime changes. `close` below returns after the last use of `f`, and nothing between here and
+    // there unwinds: `work` catches panics of `f` and of the hook.
+    let f = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
+    let run = Arc::new(Run {
+        f,
+        n,
+        next: AtomicUsize::new(0),
+        inside: AtomicUsize::new(0),
+        stop: AtomicBool::new(false),
+        panic: Mutex::new(None),
+        caller: thread::current(),
+    });
+    for _ in 0..helpers {
+        let run = Arc::clone(&run);
+        pool.spawn(move || {
+            if run.enter() {
+                run.work(true);
+                run.leave();
+            }
+        });
+    }
+    run.work(false);
+    run.close();
+    if let Some(payload) = run.panic.lock().take() {
+        resume_unwind(payload);
+    }
+    if run.stop.load(Ordering::Relaxed) { Err(Stopped) } else { Ok(()) }
+}
+
+impl Run {
+    fn work(&self, is_helper: bool) {
+        self.guarded(is_helper, || {
+            // SAFETY: the caller is in `run_on`, before the end of `close`.
+            let f = unsafe { &*self.f };
+            while poll().is_ok() {
+                let item = self.next.fetch_add(1, Ordering::Relaxed);
+                if item >= self.n {
+                    break;
+                }
+                f(item);
+            }
+        });
+    }
+
+    /// Runs `f` as a share of this run; a panic is kept for the caller and ends the run.
+    fn guarded(&self, is_helper: bool, f: impl FnOnce()) {
+        let outer = SHARE.replace(Some(Share { stop: &self.stop, is_helper }));
+        let result = catch_unwind(AssertUnwindSafe(f));
+        SHARE.set(outer);
+        if let Err(payload) = result {
+            self.stop.store(true, Ordering::Relaxed);
+            self.panic.lock().get_or_insert(payload);
+        }
+    }
+
+    fn enter(&self) -> bool {
+        let may = self.inside.fetch_add(1, Ordering::Acquire) & CLOSED == 0;
+        if !may {
+            self.inside.fetch_sub(1, Ordering::Relaxed);
+        }
+        may
+    }
+
+    fn leave(&self) {
+        if self.inside.fetch_sub(1, Ordering::Release) == CLOSED + 1 {
+            self.caller.unpark();
+        }
+    }
+
+    /// Lets no further helper in and waits for those inside.
+    fn close(&self) {
+        self.inside.fetch_or(CLOSED, Ordering::Relaxed);
+        let mut spins = 0;
+        while self.inside.load(Ordering::Acquire) != CLOSED {
+            spins += 1;
+            if spins < SPINS {
+                std::hint::spin_loop();
+            } else {
+                thread::park_timeout(Duration::from_millis(POLL_MS));
+                self.guarded(false, || _ = poll());
+            }
+        }
+    }
+}
+
+/// The pools made so far, newest first. None is ever freed: a run may use it, and in a forked child its threads do not
+/// exist. There is one for each thread count asked for in this process.
+struct Pool {
+    pid: u32,
+    helpers: usize,
+    threads: ThreadPool,
+    older: *const Pool,
+}
+
+/// None if the system grants no threads.
+fn pool(helpers: usize) -> Option<&'static ThreadPool> {
+    let pid = std::process::id();
+    let mut newest = POOLS.load(Ordering::Acquire);
+    if let Some(found) = find(newest, pid, helpers) {
+        return Some(found);
+    }
+    let name = |index| format!("wengert-{index}");
+    let threads = ThreadPoolBuilder::new().num_threads(helpers).thread_name(name).build().ok()?;
+    let mut made = Box::new(Pool { pid, helpers, threads, older: newest });
+    loop {
+        made.older = newest;
+        let raw: *mut Pool = &mut *made;
+        match POOLS.compare_exchange(newest, raw, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return Some(&Box::leak(made).threads),
+            Err(now) => newest = now,
+        }
+        // Another thread was first: its pool serves, and ours ends with the box.
+        if let Some(found) = find(newest, pid, helpers) {
+            return Some(found);
+        }
+    }
+}
+
+fn find(mut pool: *const Pool, pid: u32, helpers: usize) -> Option<&'static ThreadPool> {
+    // SAFETY: pools in the list are complete and never freed.
+    while let Some(at) = unsafe { pool.as_ref() } {
+        if at.pid == pid && at.helpers == helpers {
+            return Some(&at.threads);
+        }
+        pool = at.older;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    const LARGE: Work = Work::MulAdds(usize::MAX);
+
+    thread_local! {
+        static ASKED: Cell<usize> = const { Cell::new(0) };
+        static STOP_AT: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+
+    /// Helpers and other tests have their own counts, so only the thread that sets `STOP_AT` can be stopped.
+    fn hook() -> bool {
+        ASKED.set(ASKED.get() + 1);
+        ASKED.get() >= STOP_AT.get()
+    }
+
+    #[test]
+    fn each_item_runs_once_for_any_thread_count() {
+        for threads in 1..=4 {
+            set_num_threads(threads);
+            for n in [0, 1, 2, 3, 100] {
+                let counts: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
+                par(n, LARGE, &|i| _ = counts[i].fetch_add(1, Ordering::Relaxed)).unwrap();
+                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn small_work_stays_on_the_calling_thread() {
+        let caller = thread::current().id();
+        par(100, Work::Plain(1000), &|_| assert_eq!(thread::current().id(), caller)).unwrap();
+    }
+
+    #[test]
+    fn helpers_take_part_and_nested_runs_are_serial() {
+        set_num_threads(4);
+        let ids = Mutex::new(Vec::new());
+        par(64, LARGE, &|_| {
+            let outer = thread::current().id();
+            ids.lock().push(outer);
+            assert_eq!(width(LARGE), 1);
+            par(4, LARGE, &|_| assert_eq!(thread::current().id(), outer)).unwrap();
+            thread::sleep(Duration::from_millis(1));
+        })
+        .unwrap();
+        let mut ids = ids.into_inner();
+        ids.sort_by_key(|id| format!("{id:?}"));
+        ids.dedup();
+        assert!(ids.len() > 1);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_survives() {
+        set_num_threads(3);
+        for bad in [0, 7, 63] {
+            let result = catch_unwind(|| par(64, LARGE, &|i| assert!(i != bad, "item {i}")));
+            let payload = result.unwrap_err();
+            assert!(payload.downcast_ref::<String>().unwrap().contains("item"));
+            assert_eq!(par(64, LARGE, &|_| ()), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_stop_skips_the_rest_and_belongs_to_one_run() {
+        set_poll(hook);
+        for threads in [1, 3] {
+            set_num_threads(threads);
+            let other = thread::spawn(|| par(100, LARGE, &|_| thread::sleep(Duration::from_millis(2))));
+            STOP_AT.set(ASKED.get() + 2);
+            let ran = AtomicUsize::new(0);
+            let result = par(10_000, LARGE, &|_| {
+                ran.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(1));
+            });
+            assert_eq!(result, Err(Stopped));
+            assert!(ran.load(Ordering::Relaxed) < 1000);
+            STOP_AT.set(usize::MAX);
+            assert_eq!(par(10, LARGE, &|_| ()), Ok(()));
+            assert_eq!(other.join().unwrap(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn the_hook_is_asked_at_most_every_50_ms() {
+        set_poll(hook);
+        let (before, start) = (ASKED.get(), Instant::now());
+        while start.elapsed() < Duration::from_millis(220) {
+            poll().unwrap();
+        }
+        assert!((2..=6).contains(&(ASKED.get() - before)));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_forked_child_has_its_own_pool() {
+        set_num_threads(2);
+        par(8, LARGE, &|_| ()).unwrap();
+        // SAFETY: the child only computes and leaves by `_exit`.
+        match unsafe { libc::fork() } {
+            0 => {
+                let sum = AtomicUsize::new(0);
+                let done = par(100, LARGE, &|i| _ = sum.fetch_add(i, Ordering::Relaxed)).is_ok();
+                // SAFETY: ends the child without running the parent's exit handlers.
+                unsafe { libc::_exit(if done && sum.into_inner() == 4950 { 0 } else { 1 }) }
+            }
+            child => {
+                let mut status = -1;
+                // SAFETY: waits for the child made above.
+                unsafe { libc::waitpid(child, &mut status, 0) };
+                assert_eq!(status, 0);
+            }
+        }
+    }
+}
