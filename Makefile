@@ -1,0 +1,106 @@
+# Needs Rust (cargo, clippy, rustfmt) and Python >= 3.11; all else goes into $(VENV).
+# Another interpreter: `make test PYTHON=python3.13`. Flags for the demo: `make demo ARGS='--epochs 5'`.
+
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python -P
+PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
+say = @printf '\n== %s\n'
+
+# Tests and lints must see what users get: the installed wheel, never the source tree.
+unexport PYTHONPATH
+
+# $(call install,PROFILE): builds one wheel with that cargo profile and installs it into the venv.
+define install
+	@rm -rf dist/$(1)
+	$(VENV)/bin/maturin build --quiet --profile $(1) --interpreter $(VENV)/bin/python --out dist/$(1)
+	@$(PIP) install --force-reinstall --no-deps dist/$(1)/*.whl
+	@$(PIP) install dist/$(1)/*.whl
+endef
+
+.PHONY: help
+help:
+	@printf '%s\n' \
+	  'make demo           build the release wheel, train a digit classifier, show what happened' \
+	  'make test           build the test wheel, run every test, every lint and the stub check' \
+	  'make check          lints and types only' \
+	  'make wheel          the release wheel, in dist/release' \
+	  'make bench          Rust benchmarks' \
+	  'make bench-compare  training steps against numpy, same run' \
+	  'make clean          remove what the other targets made'
+
+$(VENV)/.build: pyproject.toml
+	$(say) 'virtual environment: $(VENV)'
+	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust from https://rustup.rs'; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+	  f"wengert needs Python >= 3.11 and $(PYTHON) is {v[0]}.{v[1]}: try make PYTHON=python3.12")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@$(PIP) install --group build
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.build
+	$(say) 'test tools into $(VENV)'
+	@$(PIP) install --group test
+	@touch $@
+
+.PHONY: demo
+demo: $(VENV)/.build
+	$(say) 'release wheel (fat LTO: a minute or two)'
+	$(call install,release)
+	$(say) 'python -m wengert $(ARGS)'
+	@$(PY) -m wengert $(ARGS)
+
+.PHONY: test
+test: $(VENV)/.test
+	$(say) 'test wheel (profile checked: assertions and overflow checks on)'
+	$(call install,checked)
+	$(say) 'cargo test'
+	cargo test --locked --profile checked
+	$(say) 'pytest'
+	$(PY) -m pytest
+	$(say) 'the examples in the docstrings'
+	$(PY) -m pytest --doctest-modules --pyargs wengert
+	@$(MAKE) --no-print-directory check stubcheck
+
+# The dev profile keeps its own pyo3: sharing the wheel's would rebuild it at each switch.
+.PHONY: check
+check: $(VENV)/.test
+	$(say) 'clippy, without and with the Python bindings'
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --lib --features python -- -D warnings
+	$(say) 'formatting and lints'
+	cargo fmt --check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/ruff check
+	$(say) 'types'
+	$(VENV)/bin/mypy
+
+.PHONY: stubcheck
+stubcheck:
+	$(say) 'the stub against the installed module'
+	$(PY) -m mypy.stubtest wengert._core
+
+.PHONY: wheel
+wheel: $(VENV)/.build
+	$(say) 'release wheel'
+	$(call install,release)
+	@ls -l dist/release
+
+.PHONY: bench
+bench:
+	$(say) 'cargo bench'
+	cargo bench --locked
+
+.PHONY: bench-compare
+bench-compare: $(VENV)/.build
+	$(say) 'release wheel and the peers of benches/requirements.txt'
+	@$(PIP) install -r benches/requirements.txt
+	$(call install,release)
+	$(say) 'benches/compare.py'
+	@$(PY) benches/compare.py
+
+.PHONY: clean
+clean:
+	cargo clean
+	rm -rf $(VENV) dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
