@@ -1,3 +1,26 @@
 //! wengert: trains neural networks by backpropagation.
+//!
+//! Layers, lowest first; a module imports only from lower ones, and a test holds it:
+//!
+//! | level | module | holds |
+//! |---|---|---|
+//! | 0 | `error` `dtype` `shape` `scalar` `device_id` `location` | values |
+//! | 1 | `machine::cpu` | instruction sets, threads, buffers, views, matrix and slice kernels |
+//! | 2 | `graph` | nodes, kinds, the contract of a definition |
+//! | 3 | `ops` | one file a family: definition, derivative, kernel |
+//! | 4 | `autodiff`, `planner` | expansion of gradients; simplify, fuse, memory |
+//! | 5 | `exec` | build, plan cache, executors |
+//! | 6 | `tensor` | variables, recording, evaluation, transforms |
+//! | 7 | `nn` `optim` `io` | initialisation, update rules, safetensors |
+//! | 8 | `python` | the bindings |
 
+pub mod autodiff;
+pub mod device_id;
+pub mod dtype;
+pub mod error;
+pub mod graph;
+pub mod location;
 pub mod machine;
+pub mod ops;
+pub mod scalar;
+pub mod shape;

@@ -1,4 +1,10 @@
 //! The CPU as a machine: instruction-set choice, threads, buffers, views, matrix kernels. Knows no op, graph or plan.
 
+pub mod buffer;
+pub mod dispatch;
+pub mod float;
 pub mod isa;
+pub mod math;
 pub mod par;
+pub mod reduce;
+pub mod view;

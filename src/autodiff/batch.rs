@@ -1,0 +1,213 @@
+//! Batching: a graph for one example becomes the graph for all of them, with a leading axis. One rule for each kind.
+
+use super::expand::between;
+use crate::error::{Error, Result};
+use crate::graph::{GatherMode, Graph, Layout, Node, Op, SliceDim, TensorType, Val, Vals};
+use crate::ops;
+use crate::shape::Shape;
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+/// The `targets` of all examples, when the per-example placeholders `examples` are the rows of `args`.
+pub(super) fn batch(graph: &mut Graph, size: usize, targets: &[Val], examples: &[Val], args: &[Val]) -> Result<Vals> {
+    let mut batched: HashMap<Val, Val> = examples.iter().copied().zip(args.iter().copied()).collect();
+    let mut from = Vals::from_slice(examples);
+    let (range, on_way) = between(graph, &from, targets);
+    for index in range.clone().filter(|&index| on_way[index - range.start]) {
+        if let Op::CustomGradient(_) = graph.nodes[index].op {
+            // The pullback is batched too, from a cotangent for all examples.
+            let placeholder = graph.nodes[index].inputs[1];
+            let ty = leading(graph.ty(placeholder), size);
+            batched.insert(placeholder, graph.placeholder(ty));
+            from.push(placeholder);
+        }
+    }
+    // Every node that depends on an example is needed: pullbacks are reached by more than differentiable inputs.
+    for index in range {
+        let node = &graph.nodes[index];
+        if node.inputs.iter().any(|val| batched.contains_key(val)) && !from.iter().any(|val| val.node as usize == index)
+        {
+            let node = node.clone();
+            let vals = batch_node(graph, &node, size, &batched)?;
+            for (output, val) in vals.into_iter().enumerate() {
+                batched.insert(Val { node: index as u32, output: output as u32 }, val);
+            }
+        }
+    }
+    targets.iter().map(|target| stack(graph, &batched, size, *target)).collect()
+}
+
+fn leading(ty: &TensorType, size: usize) -> TensorType {
+    let mut shape = ty.shape.clone();
+    shape.insert(0, size);
+    TensorType { dtype: ty.dtype, shape }
+}
+
+/// The batched form of a value; one that no example touches is repeated.
+fn stack(graph: &mut Graph, batched: &HashMap<Val, Val>, size: usize, val: Val) -> Result<Val> {
+    match batched.get(&val) {
+        Some(&all) => Ok(all),
+        None => {
+            let shape = leading(graph.ty(val), size).shape;
+            ops::broadcast_to(graph, val, &shape)
+        }
+    }
+}
+
+fn batch_node(graph: &mut Graph, node: &Node, size: usize, batched: &HashMap<Val, Val>) -> Result<Vals> {
+    let all = |graph: &mut Graph| -> Result<Vals> {
+        node.inputs.iter().map(|&val| stack(graph, batched, size, val)).collect()
+    };
+    let as_is = |val: Val| batched.get(&val).copied().unwrap_or(val);
+    let first = as_is(node.inputs[0]);
+    let shape = leading(&node.outputs[0], size);
+    let one = |val: Val| -> Result<Vals> { Ok(Vals::from_slice(&[val])) };
+    match &node.op {
+        Op::Marker => one(first),
+        Op::Unary(_) | Op::Cast(_) => one(graph.add(node.op.clone(), &[first])?),
+        Op::Binary(_) | Op::Select | Op::Contract => {
+            let inputs = all(graph)?;
+            one(graph.add(node.op.clone(), &inputs)?)
+        }
+        Op::Reduce(def, axes) => one(graph.add(Op::Reduce(def, axes << 1), &[first])?),
+        Op::Layout(Layout::Broadcast) => {
+            let from = &graph.shape(first)[1..];
+            let pad = node.outputs[0].shape.rank() - from.len();
+            let aligned: Shape =
+                [size].into_iter().chain(std::iter::repeat_n(1, pad)).chain(from.iter().copied()).collect();
+            let aligned = ops::reshape(graph, first, &aligned)?;
+            one(ops::broadcast_to(graph, aligned, &shape.shape)?)
+        }
+        Op::Layout(Layout::Reshape) => one(ops::reshape(graph, first, &shape.shape)?),
+        Op::Layout(Layout::Permute(perm)) => {
+            let perm: SmallVec<[u8; 8]> = std::iter::once(0).chain(perm.iter().map(|axis| axis + 1)).collect();
+            one(graph.add(Op::Layout(Layout::Permute(perm)), &[first])?)
+        }
+        Op::Layout(Layout::Slice(dims)) => {
+            let inputs: Vals = node.inputs.iter().map(|&val| as_is(val)).collect();
+            one(graph.add(Op::Layout(Layout::Slice(behind(dims))), &inputs)?)
+        }
+        Op::Embed(dims) => {
+            let inputs: Vals = node.inputs.iter().map(|&val| as_is(val)).collect();
+            one(graph.add_typed(Op::Embed(behind(dims)), &inputs, shape))
+        }
+        Op::Concat(axis) => {
+            let inputs = all(graph)?;
+            one(graph.add(Op::Concat(axis + 1), &inputs)?)
+        }
+        Op::Gather(mode, axis) => one(gather(graph, node, size, batched, *mode, *axis)?),
+        Op::Scatter(mode, axis) => one(scatter(graph, node, size, batched, *mode, *axis)?),
+        Op::Random(_) => {
+            // The inner placeholder's place is taken by what stands for it outside, so that outer batches see it.
+            let inputs: Vals = node.inputs.iter().map(|&val| as_is(val)).collect();
+            one(graph.add_typed(node.op.clone(), &inputs, shape))
+        }
+        Op::Composite(def, attrs) => {
+            let start = graph.nodes.len() as u32;
+            let results = (def.expand)(graph, attrs, &node.inputs)?;
+            let end = graph.nodes.len() as u32;
+            let mut inner = batched.clone();
+            for index in start..end {
+                let part = graph.nodes[index as usize].clone();
+                if part.inputs.iter().any(|val| inner.contains_key(val)) {
+                    for (output, val) in batch_node(graph, &part, size, &inner)?.into_iter().enumerate() {
+                        inner.insert(Val { node: index, output: output as u32 }, val);
+                    }
+                }
+            }
+            results.iter().map(|&val| stack(graph, &inner, size, val)).collect()
+        }
+        Op::CustomGradient(_) => {
+            let inputs = all(graph)?;
+            one(graph.add(node.op.clone(), &inputs)?)
+        }
+        Op::Source(_) | Op::Gradient(_) | Op::Jvp(_) | Op::Batch(_) | Op::Pullback(_) => {
+            Err(Error::internal(format!("{} inside a region that is batched", node.op.name())))
+        }
+    }
+}
+
+/// The same slices, one axis further in.
+fn behind(dims: &[SliceDim]) -> SmallVec<[SliceDim; 2]> {
+    dims.iter().map(|d| SliceDim { axis: d.axis + 1, ..*d }).collect()
+}
+
+fn gather(
+    graph: &mut Graph,
+    node: &Node,
+    size: usize,
+    batched: &HashMap<Val, Val>,
+    mode: GatherMode,
+    axis: u8,
+) -> Result<Val> {
+    let (x, indices) = (node.inputs[0], node.inputs[1]);
+    if mode == GatherMode::Take && !batched.contains_key(&indices) {
+        return graph.add(Op::Gather(mode, axis + 1), &[batched[&x], indices]);
+    }
+    let shape = leading(&node.outputs[0], size).shape;
+    let (all_x, all_indices) = (stack(graph, batched, size, x)?, stack(graph, batched, size, indices)?);
+    if mode == GatherMode::Along {
+        return graph.add(Op::Gather(mode, axis + 1), &[all_x, all_indices]);
+    }
+    let folded = Folded::new(size, graph.shape(x), axis as usize, graph.shape(indices).size());
+    let flat_x = ops::reshape(graph, all_x, &folded.field())?;
+    let flat_indices = folded.indices(graph, all_indices)?;
+    let taken = graph.add(Op::Gather(GatherMode::Along, 2), &[flat_x, flat_indices])?;
+    ops::reshape(graph, taken, &shape)
+}
+
+fn scatter(
+    graph: &mut Graph,
+    node: &Node,
+    size: usize,
+    batched: &HashMap<Val, Val>,
+    mode: GatherMode,
+    axis: u8,
+) -> Result<Val> {
+    let (updates, indices) = (node.inputs[0], node.inputs[1]);
+    let ty = leading(&node.outputs[0], size);
+    if mode == GatherMode::Take && !batched.contains_key(&indices) {
+        return Ok(graph.add_typed(Op::Scatter(mode, axis + 1), &[batched[&updates], indices], ty));
+    }
+    let all_updates = stack(graph, batched, size, updates)?;
+    let all_indices = stack(graph, batched, size, indices)?;
+    if mode == GatherMode::Along {
+        return Ok(graph.add_typed(Op::Scatter(mode, axis + 1), &[all_updates, all_indices], ty));
+    }
+    let folded = Folded::new(size, &node.outputs[0].shape, axis as usize, graph.shape(indices).size());
+    let flat_updates = ops::reshape(graph, all_updates, &folded.picked())?;
+    let flat_indices = folded.indices(graph, all_indices)?;
+    let field = TensorType { dtype: ty.dtype, shape: folded.field() };
+    let summed = graph.add_typed(Op::Scatter(GatherMode::Along, 2), &[flat_updates, flat_indices], field);
+    ops::reshape(graph, summed, &ty.shape)
+}
+
+/// A take with indices of its own for each example, folded to (examples, before, axis, after).
+struct Folded {
+    size: usize,
+    before: usize,
+    along: usize,
+    after: usize,
+    picked: usize,
+}
+
+impl Folded {
+    fn new(size: usize, field: &Shape, axis: usize, picked: usize) -> Folded {
+        let before = field[..axis].iter().product();
+        let after = field[axis + 1..].iter().product();
+        Folded { size, before, along: field[axis], after, picked }
+    }
+
+    fn field(&self) -> Shape {
+        Shape::from([self.size, self.before, self.along, self.after])
+    }
+
+    fn picked(&self) -> Shape {
+        Shape::from([self.size, self.before, self.picked, self.after])
+    }
+
+    fn indices(&self, graph: &mut Graph, indices: Val) -> Result<Val> {
+        let column = ops::reshape(graph, indices, &Shape::from([self.size, 1, self.picked, 1]))?;
+        ops::broadcast_to(graph, column, &self.picked())
+    }
+}

@@ -1,0 +1,193 @@
+//! The walk that takes a graph apart: transforms first, then markers, composites and whatever already has a value.
+
+use super::{batch, forward, reverse};
+use crate::error::{Error, Result};
+use crate::graph::verify::verify;
+use crate::graph::{Graph, Node, Op, Source, Val, Vals};
+use hashbrown::HashMap;
+use std::ops::Range;
+
+/// Values that exist already: the value of the graph, and the leaf that holds it. Their nodes stand in the graph only
+/// because a gradient needs their structure.
+pub type Known = [(Val, Val)];
+
+/// Rewrites Gradient, Jvp and Batch nodes into ops, then removes markers, expands composites and reads known values
+/// from their leaves. The result holds only sources and primitive ops.
+pub fn expand(graph: &Graph, known: &Known) -> Result<Graph> {
+    verify(graph, "lowering")?;
+    let (mut expanded, map) = transforms(graph)?;
+    let leaves: HashMap<Val, Val> = known
+        .iter()
+        .map(|(val, leaf)| (map[val.node as usize][val.output as usize], map[leaf.node as usize][leaf.output as usize]))
+        .collect();
+    if !leaves.is_empty() {
+        let swap = |val: &mut Val| *val = leaves.get(val).copied().unwrap_or(*val);
+        expanded.nodes.iter_mut().for_each(|node| node.inputs.iter_mut().for_each(swap));
+        expanded.outputs.iter_mut().for_each(swap);
+        // A leaf may stand after the node whose value it is: sources come first.
+        expanded = sources_first(expanded);
+    }
+    expanded.prune();
+    let mut primitive = lower(&expanded)?;
+    primitive.prune();
+    verify(&primitive, "expansion")?;
+    Ok(primitive)
+}
+
+/// Copies the graph, expanding each transform where it stands. Also tells what became of each old value.
+fn transforms(graph: &Graph) -> Result<(Graph, Vec<Vals>)> {
+    let mut out = Graph::new();
+    let mut map: Vec<Vals> = Vec::with_capacity(graph.nodes.len());
+    for node in &graph.nodes {
+        let inputs: Vals = node.inputs.iter().map(|val| map[val.node as usize][val.output as usize]).collect();
+        let vals = match &node.op {
+            Op::Gradient(spec) => {
+                let (targets, rest) = inputs.split_at(spec.targets as usize);
+                let (cotangents, wrt) = rest.split_at(rest.len() - spec.wrt as usize);
+                let cotangents: Vals = if spec.ones {
+                    targets.iter().map(|&target| ones(&mut out, target)).collect()
+                } else {
+                    cotangents.iter().copied().collect()
+                };
+                reverse::gradient(&mut out, targets, &cotangents, wrt)?
+            }
+            Op::Jvp(spec) => {
+                let (targets, rest) = inputs.split_at(spec.targets as usize);
+                let (primals, tangents) = rest.split_at(spec.primals as usize);
+                forward::jvp(&mut out, targets, primals, tangents)?
+            }
+            Op::Batch(spec) => {
+                let (targets, rest) = inputs.split_at(spec.targets as usize);
+                let (examples, args) = rest.split_at(spec.examples as usize);
+                batch::batch(&mut out, spec.size, targets, examples, args)?
+            }
+            op => {
+                let index = out.push_typed(op.clone(), &inputs, node.outputs.clone());
+                out.nodes[index as usize].vals(index)
+            }
+        };
+        map.push(vals);
+    }
+    out.outputs = graph.outputs.iter().map(|val| map[val.node as usize][val.output as usize]).collect();
+    Ok((out, map))
+}
+
+fn ones(graph: &mut Graph, like: Val) -> Val {
+    let ty = graph.ty(like).clone();
+    graph.full(1.0, ty)
+}
+
+fn sources_first(graph: Graph) -> Graph {
+    let mut out = Graph { nodes: Vec::with_capacity(graph.nodes.len()), outputs: graph.outputs };
+    let mut renumbered = vec![0u32; graph.nodes.len()];
+    let (sources, ops): (Vec<_>, Vec<_>) =
+        graph.nodes.into_iter().enumerate().partition(|(_, node)| matches!(node.op, Op::Source(_)));
+    for (index, node) in sources.into_iter().chain(ops) {
+        renumbered[index] = out.nodes.len() as u32;
+        out.nodes.push(node);
+    }
+    let renumber = |val: &mut Val| val.node = renumbered[val.node as usize];
+    out.nodes.iter_mut().for_each(|node| node.inputs.iter_mut().for_each(renumber));
+    out.outputs.iter_mut().for_each(renumber);
+    out
+}
+
+/// Removes markers, takes composites apart, and forgets which batches a random node was recorded under.
+fn lower(graph: &Graph) -> Result<Graph> {
+    let mut out = Graph::new();
+    let mut map: Vec<Vals> = Vec::with_capacity(graph.nodes.len());
+    for node in &graph.nodes {
+        let inputs: Vals = node.inputs.iter().map(|val| map[val.node as usize][val.output as usize]).collect();
+        map.push(lower_node(&mut out, node, &inputs)?);
+    }
+    out.outputs = graph.outputs.iter().map(|val| map[val.node as usize][val.output as usize]).collect();
+    Ok(out)
+}
+
+/// Composites nest to the depth of their definitions, so this recursion is shallow whatever the user records.
+fn lower_node(out: &mut Graph, node: &Node, inputs: &[Val]) -> Result<Vals> {
+    match &node.op {
+        Op::Marker | Op::CustomGradient(_) => Ok(Vals::from_slice(&inputs[..1])),
+        Op::Composite(def, attrs) => {
+            let mut scratch = Graph::new();
+            let args: Vals = inputs.iter().map(|&val| scratch.placeholder(out.ty(val).clone())).collect();
+            let results = (def.expand)(&mut scratch, attrs, &args)?;
+            inline(out, &scratch, inputs, &results)
+        }
+        Op::Random(_) => {
+            let index = out.push_typed(node.op.clone(), &inputs[..2], node.outputs.clone());
+            Ok(out.nodes[index as usize].vals(index))
+        }
+        Op::Gradient(_) | Op::Jvp(_) | Op::Batch(_) | Op::Pullback(_) => {
+            Err(Error::internal(format!("{} is left after expansion", node.op.name())))
+        }
+        op => {
+            let index = out.push_typed(op.clone(), inputs, node.outputs.clone());
+            Ok(out.nodes[index as usize].vals(index))
+        }
+    }
+}
+
+/// Appends a scratch graph whose first nodes are placeholders for `inputs`.
+fn inline(out: &mut Graph, scratch: &Graph, inputs: &[Val], results: &[Val]) -> Result<Vals> {
+    let mut map: Vec<Vals> = inputs.iter().map(|&val| Vals::from_slice(&[val])).collect();
+    for node in &scratch.nodes[inputs.len()..] {
+        let inputs: Vals = node.inputs.iter().map(|val| map[val.node as usize][val.output as usize]).collect();
+        map.push(lower_node(out, node, &inputs)?);
+    }
+    Ok(results.iter().map(|val| map[val.node as usize][val.output as usize]).collect())
+}
+
+/// The nodes that depend on `from` and that `to` depends on: flags for the indices of the range. The nodes of `from`
+/// themselves are not on the way.
+pub(super) fn between(graph: &Graph, from: &[Val], to: &[Val]) -> (Range<usize>, Vec<bool>) {
+    let low = from.iter().map(|val| val.node as usize).min().unwrap_or(0);
+    let high = to.iter().map(|val| val.node as usize + 1).max().unwrap_or(0).max(low);
+    let mut depends = vec![false; high - low];
+    let mut starts = vec![false; high - low];
+    let mut wanted = vec![false; high - low];
+    from.iter().filter(|val| (val.node as usize) < high).for_each(|val| starts[val.node as usize - low] = true);
+    to.iter().filter(|val| val.node as usize >= low).for_each(|val| wanted[val.node as usize - low] = true);
+    for index in low..high {
+        depends[index - low] = starts[index - low]
+            || differentiable_inputs(&graph.nodes[index])
+                .iter()
+                .any(|val| val.node as usize >= low && depends[val.node as usize - low]);
+    }
+    for index in (low..high).rev() {
+        let way = wanted[index - low] && depends[index - low] && !starts[index - low];
+        if way {
+            let inputs = differentiable_inputs(&graph.nodes[index]);
+            inputs.iter().filter(|val| val.node as usize >= low).for_each(|val| wanted[val.node as usize - low] = true);
+        }
+        wanted[index - low] = way;
+    }
+    (low..high, wanted)
+}
+
+/// The inputs through which a tangent may flow.
+pub(super) fn differentiable_inputs(node: &Node) -> &[Val] {
+    match node.op {
+        Op::CustomGradient(n) => &node.inputs[2..2 + n as usize],
+        Op::Source(Source::Placeholder) => &[],
+        _ => &node.inputs,
+    }
+}
+
+/// Records again the nodes from `placeholder` to `targets`, with `value` in the placeholder's place.
+pub(super) fn substitute(graph: &mut Graph, placeholder: Val, value: Val, targets: &[Val]) -> Vals {
+    let mut map: HashMap<Val, Val> = HashMap::from([(placeholder, value)]);
+    let high = targets.iter().map(|val| val.node + 1).max().unwrap_or(0);
+    for index in placeholder.node + 1..high {
+        let node = &graph.nodes[index as usize];
+        if node.inputs.iter().any(|val| map.contains_key(val)) {
+            let Node { op, inputs, outputs } = node.clone();
+            let inputs: Vals = inputs.iter().map(|val| map.get(val).copied().unwrap_or(*val)).collect();
+            let again = graph.push_typed(op, &inputs, outputs);
+            for val in graph.nodes[again as usize].vals(again) {
+                map.insert(Val { node: index, output: val.output }, val);
+            }
+        }
+    }
+    targets.iter().map(|val| map.get(val).copied().unwrap_or(*val)).collect()
+}

@@ -1,0 +1,9 @@
+//! Differentiation and batching as graph rewrites: takes a graph that holds Gradient, Jvp and Batch nodes, and gives
+//! one of ordinary ops. Innermost first, because a graph is walked in record order. Knows rules, never plans.
+
+mod batch;
+mod expand;
+mod forward;
+mod reverse;
+
+pub use expand::{Known, expand};

@@ -1,0 +1,149 @@
+//! The contract of an op's definition: what each member of a kind must bring. Every field is required, so a missing
+//! piece does not compile. One derivative rule serves forward mode, reverse mode and every order.
+
+use super::op::{Attrs, Op};
+use super::{Graph, TensorType, Val};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::machine::cpu::dispatch::Kernels;
+use crate::machine::cpu::reduce::ReduceKernels;
+use crate::shape::Shape;
+use smallvec::SmallVec;
+
+pub type Vals = SmallVec<[Val; 2]>;
+
+/// The tangent of each output; None is a tangent of zero.
+pub type Tangents = SmallVec<[Option<Val>; 2]>;
+
+/// The node that a rule speaks of: its op, and its inputs and outputs as values of the graph being built.
+pub struct Rule<'a> {
+    pub op: &'a Op,
+    pub inputs: &'a [Val],
+    pub outputs: &'a [Val],
+}
+
+/// Tangents of the outputs from tangents of the inputs (None: zero). At least one is given.
+pub type JvpFn = fn(&mut Graph, &Rule, &[Option<Val>]) -> Result<Tangents>;
+
+/// The cotangent of input `which` from the cotangents of the outputs (None: zero). At least one is given.
+pub type TransposeFn = fn(&mut Graph, &Rule, cotangents: &[Option<Val>], which: usize) -> Result<Val>;
+
+/// How an op is differentiated. Forward mode applies the rule; reverse mode transposes what forward mode produced.
+pub enum Derivative {
+    /// The result does not depend on its inputs in a differentiable way.
+    Zero,
+    /// The tangent, written with other ops.
+    Jvp(JvpFn),
+    /// Linear in its float inputs of the result's own dtype kind, all together. `apply` gives the tangent; see
+    /// `ops::linear_apply` for the usual one.
+    Linear { apply: JvpFn, transpose: TransposeFn },
+    /// Linear in each of its first two inputs alone. The transpose for input i holds the other one fixed.
+    Bilinear([TransposeFn; 2]),
+}
+
+/// Which inputs and outputs of a node its derivative reads, as masks: what must be kept for a later backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reads {
+    pub inputs: u32,
+    pub outputs: u32,
+}
+
+impl Reads {
+    pub const NONE: Reads = Reads { inputs: 0, outputs: 0 };
+    pub const INPUT: Reads = Reads { inputs: 1, outputs: 0 };
+    pub const OUTPUT: Reads = Reads { inputs: 0, outputs: 1 };
+    pub const BOTH: Reads = Reads { inputs: 3, outputs: 0 };
+    pub const ALL_INPUTS: Reads = Reads { inputs: u32::MAX, outputs: 0 };
+
+    pub fn is_none(self) -> bool {
+        self == Reads::NONE
+    }
+}
+
+/// Which dtypes an elementwise op takes, and what it gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promote {
+    /// Computes in the promoted dtype and gives it (bool included only if a kernel exists).
+    Same,
+    /// Integers and bools become float32 first.
+    Float,
+    /// Computes in the promoted dtype and gives bool.
+    Compare,
+}
+
+pub struct UnaryDef {
+    pub name: &'static str,
+    pub doc: &'static str,
+    /// An interval on which tests sample: inside it the derivative matters.
+    pub domain: (f64, f64),
+    /// Largest error of a float32 or float64 result, in units in the last place.
+    pub ulp: f64,
+    pub promote: Promote,
+    /// The kernel for one dtype of input; None: the dtype is refused.
+    pub kernels: fn(DType) -> Option<&'static Kernels>,
+    /// The same function in float64, as exact as it can be had: the reference executor uses it.
+    pub reference: fn(f64) -> f64,
+    pub derivative: Derivative,
+    pub reads: Reads,
+}
+
+pub struct BinaryDef {
+    pub name: &'static str,
+    pub doc: &'static str,
+    pub domain: [(f64, f64); 2],
+    pub ulp: f64,
+    pub promote: Promote,
+    pub kernels: fn(DType) -> Option<&'static Kernels>,
+    pub reference: fn(f64, f64) -> f64,
+    pub derivative: Derivative,
+    pub reads: Reads,
+}
+
+pub struct ReduceDef {
+    pub name: &'static str,
+    pub doc: &'static str,
+    pub domain: (f64, f64),
+    /// Whether an empty axis has a value (sum: 0) or is an error (max).
+    pub empty: Option<f64>,
+    pub kernels: fn(DType) -> Option<&'static ReduceKernels>,
+    pub reference: fn(f64, f64) -> f64,
+    pub derivative: Derivative,
+    pub reads: Reads,
+}
+
+/// Fills elements `first..first + n` of the stream `stream` of `seed` with values of one dtype at `out`.
+pub type FillFn = unsafe fn(seed: u64, stream: u64, first: u64, n: usize, out: *mut u8);
+
+pub struct RandomDef {
+    pub name: &'static str,
+    pub doc: &'static str,
+    /// None: the dtype is refused.
+    pub fill: fn(DType) -> Option<FillFn>,
+}
+
+/// An op defined by others. It is recorded as one node and taken apart when a plan is built.
+pub struct CompositeDef {
+    pub name: &'static str,
+    pub doc: &'static str,
+    /// What the attributes are, in order.
+    pub attrs: &'static [&'static str],
+    pub infer: fn(&Attrs, &[&TensorType]) -> Result<SmallVec<[TensorType; 1]>>,
+    pub expand: fn(&mut Graph, &Attrs, &[Val]) -> Result<Vals>,
+    /// A rule of its own; None: the expansion is differentiated.
+    pub derivative: Option<JvpFn>,
+    /// Without a rule of its own: all inputs.
+    pub reads: Reads,
+}
+
+/// The shape of an op's result that keeps its inputs' common shape.
+pub fn same_shape<'a>(op: &str, inputs: &[&'a TensorType]) -> Result<&'a Shape> {
+    let (first, rest) =
+        inputs.split_first().ok_or_else(|| crate::error::Error::internal(format!("{op}: no inputs")))?;
+    match rest.iter().find(|other| other.shape != first.shape) {
+        Some(other) => Err(crate::error::Error::internal(format!(
+            "{op}: inputs of shapes {} and {} in a graph must be equal",
+            first.shape, other.shape
+        ))),
+        None => Ok(&first.shape),
+    }
+}

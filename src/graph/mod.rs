@@ -1,0 +1,54 @@
+//! The graph: what a plan is built from. Owns nodes, kinds, the contract of an op's definition, type inference,
+//! verification and printing. Kinds are a closed enum; their members are open. Knows no op by name.
+
+pub mod build;
+pub mod def;
+pub mod infer;
+pub mod op;
+pub mod print;
+pub mod verify;
+
+pub use build::{Graph, Node, Val};
+pub use def::{
+    BinaryDef, CompositeDef, Derivative, Promote, RandomDef, Reads, ReduceDef, Rule, Tangents, TransposeFn, UnaryDef,
+    Vals,
+};
+pub use op::{Attrs, BatchSpec, GatherMode, GradientSpec, JvpSpec, Layout, Op, SliceDim, Source};
+
+use crate::dtype::DType;
+use crate::shape::Shape;
+use std::fmt;
+
+/// What is known of a value before it exists.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct TensorType {
+    pub dtype: DType,
+    pub shape: Shape,
+}
+
+impl TensorType {
+    pub fn new(dtype: DType, shape: impl Into<Shape>) -> TensorType {
+        TensorType { dtype, shape: shape.into() }
+    }
+
+    pub fn scalar(dtype: DType) -> TensorType {
+        TensorType { dtype, shape: Shape::scalar() }
+    }
+
+    /// Bytes of the contiguous value.
+    pub fn bytes(&self) -> usize {
+        self.shape.size() * self.dtype.size()
+    }
+}
+
+impl fmt::Display for TensorType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.dtype, self.shape)
+    }
+}
+
+impl fmt::Debug for TensorType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,138 @@
+//! A strided window on memory: what kernels outside the slice interpreter read and write.
+
+use crate::dtype::DType;
+use crate::shape::{Shape, Strides};
+
+/// Strides count elements. A view does not own its memory; whoever makes one keeps the memory alive while it is used.
+#[derive(Clone, Debug)]
+pub struct View {
+    pub ptr: *mut u8,
+    pub dtype: DType,
+    pub shape: Shape,
+    pub strides: Strides,
+}
+
+// SAFETY: a view is an address and numbers; the executor that makes it says who may touch the memory.
+unsafe impl Send for View {}
+// SAFETY: as above.
+unsafe impl Sync for View {}
+
+impl View {
+    pub fn contiguous(ptr: *mut u8, dtype: DType, shape: Shape) -> View {
+        let strides = shape.strides();
+        View { ptr, dtype, shape, strides }
+    }
+
+    /// Whether elements lie one after another in row-major order.
+    pub fn is_contiguous(&self) -> bool {
+        is_contiguous(&self.shape, &self.strides)
+    }
+}
+
+/// Whether these strides are the row-major ones; the strides of axes of one element do not matter.
+pub fn is_contiguous(shape: &[usize], strides: &[isize]) -> bool {
+    let mut expected = 1isize;
+    for (&dim, &stride) in shape.iter().zip(strides).rev() {
+        if dim != 1 && stride != expected {
+            return shape.contains(&0);
+        }
+        expected *= dim as isize;
+    }
+    true
+}
+
+/// Copies `from` to `to`, which have equal shapes and dtypes.
+///
+/// # Safety
+/// Both views must lie in valid memory; `to` must not overlap `from` or anything else in use.
+pub unsafe fn copy(from: &View, to: &View) {
+    let size = from.dtype.size();
+    if from.shape.contains(&0) {
+        return;
+    }
+    if from.is_contiguous() && to.is_contiguous() {
+        // SAFETY: both runs hold `shape.size()` elements.
+        unsafe { to.ptr.copy_from_nonoverlapping(from.ptr, from.shape.size() * size) };
+        return;
+    }
+    // SAFETY: the elements are plain bytes of this size.
+    unsafe {
+        match size {
+            1 => copy_elements::<u8>(from, to),
+            4 => copy_elements::<u32>(from, to),
+            _ => copy_elements::<u64>(from, to),
+        }
+    }
+}
+
+unsafe fn copy_elements<T: Copy>(from: &View, to: &View) {
+    for_each_row(&from.shape, [&from.strides, &to.strides], |[a, b], n, [step_a, step_b]| {
+        // SAFETY: offsets come from the shapes and strides of valid views.
+        unsafe {
+            let (a, b) = ((from.ptr as *const T).offset(a), (to.ptr as *mut T).offset(b));
+            if step_a == 1 && step_b == 1 {
+                b.copy_from_nonoverlapping(a, n);
+            } else {
+                for i in 0..n as isize {
+                    *b.offset(i * step_b) = *a.offset(i * step_a);
+                }
+            }
+        }
+    });
+}
+
+/// Walks the innermost rows of `N` operands in row-major order: calls `f(offsets, row length, inner strides)`.
+pub fn for_each_row<const N: usize>(
+    shape: &[usize],
+    strides: [&[isize]; N],
+    mut f: impl FnMut([isize; N], usize, [isize; N]),
+) {
+    if shape.contains(&0) {
+        return;
+    }
+    let Some((&inner, outer)) = shape.split_last() else {
+        return f([0; N], 1, [0; N]);
+    };
+    let steps = strides.map(|s| s[outer.len()]);
+    let mut index = vec![0usize; outer.len()];
+    let mut offsets = [0isize; N];
+    loop {
+        f(offsets, inner, steps);
+        let mut axis = outer.len();
+        loop {
+            if axis == 0 {
+                return;
+            }
+            axis -= 1;
+            index[axis] += 1;
+            for (offset, s) in offsets.iter_mut().zip(strides) {
+                *offset += s[axis];
+            }
+            if index[axis] < outer[axis] {
+                break;
+            }
+            for (offset, s) in offsets.iter_mut().zip(strides) {
+                *offset -= s[axis] * outer[axis] as isize;
+            }
+            index[axis] = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_transposed_views() {
+        let mut source: Vec<f32> = (0..6).map(|i| i as f32).collect();
+        let mut target = vec![0f32; 6];
+        let mut from = View::contiguous(source.as_mut_ptr().cast(), DType::F32, Shape::from([3, 2]));
+        from.strides = Strides::from_slice(&[1, 3]);
+        let to = View::contiguous(target.as_mut_ptr().cast(), DType::F32, Shape::from([3, 2]));
+        // SAFETY: both views lie in the vectors above.
+        unsafe { copy(&from, &to) };
+        assert_eq!(target, [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+        assert!(!from.is_contiguous() && to.is_contiguous());
+    }
+}

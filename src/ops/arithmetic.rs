@@ -1,0 +1,448 @@
+//! Arithmetic on elements. Integers wrap. `zmul` is the product that rules use where a factor may be infinite.
+
+use super::build::*;
+use super::define::{float_binary, number_binary, number_unary};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{BinaryDef, Derivative, Graph, Promote, Reads, Rule, Tangents, UnaryDef, Val};
+use crate::machine::cpu::dispatch::{BinaryFn, Kernels, UnaryFn};
+use crate::machine::cpu::float::Float;
+use crate::machine::cpu::math;
+use crate::{binary_kernels, unary_kernels};
+use smallvec::smallvec;
+
+/// A function of two numbers of one type, with the wrapping form for integers.
+macro_rules! number_fn {
+    ($name:ident, |$x:ident, $y:ident| $float:expr, $int:expr) => {
+        pub struct $name;
+        number_fn!(@ $name, $x, $y, $float, f32, f64);
+        number_fn!(@ $name, $x, $y, $int, u8, i32, i64);
+    };
+    (@ $name:ident, $x:ident, $y:ident, $body:expr, $($t:ty),*) => {$(
+        impl BinaryFn<$t, $t> for $name {
+            #[inline(always)]
+            fn eval<const FMA: bool>($x: $t, $y: $t) -> $t {
+                $body
+            }
+        }
+    )*};
+}
+
+number_fn!(Add, |x, y| x + y, x.wrapping_add(y));
+number_fn!(Subtract, |x, y| x - y, x.wrapping_sub(y));
+number_fn!(Multiply, |x, y| x * y, x.wrapping_mul(y));
+// NaN in either operand survives: a comparison with it is false, and x + y is then NaN.
+number_fn!(
+    Maximum,
+    |x, y| if x > y {
+        x
+    } else if y >= x {
+        y
+    } else {
+        x + y
+    },
+    if x > y { x } else { y }
+);
+number_fn!(
+    Minimum,
+    |x, y| if x < y {
+        x
+    } else if y <= x {
+        y
+    } else {
+        x + y
+    },
+    if x < y { x } else { y }
+);
+number_fn!(FloorDivide, |x, y| floor_divide(x, y), if y == 0 { 0 } else { floor_quotient(x, y) });
+number_fn!(
+    Remainder,
+    |x, y| remainder(x, y),
+    if y == 0 { 0 } else { x.wrapping_sub(floor_quotient(x, y).wrapping_mul(y)) }
+);
+
+/// Integer division that rounds toward minus infinity.
+trait FloorQuotient {
+    fn floor_quotient(self, divisor: Self) -> Self;
+}
+
+impl FloorQuotient for u8 {
+    fn floor_quotient(self, divisor: u8) -> u8 {
+        self / divisor
+    }
+}
+
+macro_rules! signed_floor_quotient {
+    ($($t:ty),*) => {$(
+        impl FloorQuotient for $t {
+            #[inline(always)]
+            fn floor_quotient(self, divisor: $t) -> $t {
+                let quotient = self.wrapping_div(divisor);
+                let rest = self.wrapping_rem(divisor);
+                if rest != 0 && (rest < 0) != (divisor < 0) { quotient - 1 } else { quotient }
+            }
+        }
+    )*};
+}
+signed_floor_quotient!(i32, i64);
+
+#[inline(always)]
+fn floor_quotient<T: FloorQuotient>(x: T, y: T) -> T {
+    x.floor_quotient(y)
+}
+
+/// Python's float remainder: the sign of the divisor.
+fn remainder<T: Float>(x: T, y: T) -> T {
+    let (x, y) = (x.to_f64(), y.to_f64());
+    let rest = libm::fmod(x, y);
+    T::from_f64(if rest == 0.0 {
+        libm::copysign(0.0, y)
+    } else if (rest < 0.0) != (y < 0.0) {
+        rest + y
+    } else {
+        rest
+    })
+}
+
+fn floor_divide<T: Float>(x: T, y: T) -> T {
+    if y.to_f64() == 0.0 {
+        return x / y;
+    }
+    let quotient = (x.to_f64() - remainder(x, y).to_f64()) / y.to_f64();
+    T::from_f64(libm::rint(quotient))
+}
+
+pub struct Divide;
+impl<T: Float> BinaryFn<T, T> for Divide {
+    #[inline(always)]
+    fn eval<const FMA: bool>(x: T, y: T) -> T {
+        x / y
+    }
+}
+
+pub struct ZeroProduct;
+impl<T: Float> BinaryFn<T, T> for ZeroProduct {
+    #[inline(always)]
+    fn eval<const FMA: bool>(x: T, y: T) -> T {
+        let zero = T::from_f64(0.0);
+        if x == zero || y == zero { zero } else { x * y }
+    }
+}
+
+pub struct Power;
+impl<T: Float> BinaryFn<T, T> for Power {
+    #[inline(always)]
+    fn eval<const FMA: bool>(x: T, y: T) -> T {
+        math::pow::<T, FMA>(x, y)
+    }
+}
+
+/// A function of one number, with forms for floats, signed integers and bytes.
+macro_rules! signed_fn {
+    ($name:ident, |$x:ident| $float:expr, $int:expr, $byte:expr) => {
+        pub struct $name;
+        signed_fn!(@ $name, $x, $float, f32, f64);
+        signed_fn!(@ $name, $x, $int, i32, i64);
+        signed_fn!(@ $name, $x, $byte, u8);
+    };
+    (@ $name:ident, $x:ident, $body:expr, $($t:ty),*) => {$(
+        impl UnaryFn<$t, $t> for $name {
+            #[inline(always)]
+            fn eval<const FMA: bool>($x: $t) -> $t {
+                $body
+            }
+        }
+    )*};
+}
+
+signed_fn!(Negative, |x| -x, x.wrapping_neg(), x.wrapping_neg());
+signed_fn!(Absolute, |x| x.abs(), x.wrapping_abs(), x);
+// NaN stays NaN, and each zero keeps its sign.
+signed_fn!(
+    Sign,
+    |x| if x > 0.0 {
+        1.0
+    } else if x < 0.0 {
+        -1.0
+    } else {
+        x
+    },
+    x.signum(),
+    u8::from(x != 0)
+);
+
+pub static ADD: BinaryDef = BinaryDef {
+    name: "add",
+    doc: "x + y.",
+    domain: [(-2.0, 2.0), (-2.0, 2.0)],
+    ulp: 0.5,
+    promote: Promote::Same,
+    kernels: number_binary!(Add),
+    reference: |x, y| x + y,
+    derivative: Derivative::Linear {
+        apply: |g, _, t| sum_of_tangents(g, t[0], t[1]),
+        transpose: |_, _, ct, _| given(ct),
+    },
+    reads: Reads::NONE,
+};
+
+pub static SUBTRACT: BinaryDef = BinaryDef {
+    name: "subtract",
+    doc: "x - y.",
+    domain: [(-2.0, 2.0), (-2.0, 2.0)],
+    ulp: 0.5,
+    promote: Promote::Same,
+    kernels: number_binary!(Subtract),
+    reference: |x, y| x - y,
+    derivative: Derivative::Linear { apply: subtract_tangents, transpose: subtract_back },
+    reads: Reads::NONE,
+};
+
+pub static MULTIPLY: BinaryDef = BinaryDef {
+    name: "multiply",
+    doc: "x · y.",
+    domain: [(-2.0, 2.0), (-2.0, 2.0)],
+    ulp: 0.5,
+    promote: Promote::Same,
+    kernels: number_binary!(Multiply),
+    reference: |x, y| x * y,
+    derivative: Derivative::Bilinear([times_other, times_other]),
+    reads: Reads::BOTH,
+};
+
+pub static ZMUL: BinaryDef = BinaryDef {
+    name: "zmul",
+    doc: "x · y, and exactly 0 where either is 0, even against infinity or NaN.",
+    domain: [(-2.0, 2.0), (-2.0, 2.0)],
+    ulp: 0.5,
+    promote: Promote::Same,
+    kernels: float_binary!(ZeroProduct),
+    reference: |x, y| if x == 0.0 || y == 0.0 { 0.0 } else { x * y },
+    derivative: Derivative::Bilinear([zmul_other, zmul_other]),
+    reads: Reads::BOTH,
+};
+
+pub static DIVIDE: BinaryDef = BinaryDef {
+    name: "divide",
+    doc: "x / y. Integers become float32 first.",
+    domain: [(-2.0, 2.0), (0.5, 2.0)],
+    ulp: 0.5,
+    promote: Promote::Float,
+    kernels: float_binary!(Divide),
+    reference: |x, y| x / y,
+    derivative: Derivative::Jvp(divide_tangent),
+    reads: Reads { inputs: 0b10, outputs: 1 },
+};
+
+pub static POWER: BinaryDef = BinaryDef {
+    name: "pow",
+    doc: "x to the power y.",
+    domain: [(0.5, 2.0), (-2.0, 2.0)],
+    ulp: 1.0,
+    promote: Promote::Float,
+    kernels: float_binary!(Power),
+    reference: libm::pow,
+    derivative: Derivative::Jvp(power_tangent),
+    reads: Reads { inputs: 0b11, outputs: 1 },
+};
+
+pub static MAXIMUM: BinaryDef = BinaryDef {
+    name: "maximum",
+    doc: "The larger of x and y; NaN if either is. Where they are equal each gets half the gradient.",
+    domain: [(-2.0, 2.0), (-2.0, 2.0)],
+    ulp: 0.0,
+    promote: Promote::Same,
+    kernels: number_binary!(Maximum),
+    reference: |x, y| <Maximum as BinaryFn<f64, f64>>::eval::<true>(x, y),
+    derivative: Derivative::Jvp(|g, rule, t| choose_tangent(g, rule, t, true)),
+    reads: Reads::BOTH,
+};
+
+pub static MINIMUM: BinaryDef = BinaryDef {
+    name: "minimum",
+    doc: "The smaller of x and y; NaN if either is. Where they are equal each gets half the gradient.",
+    domain: [(-2.0, 2.0), (-2.0, 2.0)],
+    ulp: 0.0,
+    promote: Promote::Same,
+    kernels: number_binary!(Minimum),
+    reference: |x, y| <Minimum as BinaryFn<f64, f64>>::eval::<true>(x, y),
+    derivative: Derivative::Jvp(|g, rule, t| choose_tangent(g, rule, t, false)),
+    reads: Reads::BOTH,
+};
+
+pub static FLOOR_DIVIDE: BinaryDef = BinaryDef {
+    name: "floor_divide",
+    doc: "x / y rounded toward minus infinity; integer division by 0 gives 0.",
+    domain: [(-5.0, 5.0), (0.5, 2.0)],
+    ulp: 0.5,
+    promote: Promote::Same,
+    kernels: number_binary!(FloorDivide),
+    reference: floor_divide::<f64>,
+    derivative: Derivative::Zero,
+    reads: Reads::NONE,
+};
+
+pub static REMAINDER: BinaryDef = BinaryDef {
+    name: "remainder",
+    doc: "x - y·⌊x / y⌋, with the sign of y; integer remainder by 0 gives 0.",
+    domain: [(-5.0, 5.0), (0.5, 2.0)],
+    ulp: 0.5,
+    promote: Promote::Same,
+    kernels: number_binary!(Remainder),
+    reference: remainder::<f64>,
+    derivative: Derivative::Jvp(remainder_tangent),
+    reads: Reads::BOTH,
+};
+
+pub static NEGATIVE: UnaryDef = UnaryDef {
+    name: "negative",
+    doc: "-x.",
+    domain: (-2.0, 2.0),
+    ulp: 0.0,
+    promote: Promote::Same,
+    kernels: number_unary!(Negative),
+    reference: |x| -x,
+    derivative: Derivative::Linear {
+        apply: linear_apply,
+        transpose: |g, _, ct, _| given(ct).and_then(|ct| negative(g, ct)),
+    },
+    reads: Reads::NONE,
+};
+
+pub static ABS: UnaryDef = UnaryDef {
+    name: "abs",
+    doc: "|x|. The gradient at 0 is 0.",
+    domain: (-2.0, 2.0),
+    ulp: 0.0,
+    promote: Promote::Same,
+    kernels: number_unary!(Absolute),
+    reference: f64::abs,
+    derivative: Derivative::Jvp(|g, rule, t| {
+        let sign = unary(g, &SIGN, rule.inputs[0])?;
+        times(g, t[0], sign)
+    }),
+    reads: Reads::INPUT,
+};
+
+pub static SIGN: UnaryDef = UnaryDef {
+    name: "sign",
+    doc: "-1, 0 or 1 by the sign of x. Its gradient is 0.",
+    domain: (-2.0, 2.0),
+    ulp: 0.0,
+    promote: Promote::Same,
+    kernels: number_unary!(Sign),
+    reference: |x| <Sign as UnaryFn<f64, f64>>::eval::<true>(x),
+    derivative: Derivative::Zero,
+    reads: Reads::NONE,
+};
+
+/// The one cotangent of an op with one output.
+pub fn given(cotangents: &[Option<Val>]) -> Result<Val> {
+    cotangents[0].ok_or_else(|| Error::internal("a rule was asked without a cotangent"))
+}
+
+/// tangent · factor, for a factor that is finite wherever the op is.
+pub fn times(g: &mut Graph, tangent: Option<Val>, factor: Val) -> Result<Tangents> {
+    Ok(smallvec![match tangent {
+        Some(tangent) => Some(multiply(g, tangent, factor)?),
+        None => None,
+    }])
+}
+
+/// tangent · factor, for a factor that may be infinite or NaN: a tangent of zero stays zero.
+pub fn ztimes(g: &mut Graph, tangent: Option<Val>, factor: Val) -> Result<Tangents> {
+    Ok(smallvec![match tangent {
+        Some(tangent) => Some(zmul(g, tangent, factor)?),
+        None => None,
+    }])
+}
+
+fn subtract_tangents(g: &mut Graph, _: &Rule, t: &[Option<Val>]) -> Result<Tangents> {
+    Ok(smallvec![match (t[0], t[1]) {
+        (Some(x), Some(y)) => Some(subtract(g, x, y)?),
+        (None, Some(y)) => Some(negative(g, y)?),
+        (x, None) => x,
+    }])
+}
+
+fn subtract_back(g: &mut Graph, _: &Rule, ct: &[Option<Val>], which: usize) -> Result<Val> {
+    if which == 0 { given(ct) } else { negative(g, given(ct)?) }
+}
+
+fn times_other(g: &mut Graph, rule: &Rule, ct: &[Option<Val>], which: usize) -> Result<Val> {
+    multiply(g, given(ct)?, rule.inputs[1 - which])
+}
+
+fn zmul_other(g: &mut Graph, rule: &Rule, ct: &[Option<Val>], which: usize) -> Result<Val> {
+    zmul(g, given(ct)?, rule.inputs[1 - which])
+}
+
+/// d(x/y) = dx·(1/y) - dy·((x/y)/y).
+fn divide_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<Tangents> {
+    let y = rule.inputs[1];
+    let one = full_like(g, 1.0, y);
+    let inverse = divide(g, one, y)?;
+    let by_x = ztimes(g, t[0], inverse)?[0];
+    let by_y = match t[1] {
+        Some(tangent) => {
+            let slope = divide(g, rule.outputs[0], y)?;
+            let slope = negative(g, slope)?;
+            Some(zmul(g, tangent, slope)?)
+        }
+        None => None,
+    };
+    sum_of_tangents(g, by_x, by_y)
+}
+
+/// d(x^y) = dx·y·x^(y-1) + dy·x^y·log x.
+fn power_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<Tangents> {
+    let (x, y) = (rule.inputs[0], rule.inputs[1]);
+    let by_x = match t[0] {
+        Some(tangent) => {
+            let one = full_like(g, 1.0, y);
+            let less_one = subtract(g, y, one)?;
+            let power = binary(g, &POWER, x, less_one)?;
+            let slope = zmul(g, y, power)?;
+            Some(zmul(g, tangent, slope)?)
+        }
+        None => None,
+    };
+    let by_y = match t[1] {
+        Some(tangent) => {
+            let log = log(g, x)?;
+            let slope = zmul(g, rule.outputs[0], log)?;
+            Some(zmul(g, tangent, slope)?)
+        }
+        None => None,
+    };
+    sum_of_tangents(g, by_x, by_y)
+}
+
+/// The tangent of the operand that was chosen, or the mean of both where they are equal.
+fn choose_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>], larger: bool) -> Result<Tangents> {
+    let (x, y) = (rule.inputs[0], rule.inputs[1]);
+    let (first, second) = if larger { (x, y) } else { (y, x) };
+    let takes_x = greater(g, first, second)?;
+    let takes_y = less(g, first, second)?;
+    let (one, zero, half) = (full_like(g, 1.0, x), full_like(g, 0.0, x), full_like(g, 0.5, x));
+    let otherwise_x = select(g, takes_y, zero, half)?;
+    let weight_x = select(g, takes_x, one, otherwise_x)?;
+    let otherwise_y = select(g, takes_x, zero, half)?;
+    let weight_y = select(g, takes_y, one, otherwise_y)?;
+    let by_x = times(g, t[0], weight_x)?[0];
+    let by_y = times(g, t[1], weight_y)?[0];
+    sum_of_tangents(g, by_x, by_y)
+}
+
+/// d(x mod y) = dx - dy·⌊x / y⌋.
+fn remainder_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<Tangents> {
+    let by_y = match t[1] {
+        Some(tangent) => {
+            let quotient = binary(g, &FLOOR_DIVIDE, rule.inputs[0], rule.inputs[1])?;
+            let quotient = negative(g, quotient)?;
+            Some(zmul(g, tangent, quotient)?)
+        }
+        None => None,
+    };
+    sum_of_tangents(g, t[0], by_y)
+}
