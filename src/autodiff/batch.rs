@@ -64,7 +64,7 @@ fn batch_node(graph: &mut Graph, node: &Node, size: usize, batched: &HashMap<Val
     let one = |val: Val| -> Result<Vals> { Ok(Vals::from_slice(&[val])) };
     match &node.op {
         Op::Marker => one(first),
-        Op::Unary(_) | Op::Cast(_) => one(graph.add(node.op.clone(), &[first])?),
+        Op::Unary(_) | Op::Cast(_) | Op::Detach => one(graph.add(node.op.clone(), &[first])?),
         Op::Binary(_) | Op::Select | Op::Contract => {
             let inputs = all(graph)?;
             one(graph.add(node.op.clone(), &inputs)?)

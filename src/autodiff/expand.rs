@@ -107,7 +107,7 @@ fn lower(graph: &Graph) -> Result<Graph> {
 /// Composites nest to the depth of their definitions, so this recursion is shallow whatever the user records.
 fn lower_node(out: &mut Graph, node: &Node, inputs: &[Val]) -> Result<Vals> {
     match &node.op {
-        Op::Marker | Op::CustomGradient(_) => Ok(Vals::from_slice(&inputs[..1])),
+        Op::Marker | Op::Detach | Op::CustomGradient(_) => Ok(Vals::from_slice(&inputs[..1])),
         Op::Composite(def, attrs) => {
             let mut scratch = Graph::new();
             let args: Vals = inputs.iter().map(|&val| scratch.placeholder(out.ty(val).clone())).collect();
@@ -169,7 +169,7 @@ pub(super) fn between(graph: &Graph, from: &[Val], to: &[Val]) -> (Range<usize>,
 pub(super) fn differentiable_inputs(node: &Node) -> &[Val] {
     match node.op {
         Op::CustomGradient(n) => &node.inputs[2..2 + n as usize],
-        Op::Source(Source::Placeholder) => &[],
+        Op::Source(Source::Placeholder) | Op::Detach => &[],
         _ => &node.inputs,
     }
 }

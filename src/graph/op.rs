@@ -87,6 +87,8 @@ pub enum Op {
     Source(Source),
     /// The identity at which differentiation stops: a version of a variable, or the argument of a transform.
     Marker,
+    /// The identity through which no derivative passes.
+    Detach,
     Unary(&'static UnaryDef),
     Binary(&'static BinaryDef),
     /// Inputs: condition (bool), value where true, value where false.
@@ -127,6 +129,7 @@ impl Op {
             Op::Source(Source::Iota) => "iota",
             Op::Source(Source::Placeholder) => "placeholder",
             Op::Marker => "marker",
+            Op::Detach => "detach",
             Op::Unary(def) => def.name,
             Op::Binary(def) => def.name,
             Op::Select => "where",
@@ -206,6 +209,7 @@ impl Op {
             Op::Batch(s) => put(&[25, u64::from(s.targets), u64::from(s.examples), s.size as u64]),
             Op::CustomGradient(n) => put(&[26, u64::from(*n)]),
             Op::Pullback(n) => put(&[27, u64::from(*n)]),
+            Op::Detach => put(&[28]),
         }
     }
 }

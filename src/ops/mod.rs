@@ -41,6 +41,7 @@ pub fn derivative(op: &Op) -> &'static Derivative {
         Op::Contract => &contract::DERIVATIVE,
         Op::Source(_)
         | Op::Marker
+        | Op::Detach
         | Op::Random(_)
         | Op::Composite(..)
         | Op::Gradient(_)
