@@ -19,6 +19,7 @@ pub mod device_id;
 pub mod dtype;
 pub mod error;
 pub mod graph;
+pub mod io;
 pub mod location;
 pub mod machine;
 pub mod ops;
