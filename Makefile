@@ -23,6 +23,7 @@ help:
 	@printf '%s\n' \
 	  'make demo           build the release wheel, train a digit classifier, show what happened' \
 	  'make test           build the test wheel, run every test, every lint and the stub check' \
+	  'make install        the test wheel into the venv, for pytest on part of the tests' \
 	  'make check          lints and types only' \
 	  'make wheel          the release wheel, in dist/release' \
 	  'make bench          Rust benchmarks' \
@@ -51,10 +52,13 @@ demo: $(VENV)/.build
 	$(say) 'python -m wengert $(ARGS)'
 	@$(PY) -m wengert $(ARGS)
 
-.PHONY: test
-test: $(VENV)/.test
+.PHONY: install
+install: $(VENV)/.test
 	$(say) 'test wheel (profile checked: assertions and overflow checks on)'
 	$(call install,checked)
+
+.PHONY: test
+test: install
 	$(say) 'cargo test'
 	cargo test --locked --profile checked
 	$(say) 'pytest'
