@@ -1,18 +1,40 @@
-//! Scalar functions.
+//! Scalar functions for kernel bodies: our own polynomials, without branches, so that LLVM vectorises a loop over them.
+//!
+//! Largest errors over all inputs, with and without FMA: 3 ULP in f32, 4 ULP in f64; NaN stays NaN, infinities, signed
+//! zeros and denormals are right. `FMA` decides the bits, never the width of a vector. The functions in `library` call
+//! libm element by element.
+
+pub mod coefficients;
+mod erf;
+mod exp;
+mod library;
+mod log;
+
+pub use erf::erf;
+pub use exp::{exp, expm1, sigmoid, tanh};
+pub use library::{
+    acos, acosh, asin, asinh, atan, atan2, atanh, cos, cosh, erfc, exp2, hypot, lgamma, log2, log10, pow, sin, sinh,
+    tan,
+};
+pub use log::{log, log1p};
 
 use super::float::Float;
 
-macro_rules! through {
-    ($($name:ident => $f:path),*) => {$(
-        pub fn $name<T: Float, const FMA: bool>(x: T) -> T { T::from_f64($f(x.to_f64())) }
-    )*};
-}
-through!(exp => libm::exp, expm1 => libm::expm1, log => libm::log, log1p => libm::log1p, tanh => libm::tanh, erf => libm::erf, sin => libm::sin, cos => libm::cos, sqrt => libm::sqrt);
-
-pub fn sigmoid<T: Float, const FMA: bool>(x: T) -> T {
-    T::from_f64(1.0 / (1.0 + libm::exp(-x.to_f64())))
+/// The square root, rounded right.
+#[inline(always)]
+pub fn sqrt<T: Float, const FMA: bool>(x: T) -> T {
+    x.sqrt()
 }
 
-pub fn pow<T: Float, const FMA: bool>(x: T, y: T) -> T {
-    T::from_f64(libm::pow(x.to_f64(), y.to_f64()))
+/// c[0] + c[1] x + c[2] x² + …
+#[inline(always)]
+fn polynomial<T: Float, const FMA: bool>(c: &[T], x: T) -> T {
+    let mut sum = c[c.len() - 1];
+    for &c in c[..c.len() - 1].iter().rev() {
+        sum = sum.fma::<FMA>(x, c);
+    }
+    sum
 }
+
+#[cfg(test)]
+mod tests;

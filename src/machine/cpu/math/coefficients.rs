@@ -1,0 +1,88 @@
+//! Constants of the functions in this folder, by type: minimax fits by the Remez exchange, and splits of ln 2.
+
+/// The tables for f32 and f64, lowest power first.
+pub trait Coefficients: Sized + 'static {
+    const LOG2_E: Self;
+    /// ln 2 in two parts; the first has so few bits that its product with any exponent is exact.
+    const LN2_HIGH: Self;
+    const LN2_LOW: Self;
+    const SQRT_HALF: Self;
+    /// The exponent of the bits of 1.
+    const BIAS: Self;
+    /// Lifts every denormal to a normal number, and its exponent.
+    const LIFT: Self;
+    const LIFT_EXPONENT: Self;
+    /// Beyond these e^x is infinite and 0.
+    const EXP_MAX: Self;
+    const EXP_MIN: Self;
+    /// Below it e^x - 1 is -1.
+    const EXPM1_MIN: Self;
+    /// Above it tanh is 1.
+    const TANH_ONE: Self;
+    /// P in e^r = 1 + r + r² P(r), for |r| ≤ ln 2 / 2.
+    const EXP: &'static [Self];
+    /// f32: P in log(1 + f) = f - f² / 2 + f³ P(f). f64: P in log(1 + f) = 2 s + s³ P(s²), s = f / (2 + f).
+    const LOG: &'static [Self];
+}
+
+impl Coefficients for f32 {
+    const LOG2_E: Self = std::f32::consts::LOG2_E;
+    const LN2_HIGH: Self = 0.693_359_4;
+    const LN2_LOW: Self = -2.121_944_4e-4;
+    const SQRT_HALF: Self = std::f32::consts::FRAC_1_SQRT_2;
+    const BIAS: Self = 127.0;
+    const LIFT: Self = 33_554_432.0;
+    const LIFT_EXPONENT: Self = 25.0;
+    const EXP_MAX: Self = 89.0;
+    const EXP_MIN: Self = -105.0;
+    const EXPM1_MIN: Self = -18.0;
+    const TANH_ONE: Self = 9.1;
+    const EXP: &'static [Self] = &[0.5, 0.16666667, 0.041666348, 0.008333272, 0.0013941482, 0.00019914826];
+    const LOG: &'static [Self] = &[
+        0.3333331,
+        -0.24999987,
+        0.20002146,
+        -0.16669217,
+        0.14220022,
+        -0.12385552,
+        0.11865133,
+        -0.11780702,
+        0.06921047,
+    ];
+}
+
+impl Coefficients for f64 {
+    const LOG2_E: Self = std::f64::consts::LOG2_E;
+    const LN2_HIGH: Self = 6.931_471_803_691_238e-1;
+    const LN2_LOW: Self = 1.908_214_929_270_587_7e-10;
+    const SQRT_HALF: Self = std::f64::consts::FRAC_1_SQRT_2;
+    const BIAS: Self = 1023.0;
+    const LIFT: Self = 18_014_398_509_481_984.0;
+    const LIFT_EXPONENT: Self = 54.0;
+    const EXP_MAX: Self = 710.0;
+    const EXP_MIN: Self = -746.0;
+    const EXPM1_MIN: Self = -38.0;
+    const TANH_ONE: Self = 20.0;
+    const EXP: &'static [Self] = &[
+        0.5,
+        0.16666666666666677,
+        0.041666666666666706,
+        0.008333333333321181,
+        0.0013888888888866026,
+        0.00019841269887420975,
+        2.480158736220463e-05,
+        2.7557242767264486e-06,
+        2.755724132581399e-07,
+        2.5109582942798827e-08,
+        2.0924891748029245e-09,
+    ];
+    const LOG: &'static [Self] = &[
+        0.6666666666666731,
+        0.3999999999943689,
+        0.2857142873816881,
+        0.22222198957025568,
+        0.18183546214736945,
+        0.15314478145700047,
+        0.14791954853384554,
+    ];
+}

@@ -1,0 +1,149 @@
+//! Errors of the functions, over samples of all floats: each function against a reference that is exact enough.
+
+use super::super::dispatch::{Arg, Kernels, UnaryFn, unary};
+use super::super::float::{Bits, Float};
+use super::super::isa::Isa;
+use super::*;
+
+macro_rules! functions {
+    ($($Name:ident $kernels:ident $name:ident)*) => {$(
+        struct $Name;
+        impl<T: Float> UnaryFn<T, T> for $Name {
+            #[inline(always)]
+            fn eval<const FMA: bool>(x: T) -> T {
+                $name::<T, FMA>(x)
+            }
+        }
+        static $kernels: [Kernels; 2] = [unary::<$Name, f32, f32>(), unary::<$Name, f64, f64>()];
+    )*};
+}
+functions! {
+    Exp EXP exp
+    Expm1 EXPM1 expm1
+    Log LOG log
+    Log1p LOG1P log1p
+    Tanh TANH tanh
+    Sigmoid SIGMOID sigmoid
+    Erf ERF erf
+    Sin SIN sin
+    Cos COS cos
+}
+
+/// All special values, then floats of every exponent and sign, then numbers of everyday size.
+fn samples<T: Float>() -> Vec<T> {
+    let mut x = Vec::new();
+    let one_unit = T::Bits::from_u64(1);
+    for value in [T::ZERO, T::MIN_POSITIVE, T::ONE, T::TWO, T::HALF, T::MAX, T::EXP_MAX, -T::EXP_MIN, T::TANH_ONE] {
+        for bits in [value.to_bits(), value.to_bits().plus(one_unit), value.to_bits().minus(one_unit)] {
+            x.extend([T::from_bits(bits), -T::from_bits(bits)]);
+        }
+    }
+    x.extend([T::NAN, T::INFINITY, T::NEG_INFINITY]);
+    let mut state = 1u64;
+    let mut next = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state ^ state >> 29).wrapping_mul(0x94d0_49bb_1331_11eb)
+    };
+    for _ in 0..400_000 {
+        x.push(T::from_bits(T::Bits::from_u64(if T::DOUBLE { next() } else { next() >> 32 })));
+        let unit = T::from_f64((next() >> 11) as f64 / (1u64 << 53) as f64 - 0.5);
+        x.extend([unit * T::from_f64(2.5), unit * T::from_f64(2.0 * 90.0), unit * T::from_f64(1500.0)]);
+    }
+    x
+}
+
+/// Runs the kernel of one instruction set.
+fn run<T: Float>(kernels: &[Kernels; 2], isa: Isa, x: &[T]) -> Vec<T> {
+    let mut y = vec![T::ZERO; x.len()];
+    let kernel = kernels[usize::from(T::DOUBLE)][isa as usize];
+    // SAFETY: both slices hold `x.len()` elements, and only supported instruction sets are asked for.
+    unsafe { kernel(x.len(), y.as_mut_ptr().cast(), &[Arg { ptr: x.as_ptr().cast(), scalar: false }]) };
+    y
+}
+
+/// The distance of y from the exact value, in units in the last place of T around it.
+fn ulp<T: Float>(y: T, exact: f64) -> f64 {
+    let rounded = T::from_f64(exact);
+    if y.is_nan() || exact.is_nan() {
+        return if y.is_nan() && exact.is_nan() { 0.0 } else { f64::INFINITY };
+    }
+    if y == rounded {
+        let is_zero = y == T::ZERO;
+        return if is_zero && y.is_sign_negative() != rounded.is_sign_negative() { f64::INFINITY } else { 0.0 };
+    }
+    if !y.is_finite() || !rounded.is_finite() {
+        // One of them overflowed: near only if the other is the largest number.
+        return if y.abs() == T::MAX || rounded.abs() == T::MAX { 1.0 } else { f64::INFINITY };
+    }
+    let a = if rounded.abs() < T::MIN_POSITIVE { T::MIN_POSITIVE } else { rounded.abs() };
+    let unit = T::from_bits(a.to_bits() & T::INFINITY.to_bits()) * T::EPSILON;
+    (y.to_f64() - exact).abs() / unit.to_f64()
+}
+
+/// Checks every instruction set: the bound, and that all with FMA give the same bits.
+fn check<T: Float>(name: &str, kernels: &[Kernels; 2], reference: fn(f64) -> f64, bound: f64) {
+    let x = samples::<T>();
+    let mut fused: Option<Vec<T>> = None;
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
+        let y = run(kernels, isa, &x);
+        let (mut worst, mut at) = (0.0, x[0]);
+        for (&x, &y) in x.iter().zip(&y) {
+            let error = ulp(y, reference(x.to_f64()));
+            if error > worst {
+                (worst, at) = (error, x);
+            }
+        }
+        println!("{name} {} {}: {worst:.2} ULP at {at:?}", std::any::type_name::<T>(), isa.name());
+        assert!(worst <= bound, "{name} on {}: {worst} ULP at {at:?}", isa.name());
+        if isa > Isa::Portable {
+            if let Some(other) = &fused {
+                let same = |(a, b): (&T, &T)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+                assert!(y.iter().zip(other).all(same), "{name}: bits differ between instruction sets");
+            }
+            fused = Some(y);
+        }
+    }
+}
+
+/// Where a sum would lose the smallest results, e^x alone is exact.
+fn sigmoid_f64(x: f64) -> f64 {
+    if x < -40.0 { libm::exp(x) } else { 1.0 / (1.0 + libm::exp(-x)) }
+}
+
+#[test]
+fn f32_functions_hold_three_ulp() {
+    check::<f32>("exp", &EXP, libm::exp, 1.1);
+    check::<f32>("expm1", &EXPM1, libm::expm1, 3.0);
+    check::<f32>("log", &LOG, libm::log, 1.0);
+    check::<f32>("log1p", &LOG1P, libm::log1p, 2.0);
+    check::<f32>("tanh", &TANH, libm::tanh, 3.0);
+    check::<f32>("sigmoid", &SIGMOID, sigmoid_f64, 3.0);
+    check::<f32>("erf", &ERF, libm::erf, 2.0);
+    check::<f32>("sin", &SIN, libm::sin, 1.0);
+    check::<f32>("cos", &COS, libm::cos, 1.0);
+}
+
+#[test]
+fn f64_functions_hold_four_ulp() {
+    check::<f64>("exp", &EXP, libm::exp, 2.0);
+    check::<f64>("expm1", &EXPM1, libm::expm1, 4.0);
+    check::<f64>("log", &LOG, libm::log, 2.0);
+    check::<f64>("log1p", &LOG1P, libm::log1p, 3.0);
+    check::<f64>("tanh", &TANH, libm::tanh, 4.0);
+    check::<f64>("sigmoid", &SIGMOID, sigmoid_f64, 4.0);
+    check::<f64>("erf", &ERF, libm::erf, 0.0);
+}
+
+#[test]
+fn pow_keeps_the_special_cases() {
+    let pow = pow::<f32, false>;
+    assert_eq!(pow(f32::NAN, 0.0), 1.0);
+    assert_eq!(pow(1.0, f32::NAN), 1.0);
+    assert_eq!(pow(-2.0, 3.0), -8.0);
+    assert!(pow(-2.0, 0.5).is_nan());
+    assert_eq!(pow(0.0, -1.0), f32::INFINITY);
+    assert_eq!(pow(-0.0, -1.0), f32::NEG_INFINITY);
+    assert_eq!(pow(-0.0, 3.0).to_bits(), (-0.0f32).to_bits());
+    assert_eq!(pow(f32::INFINITY, -2.0), 0.0);
+    assert_eq!(pow(2.0, 0.5), std::f32::consts::SQRT_2);
+}
