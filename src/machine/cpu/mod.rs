@@ -3,6 +3,7 @@
 pub mod buffer;
 pub mod dispatch;
 pub mod float;
+pub mod gemm;
 pub mod isa;
 pub mod math;
 pub mod par;

@@ -1,0 +1,210 @@
+//! The blocked product on one thread: cuts K, columns and rows, packs what is read often enough, and calls the kernels.
+//!
+//! K is cut by K alone, so the sum behind an element never depends on the shape around it. Column blocks are sized for
+//! the L2 cache, row panels for the registers.
+
+use super::kernel::{Kernel, Kernels, Rows, Tile};
+use super::pack::Panel;
+use super::scratch::with_scratch;
+use super::{Element, Mat, MatMut};
+use crate::machine::cpu::par::{Stopped, poll};
+
+/// Blocks of K are whole vectors of any backend, so that all cut alike.
+const DEPTH_UNIT: usize = 16;
+/// Bytes of B that stay in the L2 cache while the rows of A pass.
+const B_BYTES: usize = 512 << 10;
+/// Rows of A that stay packed from one column block to the next.
+const A_ROWS: usize = 2048;
+/// Column panels up to which A is read in place, and the same where its runs are far apart.
+const A_REUSE: usize = 16;
+const A_REUSE_FAR: usize = 4;
+/// Row panels up to which B is read in place, and the same where its rows are far apart.
+const B_REUSE: usize = 4;
+const B_REUSE_FAR: usize = 2;
+/// Bytes between runs from which the CPU reads them badly: they share few cache sets, and pages are not fetched ahead.
+const FAR: usize = 2048;
+/// C of one tile when its columns are not contiguous: the largest tile of any backend.
+const TILE: usize = 14 * 32;
+
+/// Cuts `n` into as few parts of at most `most` as will do, evenly, and rounds their size up to a multiple of `unit`.
+/// The usual small case costs no division.
+fn even(n: usize, most: usize, unit: usize) -> usize {
+    if n <= most { n } else { n.div_ceil(n.div_ceil(most)).next_multiple_of(unit) }
+}
+
+/// One product, or a part of one, and how it is cut.
+struct Product<'a, T: 'static> {
+    kernels: &'a Kernels<T>,
+    b: Mat<T>,
+    c: MatMut<T>,
+    pack_b: bool,
+    /// The packed column block of B: panel by panel.
+    b_packed: *mut T,
+}
+
+/// C = A · B on this thread. No dimension is 0.
+///
+/// # Safety
+/// As for [`super::gemm`].
+pub unsafe fn product<T: Element>(
+    kernels: &Kernels<T>,
+    (m, k, n): (usize, usize, usize),
+    a: Mat<T>,
+    b: Mat<T>,
+    c: MatMut<T>,
+) -> Result<(), Stopped> {
+    let (rows, cols) = (kernels.rows(), kernels.cols());
+    let far = |stride: isize| stride.unsigned_abs() * size_of::<T>() >= FAR;
+    let pack_a = n > cols * if a.rs == 1 && far(a.cs) { A_REUSE_FAR } else { A_REUSE };
+    let pack_b = b.cs != 1 || m > rows * if far(b.rs) { B_REUSE_FAR } else { B_REUSE };
+
+    let depth_step = even(k, T::MAX_DEPTH, DEPTH_UNIT);
+    let col_step = if n <= cols { n } else { even(n, (B_BYTES / size_of::<T>() / depth_step) & !(cols - 1), cols) };
+    // With one column block a panel of A is used up before the next is packed.
+    let keep_a = pack_a && n > col_step;
+    let row_step = if keep_a { m.min(A_ROWS) } else { m };
+    let a_panel = if pack_a { kernels.padded(rows) * depth_step } else { 0 };
+    let a_room = if keep_a { a_panel * row_step.div_ceil(rows) } else { a_panel };
+    let b_room = if pack_b { kernels.padded(col_step) * depth_step } else { 0 };
+
+    with_scratch(a_room + b_room, |scratch: *mut T| {
+        let product = Product { kernels, b, c, pack_b, b_packed: scratch.wrapping_add(a_room) };
+        for p in (0..k).step_by(depth_step) {
+            let depth = depth_step.min(k - p);
+            for row in (0..m).step_by(row_step) {
+                let row_end = m.min(row + row_step);
+                for col in (0..n).step_by(col_step) {
+                    let block = Block { p, depth, col, width: col_step.min(n - col) };
+                    // SAFETY: the blocks are parts of the product, and the scratch has room for the largest.
+                    unsafe {
+                        if pack_b && b.cs != 1 {
+                            product.pack_b(&block);
+                        }
+                        let (mut i, mut to) = (row, scratch);
+                        let mut panels = if row_end - row <= rows { 1 } else { (row_end - row).div_ceil(rows) };
+                        while panels > 0 {
+                            poll()?;
+                            let height = if panels == 1 { row_end - i } else { (row_end - i).div_ceil(panels) };
+                            let from = Mat { ptr: a.at(i, p), ..a };
+                            let panel = if pack_a {
+                                product.pack_a(from, height, depth, to, col == 0 || !keep_a)
+                            } else {
+                                from
+                            };
+                            product.row_panel(&block, i, height, panel, i == row);
+                            if keep_a {
+                                to = to.add(a_panel);
+                            }
+                            i += height;
+                            panels -= 1;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Steps of K and columns that are worked on together.
+struct Block {
+    p: usize,
+    depth: usize,
+    col: usize,
+    width: usize,
+}
+
+impl<T: Element> Product<'_, T> {
+    /// Packs the block of B in a pass of its own: for columns that are not contiguous.
+    ///
+    /// # Safety
+    /// The block is inside the product.
+    unsafe fn pack_b(&self, block: &Block) {
+        for j in (0..block.width).step_by(self.kernels.cols()) {
+            let lanes = self.kernels.cols().min(block.width - j);
+            // SAFETY: the panel is inside the block, and its copy in the room for it.
+            unsafe {
+                let from = self.b.at(block.p, block.col + j);
+                let (lane_stride, depth, depth_stride) = (self.b.cs, block.depth, self.b.rs);
+                let step = self.kernels.padded(lanes);
+                let panel = Panel { from, lanes, lane_stride, depth, depth_stride, step };
+                (self.kernels.pack)(&panel, self.b_packed.add(j * depth));
+            }
+        }
+    }
+
+    /// The packed form of a row panel of A at `to`, copied now or before.
+    ///
+    /// # Safety
+    /// The panel is inside the product, and `to` has room for it.
+    unsafe fn pack_a(&self, from: Mat<T>, lanes: usize, depth: usize, to: *mut T, now: bool) -> Mat<T> {
+        let step = self.kernels.padded(lanes);
+        if now {
+            let panel = Panel { from: from.ptr, lanes, lane_stride: from.rs, depth, depth_stride: from.cs, step };
+            // SAFETY: the caller's promise.
+            unsafe { (self.kernels.pack)(&panel, to) };
+        }
+        Mat { ptr: to, rs: 1, cs: step as isize }
+    }
+
+    /// One row panel of A against the block of B. The first one packs B on its way where columns are contiguous.
+    ///
+    /// # Safety
+    /// Both are inside the product; the packed parts were packed.
+    unsafe fn row_panel(&self, block: &Block, row: usize, height: usize, a: Mat<T>, is_first: bool) {
+        let cols = self.kernels.cols();
+        for j in (0..block.width).step_by(cols) {
+            let width = cols.min(block.width - j);
+            let padded = self.kernels.padded(width);
+            let b_packed = self.b_packed.wrapping_add(j * block.depth);
+            // SAFETY: the tile is inside the product.
+            unsafe {
+                let (reads, b, b_ks) = if self.pack_b && !(is_first && self.b.cs == 1) {
+                    (Rows::Full, b_packed.cast_const(), padded as isize)
+                } else {
+                    let reads = match (self.pack_b, width == padded) {
+                        (true, _) => Rows::Copied,
+                        (false, true) => Rows::Full,
+                        (false, false) => Rows::Masked,
+                    };
+                    (reads, self.b.at(block.p, block.col + j), self.b.rs)
+                };
+                let kernel = self.kernels.tile(height, padded == cols, a.rs == 1, reads);
+                let tile = Tile {
+                    depth: block.depth,
+                    a: a.ptr,
+                    a_rs: a.rs,
+                    a_ks: a.cs,
+                    b,
+                    b_ks,
+                    b_packed,
+                    c: self.c.at(row, block.col + j),
+                    c_rs: self.c.rs,
+                    cols: width,
+                    add: block.p > 0,
+                };
+                if self.c.cs == 1 { kernel(&tile) } else { scatter(kernel, tile, height, self.c.cs) }
+            }
+        }
+    }
+}
+
+/// Runs a kernel for a tile of C whose columns are `c_cs` apart.
+///
+/// # Safety
+/// As for the kernel.
+unsafe fn scatter<T: Element>(kernel: Kernel<T>, tile: Tile<T>, rows: usize, c_cs: isize) {
+    let mut local = [T::default(); TILE];
+    let stride = TILE / rows;
+    // SAFETY: `local` holds `rows` rows of at most `stride` columns; C is the caller's promise.
+    unsafe {
+        kernel(&Tile { c: local.as_mut_ptr(), c_rs: stride as isize, add: false, ..tile });
+        for i in 0..rows {
+            for j in 0..tile.cols {
+                let c = tile.c.offset(i as isize * tile.c_rs + j as isize * c_cs);
+                let sum = local[i * stride + j];
+                *c = if tile.add { *c + sum } else { sum };
+            }
+        }
+    }
+}

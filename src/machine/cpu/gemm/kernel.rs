@@ -1,0 +1,208 @@
+//! The micro-kernel: one tile of C, at most `rows` × two vectors, kept in registers over one block of K.
+//!
+//! One generic body serves all; `table!` compiles it for an instruction set and for each tile height, so that rows are
+//! cut evenly instead of leaving a weak remainder. Each element is one serial chain of multiply-adds, whatever the tile.
+
+use super::pack;
+use super::simd::{Portable, Simd};
+#[cfg(target_arch = "x86_64")]
+use super::x86::{Avx2, Avx512};
+
+/// One call of a kernel. Strides are in elements.
+pub struct Tile<T> {
+    pub depth: usize,
+    pub a: *const T,
+    pub a_rs: isize,
+    pub a_ks: isize,
+    /// Rows of contiguous elements.
+    pub b: *const T,
+    pub b_ks: isize,
+    /// Where [`Rows::Copied`] leaves B, in the layout of a packed panel.
+    pub b_packed: *mut T,
+    pub c: *mut T,
+    pub c_rs: isize,
+    /// Columns of C to write.
+    pub cols: usize,
+    /// Adds the tile to C instead of overwriting it.
+    pub add: bool,
+}
+
+/// How a kernel reads the rows of B.
+#[derive(Clone, Copy)]
+pub enum Rows {
+    /// Whole vectors.
+    Full,
+    /// The rows end inside the last vector.
+    Masked,
+    /// As `Masked`; and copies them, which is cheaper than a pass of its own: the store ports are idle.
+    Copied,
+}
+
+const FULL: usize = Rows::Full as usize;
+const COPIED: usize = Rows::Copied as usize;
+/// Rows of B that a copying kernel fetches ahead: rows far apart are beyond the CPU's own guess.
+const AHEAD: isize = 16;
+
+/// Thirds of the tallest tile, 14 rows.
+const GROUPS: usize = 5;
+
+pub type Kernel<T> = unsafe fn(&Tile<T>);
+
+/// The kernels of one instruction set and element type.
+pub struct Kernels<T: 'static> {
+    pub lanes: usize,
+    /// By rows − 1, vectors − 1, contiguous columns of A (`a_rs` = 1), and [`Rows`] of B.
+    tiles: &'static [[[[Kernel<T>; 3]; 2]; 2]],
+    pub pack: pack::Pack<T>,
+}
+
+impl<T> Kernels<T> {
+    /// The tallest tile.
+    pub fn rows(&self) -> usize {
+        self.tiles.len()
+    }
+
+    /// The widest tile.
+    pub fn cols(&self) -> usize {
+        2 * self.lanes
+    }
+
+    /// The elements of the whole vectors that hold `n`. Vectors have a power of two of them.
+    pub fn padded(&self, n: usize) -> usize {
+        (n + self.lanes - 1) & !(self.lanes - 1)
+    }
+
+    pub fn tile(&self, rows: usize, wide: bool, contiguous_a: bool, b: Rows) -> Kernel<T> {
+        self.tiles[rows - 1][wide as usize][contiguous_a as usize][b as usize]
+    }
+}
+
+/// # Safety
+/// The CPU has the instruction set of `S`; A and B cover the tile; C covers MR × `cols`, with `cols` in the last of the
+/// NV vectors. With `FULL`, rows of B reach to the end of that vector; with `COPIED`, `b_packed` has room for `depth`
+/// times NV vectors.
+#[allow(clippy::needless_range_loop, reason = "plain counted loops are unrolled, so that `acc` lives in registers")]
+#[inline(always)]
+unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const CONTIGUOUS_A: bool, const B: usize>(t: &Tile<S::T>) {
+    // SAFETY: the caller's promise covers each element that is read or written.
+    unsafe {
+        let full = t.cols == NV * S::LANES;
+        let mask = S::mask(t.cols - (NV - 1) * S::LANES);
+        let mut acc = [[S::splat(S::T::default()); NV]; MR];
+        let (mut b, mut packed) = (t.b, t.b_packed);
+        // Every third row of A has a pointer, and x86 reaches the two after it by index: one each would not fit in
+        // registers. Hidden from the compiler, which would else chain them into one addition for each row.
+        let rs = t.a_rs * size_of::<S::T>() as isize;
+        let mut a = [t.a; GROUPS];
+        if !CONTIGUOUS_A {
+            for group in 1..MR.div_ceil(3) {
+                a[group] = std::hint::black_box(a[group - 1].byte_offset(3 * rs));
+            }
+        }
+        for _ in 0..t.depth {
+            let mut row = [S::splat(S::T::default()); NV];
+            for j in 0..NV {
+                let from = b.add(j * S::LANES);
+                row[j] = if B != FULL && j == NV - 1 { S::load_mask(from, mask) } else { S::load(from) };
+                if B == COPIED {
+                    S::prefetch(from.wrapping_offset(AHEAD * t.b_ks));
+                    S::store(packed.add(j * S::LANES), row[j]);
+                }
+            }
+            if B == COPIED {
+                packed = packed.wrapping_add(NV * S::LANES);
+            }
+            if CONTIGUOUS_A {
+                for i in 0..MR {
+                    let factor = S::splat(*a[0].add(i));
+                    for j in 0..NV {
+                        acc[i][j] = S::fma(factor, row[j], acc[i][j]);
+                    }
+                }
+                a[0] = a[0].wrapping_offset(t.a_ks);
+            } else {
+                for group in 0..GROUPS {
+                    for within in 0..3 {
+                        let i = 3 * group + within;
+                        if i < MR {
+                            let factor = S::splat(*a[group].byte_offset(within as isize * rs));
+                            for j in 0..NV {
+                                acc[i][j] = S::fma(factor, row[j], acc[i][j]);
+                            }
+                        }
+                    }
+                    a[group] = a[group].wrapping_offset(t.a_ks);
+                }
+            }
+            b = b.wrapping_offset(t.b_ks);
+        }
+        for i in 0..MR {
+            let c = t.c.offset(i as isize * t.c_rs);
+            for j in 0..NV {
+                let (to, mut v) = (c.add(j * S::LANES), acc[i][j]);
+                if full || j + 1 < NV {
+                    if t.add {
+                        v = S::add(S::load(to), v);
+                    }
+                    S::store(to, v);
+                } else {
+                    if t.add {
+                        v = S::add(S::load_mask(to, mask), v);
+                    }
+                    S::store_mask(to, v, mask);
+                }
+            }
+        }
+    }
+}
+
+macro_rules! table {
+    ($name:ident, $simd:ty, [$($mr:literal)*] $(, $feature:literal)?) => {
+        pub static $name: Kernels<<$simd as Simd>::T> = {
+            type T = <$simd as Simd>::T;
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn entry<const MR: usize, const NV: usize, const CONTIGUOUS_A: bool, const B: usize>(
+                t: &Tile<T>,
+            ) {
+                // SAFETY: the caller's promise.
+                unsafe { tile::<$simd, MR, NV, CONTIGUOUS_A, B>(t) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn pack(panel: &pack::Panel<T>, to: *mut T) {
+                // SAFETY: the caller's promise.
+                unsafe { pack::pack::<$simd>(panel, to) }
+            }
+
+            Kernels {
+                lanes: <$simd as Simd>::LANES,
+                tiles: &[$([
+                    [
+                        [entry::<$mr, 1, false, 0>, entry::<$mr, 1, false, 1>, entry::<$mr, 1, false, 2>],
+                        [entry::<$mr, 1, true, 0>, entry::<$mr, 1, true, 1>, entry::<$mr, 1, true, 2>],
+                    ],
+                    [
+                        [entry::<$mr, 2, false, 0>, entry::<$mr, 2, false, 1>, entry::<$mr, 2, false, 2>],
+                        [entry::<$mr, 2, true, 0>, entry::<$mr, 2, true, 1>, entry::<$mr, 2, true, 2>],
+                    ],
+                ]),*],
+                pack,
+            }
+        };
+    };
+}
+
+table!(PORTABLE_F32, Portable<f32>, [1 2 3 4 5 6]);
+table!(PORTABLE_F64, Portable<f64>, [1 2 3 4 5 6]);
+
+#[cfg(target_arch = "x86_64")]
+mod x86_tables {
+    use super::*;
+    table!(AVX2_F32, Avx2<f32>, [1 2 3 4 5 6], "avx2,fma,bmi2");
+    table!(AVX2_F64, Avx2<f64>, [1 2 3 4 5 6], "avx2,fma,bmi2");
+    table!(AVX512_F32, Avx512<f32>, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], "avx512f,avx512vl,avx512dq,avx512bw,avx512cd,fma,bmi2");
+    table!(AVX512_F64, Avx512<f64>, [1 2 3 4 5 6 7 8 9 10 11 12 13 14], "avx512f,avx512vl,avx512dq,avx512bw,avx512cd,fma,bmi2");
+}
+#[cfg(target_arch = "x86_64")]
+pub use x86_tables::*;

@@ -1,0 +1,252 @@
+//! Matrix products in f32 and f64: strided operands, batches, threads.
+//!
+//! The bits of an element depend on its row of A, its column of B, the length of K and the instruction family alone:
+//! each block of K is one serial chain of multiply-adds, and block sums are added in order. Neither the shape around an
+//! element, nor strides, packing, tiles or threads change them. AVX2 and AVX-512 agree; the portable build has no FMA.
+//!
+//! `simd` and `x86` hold the vector operations, `kernel` the tile in registers, `pack` the copies, `block` the loops of
+//! one thread; this file cuts a product over threads.
+
+mod block;
+mod kernel;
+mod pack;
+mod scratch;
+mod simd;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::ops::Add;
+
+use super::isa::Isa;
+use super::par::{Stopped, Work, par, poll, width};
+use kernel::Kernels;
+
+/// One operand: the first element, and the strides between rows and between columns, in elements. They may be 0 or
+/// negative.
+#[derive(Clone, Copy, Debug)]
+pub struct Mat<T> {
+    pub ptr: *const T,
+    pub rs: isize,
+    pub cs: isize,
+}
+
+/// The result. Fastest with `cs` = 1 or `rs` = 1. Its elements must not overlap each other or an operand.
+#[derive(Clone, Copy, Debug)]
+pub struct MatMut<T> {
+    pub ptr: *mut T,
+    pub rs: isize,
+    pub cs: isize,
+}
+
+impl<T> Mat<T> {
+    fn transposed(self) -> Self {
+        Mat { rs: self.cs, cs: self.rs, ..self }
+    }
+
+    /// # Safety
+    /// The element lies in the operand.
+    unsafe fn at(self, row: usize, col: usize) -> *const T {
+        // SAFETY: the caller's promise.
+        unsafe { self.ptr.offset(row as isize * self.rs + col as isize * self.cs) }
+    }
+}
+
+impl<T> MatMut<T> {
+    fn transposed(self) -> Self {
+        MatMut { rs: self.cs, cs: self.rs, ..self }
+    }
+
+    /// # Safety
+    /// The element lies in the result.
+    unsafe fn at(self, row: usize, col: usize) -> *mut T {
+        // SAFETY: the caller's promise.
+        unsafe { self.ptr.offset(row as isize * self.rs + col as isize * self.cs) }
+    }
+}
+
+/// f32 and f64.
+pub trait Element: Copy + Default + Add<Output = Self> + Send + Sync + 'static {
+    /// Steps of K in a block: part of what an element's bits mean.
+    #[doc(hidden)]
+    const MAX_DEPTH: usize;
+    #[doc(hidden)]
+    fn kernels(isa: Isa) -> &'static Kernels<Self>;
+}
+
+macro_rules! element {
+    ($t:ty, $depth:literal, $portable:ident, $avx2:ident, $avx512:ident) => {
+        impl Element for $t {
+            const MAX_DEPTH: usize = $depth;
+
+            fn kernels(isa: Isa) -> &'static Kernels<$t> {
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 => &kernel::$avx512,
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 => &kernel::$avx2,
+                    _ => &kernel::$portable,
+                }
+            }
+        }
+    };
+}
+
+element!(f32, 512, PORTABLE_F32, AVX2_F32, AVX512_F32);
+element!(f64, 256, PORTABLE_F64, AVX2_F64, AVX512_F64);
+
+/// Multiply-adds that a thread should get at once: about 10 µs.
+const SHARE: usize = 1 << 20;
+/// Shares for each thread, so that one that starts late takes fewer.
+const SHARES: usize = 4;
+
+/// c\[m, n\] = a\[m, k\] · b\[k, n\] for each of `batch` products; each operand comes with its stride from product to
+/// product. k = 0 gives zeros.
+///
+/// # Safety
+/// The CPU runs `isa`. Every element named by shapes and strides is readable, in `c` writable, and no element of `c` is
+/// named twice or is part of `a` or `b`.
+pub unsafe fn gemm<T: Element>(
+    batch: usize,
+    (m, k, n): (usize, usize, usize),
+    (a, a_step): (Mat<T>, isize),
+    (b, b_step): (Mat<T>, isize),
+    (c, c_step): (MatMut<T>, isize),
+    isa: Isa,
+) -> Result<(), Stopped> {
+    debug_assert!(isa.is_supported());
+    if batch == 0 || m == 0 || n == 0 {
+        return Ok(());
+    }
+    let mut job = Job { kernels: T::kernels(isa), batch, m, k, n, a, b, c, a_step, b_step, c_step };
+    job.simplify();
+    // SAFETY: the caller's promise; `simplify` names the same elements in another order.
+    unsafe { job.run() }
+}
+
+#[derive(Clone, Copy)]
+struct Job<T: 'static> {
+    kernels: &'static Kernels<T>,
+    batch: usize,
+    m: usize,
+    k: usize,
+    n: usize,
+    a: Mat<T>,
+    b: Mat<T>,
+    c: MatMut<T>,
+    a_step: isize,
+    b_step: isize,
+    c_step: isize,
+}
+
+// SAFETY: threads write separate elements of `c` and only read `a` and `b`.
+unsafe impl<T: Element> Sync for Job<T> {}
+
+impl<T: Element> Job<T> {
+    /// Rewrites the same products in the form that the loops handle best.
+    fn simplify(&mut self) {
+        let rows = self.m as isize;
+        let one_a = self.a_step == rows * self.a.rs && self.c_step == rows * self.c.rs;
+        if self.batch > 1 && self.b_step == 0 && one_a {
+            // One B for all: the rows of all products follow each other.
+            self.m *= self.batch;
+            self.batch = 1;
+        }
+        if self.n == 1 {
+            self.c.cs = 1;
+        }
+        if self.m == 1 {
+            self.c.rs = 1;
+        }
+        // The same elements, since a product commutes; it fills vectors that a narrow C would leave empty.
+        let narrow = self.c.rs == 1 && self.n < self.m && self.n < self.kernels.lanes;
+        if self.c.cs != 1 && self.c.rs == 1 || narrow {
+            (self.m, self.n) = (self.n, self.m);
+            (self.a, self.b) = (self.b.transposed(), self.a.transposed());
+            (self.a_step, self.b_step) = (self.b_step, self.a_step);
+            self.c = self.c.transposed();
+        }
+    }
+
+    /// # Safety
+    /// As for [`gemm`].
+    unsafe fn run(&self) -> Result<(), Stopped> {
+        let work = Work::MulAdds(self.batch.saturating_mul(self.m).saturating_mul(self.k).saturating_mul(self.n));
+        let threads = width(work);
+        if threads == 1 {
+            // SAFETY: the caller's promise.
+            return unsafe { self.part(0..self.batch, 0..self.m, 0..self.n) };
+        }
+        let grid = self.cut(threads * SHARES);
+        let panels = self.n.div_ceil(self.kernels.cols());
+        par(grid.batch * grid.rows * grid.cols, work, &|item| {
+            let (row, col) = (item % grid.rows, item / grid.rows % grid.cols);
+            let cut = |i: usize, parts: usize, n: usize| i * n / parts..(i + 1) * n / parts;
+            let cols = cut(col, grid.cols, panels);
+            let cols = cols.start * self.kernels.cols()..self.n.min(cols.end * self.kernels.cols());
+            let products = cut(item / grid.rows / grid.cols, grid.batch, self.batch);
+            // SAFETY: items are disjoint parts of C. A stop also ends the run, which reports it.
+            _ = unsafe { self.part(products, cut(row, grid.rows, self.m), cols) };
+        })
+    }
+
+    /// Cuts into at most about `parts`, none much smaller than a share: first by product, then along the longer side.
+    fn cut(&self, parts: usize) -> Grid {
+        let per_product = self.m.saturating_mul(self.k).saturating_mul(self.n);
+        let parts = parts.min(self.batch.saturating_mul(per_product) / SHARE).max(1);
+        let mut grid = Grid { batch: self.batch.min(parts), rows: 1, cols: 1 };
+        while grid.batch * grid.rows * grid.cols < parts {
+            let (rows, cols) = (self.m / grid.rows, self.n / grid.cols);
+            if rows >= cols && rows >= 2 * self.kernels.rows() {
+                grid.rows += grid.rows;
+            } else if cols >= 2 * self.kernels.cols() {
+                grid.cols += grid.cols;
+            } else {
+                break;
+            }
+        }
+        grid
+    }
+
+    /// # Safety
+    /// As for [`gemm`]; the ranges are inside the job.
+    unsafe fn part(
+        &self,
+        products: std::ops::Range<usize>,
+        rows: std::ops::Range<usize>,
+        cols: std::ops::Range<usize>,
+    ) -> Result<(), Stopped> {
+        for product in products {
+            let at = product as isize;
+            // SAFETY: the ranges are inside the job.
+            let (a, b, c) = unsafe {
+                (
+                    Mat { ptr: self.a.at(rows.start, 0).offset(at * self.a_step), ..self.a },
+                    Mat { ptr: self.b.at(0, cols.start).offset(at * self.b_step), ..self.b },
+                    MatMut { ptr: self.c.at(rows.start, cols.start).offset(at * self.c_step), ..self.c },
+                )
+            };
+            if self.k == 0 {
+                poll()?;
+                for i in 0..rows.len() {
+                    for j in 0..cols.len() {
+                        // SAFETY: an element of this part of C.
+                        unsafe { *c.at(i, j) = T::default() };
+                    }
+                }
+            } else {
+                // SAFETY: the caller's promise, for a part of it.
+                unsafe { block::product(self.kernels, (rows.len(), self.k, cols.len()), a, b, c)? };
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Grid {
+    batch: usize,
+    rows: usize,
+    cols: usize,
+}
