@@ -20,7 +20,7 @@ pub use build::*;
 pub use contract::matmul;
 pub use layout::{broadcast_to, narrow, permute, reshape, swap_last};
 
-use crate::graph::{Derivative, Layout, Op};
+use crate::graph::{Derivative, Layout, Op, Reads};
 
 /// The derivative rule of a primitive op.
 pub fn derivative(op: &Op) -> &'static Derivative {
@@ -49,5 +49,37 @@ pub fn derivative(op: &Op) -> &'static Derivative {
         | Op::Batch(_)
         | Op::CustomGradient(_)
         | Op::Pullback(_) => &Derivative::Zero,
+    }
+}
+
+/// Whether a tangent can pass through this op at all.
+pub fn passes_gradient(op: &Op) -> bool {
+    match op {
+        Op::Marker | Op::Composite(..) | Op::Gradient(_) | Op::Jvp(_) | Op::Batch(_) | Op::CustomGradient(_) => true,
+        op => !matches!(derivative(op), Derivative::Zero),
+    }
+}
+
+/// Which inputs and outputs the derivative of a recorded op reads.
+pub fn reads(op: &Op) -> Reads {
+    match op {
+        Op::Unary(def) => def.reads,
+        Op::Binary(def) => def.reads,
+        Op::Reduce(def, _) => def.reads,
+        Op::Composite(def, _) => def.reads,
+        Op::Contract => Reads::BOTH,
+        Op::Select => Reads { inputs: 0b1, outputs: 0 },
+        Op::Gather(..) | Op::Scatter(..) => Reads { inputs: 0b10, outputs: 0 },
+        // Their expansion reads what the nodes of their region read; of their own inputs, cotangents and tangents.
+        Op::Gradient(_) | Op::Jvp(_) | Op::Batch(_) | Op::CustomGradient(_) => Reads::ALL_INPUTS,
+        Op::Source(_)
+        | Op::Marker
+        | Op::Detach
+        | Op::Cast(_)
+        | Op::Layout(_)
+        | Op::Embed(_)
+        | Op::Concat(_)
+        | Op::Random(_)
+        | Op::Pullback(_) => Reads::NONE,
     }
 }

@@ -1,0 +1,250 @@
+//! Recording gradients of what was recorded: `backward()`, and gradients with respect to given tensors. The walk over
+//! the history happens at once, so that errors are raised on the user's line; the gradient itself is one node.
+
+use super::context;
+use super::engine::{self, Engine, Operand, Slot, State};
+use super::evaluate;
+use super::handle::{Cell, Tensor, operand_slot};
+use super::record::{Recorder, Types};
+use crate::error::{Error, Result};
+use crate::graph::{GradientSpec, Op};
+use crate::ops;
+use smallvec::{SmallVec, smallvec};
+use std::cell::Cell as StdCell;
+use std::sync::Arc;
+
+/// What to keep, and what to complain of.
+#[derive(Clone, Copy, Default)]
+pub struct BackwardOptions {
+    /// Keep the history for another backward pass. None: as `create_graph`.
+    pub retain_graph: Option<bool>,
+    /// Record the gradient so that it can be differentiated.
+    pub create_graph: bool,
+    /// Refuse variables that the loss was computed from but that no gradient reaches.
+    pub strict: bool,
+}
+
+thread_local! {
+    /// The gradient that the last backward pass of this thread recorded.
+    static LAST: StdCell<Option<(Slot, u64)>> = const { StdCell::new(None) };
+}
+
+/// Adds the gradient of `target` to `.grad` of every variable that it reaches.
+pub fn backward(target: &Tensor, gradient: Option<&Tensor>, options: BackwardOptions) -> Result<()> {
+    evaluate_last()?;
+    let ty = target.ty();
+    check_target("backward", &ty, gradient)?;
+    // Declared before the recorder: dropped after it lets go of the engine.
+    let mut variables: Vec<(Arc<Cell>, Tensor)> = Vec::new();
+    {
+        let mut recorder = Recorder::with_grad(options.create_graph);
+        let target = recorder.history_operand(target);
+        let root = operand_slot(&target).ok_or_else(|| Error::internal("backward: no record"))?;
+        let history = History::walk(recorder.engine(), &[root], &[])?;
+        if options.strict {
+            history.check_strict(recorder.engine(), root)?;
+        }
+        if history.markers.is_empty() {
+            return Err(Error::grad(format!(
+                "backward: no variable reaches this tensor (result of {}); call requires_grad_() on what you train, \
+                 and compute the loss outside no_grad",
+                recorder.engine().get(root).op.name()
+            )));
+        }
+        let mut operands: SmallVec<[Operand; 3]> = smallvec![target];
+        operands.extend(gradient.map(|gradient| recorder.operand(gradient)));
+        operands.extend(history.markers.iter().map(|&marker| Operand::Node(marker, 0)));
+        let types: Types = history.markers.iter().map(|&marker| recorder.engine().get(marker).types[0].clone()).collect();
+        let spec = GradientSpec { targets: 1, wrt: history.markers.len() as u32, ones: gradient.is_none() };
+        let slot = recorder.push(Op::Gradient(spec), operands, types)?;
+        if !options.retain_graph.unwrap_or(options.create_graph) {
+            history.consume(recorder.engine(), slot);
+        }
+        for (position, &marker) in history.markers.iter().enumerate() {
+            let owner = recorder.engine().get(marker).variable.as_ref().and_then(|variable| variable.upgrade());
+            if let Some(cell) = owner {
+                let part = recorder.tensor(slot, position as u32);
+                variables.push((cell, part));
+            }
+        }
+        LAST.set(Some((slot, recorder.engine().get(slot).id)));
+    }
+    let _mode = context::GradGuard::new(options.create_graph);
+    for (cell, part) in &variables {
+        let old = cell.lock().variable.as_ref().and_then(|variable| variable.grad.clone());
+        let total = match &old {
+            Some(old) => super::functions::binary(&ops::arithmetic::ADD, old.into(), part.into())?,
+            None => part.clone(),
+        };
+        let replaced = match &mut cell.lock().variable {
+            Some(variable) => variable.grad.replace(total),
+            None => None,
+        };
+        drop(replaced);
+    }
+    if context::eager() {
+        let parts: Vec<&Tensor> = variables.iter().map(|(_, part)| part).collect();
+        evaluate::evaluate(&parts)?;
+    }
+    Ok(())
+}
+
+/// Gradients of Σ output·cotangent with respect to each input; None where no path leads (if `allow_unused`).
+pub fn autograd_grad(
+    outputs: &[&Tensor],
+    inputs: &[&Tensor],
+    cotangents: Option<&[&Tensor]>,
+    options: BackwardOptions,
+    allow_unused: bool,
+) -> Result<Vec<Option<Tensor>>> {
+    for (position, output) in outputs.iter().enumerate() {
+        check_target("grad", &output.ty(), cotangents.map(|cotangents| cotangents[position]))?;
+    }
+    let mut gradients: Vec<Option<Tensor>> = Vec::with_capacity(inputs.len());
+    let mut recorder = Recorder::with_grad(options.create_graph);
+    let mut operands: SmallVec<[Operand; 3]> = outputs.iter().map(|output| recorder.history_operand(output)).collect();
+    let roots: Vec<Slot> = operands.iter().filter_map(operand_slot).collect();
+    let wrt: Vec<Option<Operand>> = inputs.iter().map(|input| recorder.existing_operand(input)).collect();
+    let stops: Vec<Slot> = wrt.iter().flatten().filter_map(operand_slot).collect();
+    let history = History::walk(recorder.engine(), &roots, &stops)?;
+    let walk = history.walk;
+    let reached: Vec<bool> = wrt
+        .iter()
+        .map(|operand| {
+            operand.as_ref().and_then(operand_slot).is_some_and(|slot| {
+                let record = recorder.engine().get(slot);
+                record.history && record.visit.walk == walk
+            })
+        })
+        .collect();
+    if let Some(position) = reached.iter().position(|reached| !reached).filter(|_| !allow_unused) {
+        return Err(Error::grad(format!(
+            "grad: input {position} is not used by the outputs (or no gradient passes); pass allow_unused=True to get None for it"
+        )));
+    }
+    if let Some(cotangents) = cotangents {
+        operands.extend(cotangents.iter().map(|cotangent| recorder.operand(cotangent)));
+    }
+    let used: Vec<Operand> = wrt.iter().zip(&reached).filter_map(|(operand, reached)| operand.filter(|_| *reached)).collect();
+    operands.extend(used.iter().copied());
+    if used.is_empty() {
+        return Ok(vec![None; inputs.len()]);
+    }
+    let types: Types = inputs.iter().zip(&reached).filter(|(_, reached)| **reached).map(|(input, _)| recorder.ty(input)).collect();
+    let spec = GradientSpec { targets: outputs.len() as u32, wrt: used.len() as u32, ones: cotangents.is_none() };
+    let slot = recorder.push(Op::Gradient(spec), operands, types)?;
+    if !options.retain_graph.unwrap_or(options.create_graph) {
+        history.consume(recorder.engine(), slot);
+    }
+    let mut next = 0;
+    for reached in reached {
+        gradients.push(reached.then(|| recorder.tensor(slot, next)));
+        next += u32::from(reached);
+    }
+    let made: Vec<Tensor> = gradients.iter().flatten().cloned().collect();
+    recorder.end(&made.iter().collect::<Vec<_>>())?;
+    Ok(gradients)
+}
+
+/// Evaluates what an earlier backward pass of this thread left pending, so that its residuals can go.
+fn evaluate_last() -> Result<()> {
+    let Some((slot, id)) = LAST.take() else { return Ok(()) };
+    let pending = {
+        let mut engine = engine::lock();
+        let found = engine.find(slot, id).is_some_and(|record| matches!(record.state, State::Pending) && !record.is_example());
+        found.then(|| Tensor::on(&mut engine, slot, 0))
+    };
+    pending.map_or(Ok(()), |gradient| evaluate::evaluate(&[&gradient]))
+}
+
+fn check_target(op: &str, ty: &crate::graph::TensorType, gradient: Option<&Tensor>) -> Result<()> {
+    match gradient.map(Tensor::ty) {
+        None if ty.shape.size() != 1 => Err(Error::grad(format!(
+            "{op}: the result has shape {}, a gradient starts from one number; reduce it (x.sum(), x.mean()) or give \
+             the gradient of the result",
+            ty.shape
+        ))),
+        Some(given) if given.shape != ty.shape => {
+            Err(Error::shape(format!("{op}: the result has shape {}, the given gradient {}", ty.shape, given.shape)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The recorded nodes that a backward pass goes through.
+struct History {
+    walk: u64,
+    nodes: Vec<Slot>,
+    /// Markers of variables, in record order.
+    markers: Vec<Slot>,
+}
+
+impl History {
+    fn walk(engine: &mut Engine, roots: &[Slot], stops: &[Slot]) -> Result<History> {
+        let walk = engine.next_walk();
+        let mut nodes = Vec::new();
+        let mut markers = Vec::new();
+        let mut stack: Vec<Slot> = roots.to_vec();
+        while let Some(slot) = stack.pop() {
+            let record = engine.get_mut(slot);
+            if record.visit.walk == walk || !record.history {
+                continue;
+            }
+            record.visit.walk = walk;
+            if record.variable.is_some() {
+                markers.push((record.id, slot));
+                continue;
+            }
+            if stops.contains(&slot) {
+                continue;
+            }
+            if record.consumed.is_some() && !ops::reads(&record.op).is_none() {
+                return Err(Error::grad(format!(
+                    "backward: {} was already used by a backward pass, and what its derivative reads is gone; pass \
+                     retain_graph=True to the first one",
+                    record.op.name()
+                )));
+            }
+            if !matches!(record.op, Op::Marker) {
+                nodes.push(slot);
+            }
+            let through = match record.op {
+                Op::CustomGradient(n) => 2..2 + n as usize,
+                _ => 0..record.operands.len(),
+            };
+            stack.extend(record.operands[through].iter().filter_map(operand_slot));
+        }
+        markers.sort_unstable();
+        Ok(History { walk, nodes, markers: markers.into_iter().map(|(_, slot)| slot).collect() })
+    }
+
+    fn consume(&self, engine: &mut Engine, gradient: Slot) {
+        let id = engine.get(gradient).id;
+        for &slot in &self.nodes {
+            engine.get_mut(slot).consumed = Some((gradient, id));
+        }
+    }
+
+    /// Complains of variables that the pending graph uses but that the walk did not reach.
+    fn check_strict(&self, engine: &mut Engine, root: Slot) -> Result<()> {
+        let walk = engine.next_walk();
+        let mut cut = Vec::new();
+        let mut stack = vec![(root, "")];
+        while let Some((slot, by)) = stack.pop() {
+            let record = engine.get_mut(slot);
+            if record.visit.walk == walk {
+                continue;
+            }
+            record.visit.walk = walk;
+            if record.variable.is_some() && !self.markers.contains(&slot) {
+                cut.push(format!("a variable of {} (cut by {by})", record.types[0]));
+            }
+            let by = if record.history { by } else { record.op.name() };
+            stack.extend(record.operands.iter().filter_map(operand_slot).map(|slot| (slot, by)));
+        }
+        if cut.is_empty() {
+            return Ok(());
+        }
+        Err(Error::grad(format!("backward(strict=True): no gradient reaches {}", cut.join(", "))))
+    }
+}

@@ -1,0 +1,229 @@
+//! The store of recorded nodes: one slab behind one lock. A record counts the handles and edges that hold it and goes
+//! when none is left, iteratively, so that chains of any length drop on a small stack. The lock is never held while a
+//! kernel runs or while anything waits for the interpreter, and no tensor may be dropped while it is held.
+
+use super::handle::Cell;
+use crate::dtype::DType;
+use crate::error::Error;
+use crate::graph::{Op, TensorType};
+use crate::machine::cpu::buffer::Buffer;
+use crate::scalar::Scalar;
+use crate::shape::Strides;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use smallvec::SmallVec;
+use std::sync::{Arc, Weak};
+
+pub(super) type Slot = u32;
+
+/// A value that exists: a strided window on an immutable buffer. The offset counts elements.
+#[derive(Clone, Debug)]
+pub struct Value {
+    pub buffer: Arc<Buffer>,
+    pub offset: usize,
+    pub strides: Strides,
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer({} bytes)", self.len())
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Operand {
+    /// Output `.1` of the record in slot `.0`.
+    Node(Slot, u32),
+    /// A number from the user's program: a plan input of its own, never merged by value.
+    Number(Scalar, DType),
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum State {
+    Pending,
+    /// A plan of this process id computes it.
+    Claimed(u32),
+    Done,
+    Failed(Error),
+}
+
+pub(super) struct Record {
+    /// Place in record order, from one counter for all threads.
+    pub id: u64,
+    /// Edges and other holders that are not handles.
+    pub refs: u32,
+    pub handles: u32,
+    pub op: Op,
+    pub operands: SmallVec<[Operand; 3]>,
+    pub types: SmallVec<[TensorType; 1]>,
+    pub values: SmallVec<[Option<Value>; 1]>,
+    pub state: State,
+    /// Recorded in grad mode below a marker: differentiation may pass here.
+    pub history: bool,
+    /// The gradient (slot, id) of the backward pass that used up this node.
+    pub consumed: Option<(Slot, u64)>,
+    /// Open transforms whose arguments this depends on, one bit for each depth: gradients low, batches high.
+    pub transforms: u64,
+    /// For the marker of a variable: whose.
+    pub variable: Option<Weak<Cell>>,
+    /// Scratch of the walk that visited last.
+    pub visit: Visit,
+}
+
+#[derive(Clone, Copy, Default)]
+pub(super) struct Visit {
+    pub walk: u64,
+    pub structure: bool,
+    pub rank: u32,
+}
+
+/// The bits of `Record::transforms` that stand for per-example values: they never exist by themselves.
+pub(super) const EXAMPLES: u64 = 0xFFFF_FFFF << 32;
+
+impl Record {
+    /// Whether this depends on a placeholder of an open batch or custom gradient.
+    pub fn is_example(&self) -> bool {
+        self.transforms & EXAMPLES != 0
+    }
+
+    pub fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Engine {
+    records: Vec<Option<Record>>,
+    free: Vec<Slot>,
+    next_id: u64,
+    next_walk: u64,
+    /// Work list of `release`, kept for its capacity.
+    dropping: Vec<Slot>,
+}
+
+static ENGINE: Mutex<Engine> =
+    Mutex::new(Engine { records: Vec::new(), free: Vec::new(), next_id: 0, next_walk: 0, dropping: Vec::new() });
+
+/// Told whenever claimed records are published or given back.
+pub(super) static SETTLED: Condvar = Condvar::new();
+
+pub(super) fn lock() -> MutexGuard<'static, Engine> {
+    ENGINE.lock()
+}
+
+/// Holds the engine lock across a fork, so that the child finds the store whole.
+pub fn before_fork() {
+    std::mem::forget(ENGINE.lock());
+}
+
+/// # Safety
+/// Must follow `before_fork` in the same thread, once in the parent and once in the child.
+pub unsafe fn after_fork() {
+    // SAFETY: `before_fork` leaked the guard of this lock in this thread.
+    unsafe { ENGINE.force_unlock() };
+}
+
+impl Engine {
+    /// A record that exists: whoever holds a slot holds a reference on it.
+    pub fn get(&self, slot: Slot) -> &Record {
+        match &self.records[slot as usize] {
+            Some(record) => record,
+            None => unreachable!("slot {slot} is used after its last reference went"),
+        }
+    }
+
+    pub fn get_mut(&mut self, slot: Slot) -> &mut Record {
+        match &mut self.records[slot as usize] {
+            Some(record) => record,
+            None => unreachable!("slot {slot} is used after its last reference went"),
+        }
+    }
+
+    /// The record that had this id when it was in `slot`, if it is still there.
+    pub fn find(&self, slot: Slot, id: u64) -> Option<&Record> {
+        self.records.get(slot as usize)?.as_ref().filter(|record| record.id == id)
+    }
+
+    /// Stores a record without holders; its operands must be retained already.
+    pub fn insert(&mut self, mut record: Record) -> Slot {
+        record.id = self.next_id;
+        self.next_id += 1;
+        match self.free.pop() {
+            Some(slot) => {
+                self.records[slot as usize] = Some(record);
+                slot
+            }
+            None => {
+                self.records.push(Some(record));
+                self.records.len() as Slot - 1
+            }
+        }
+    }
+
+    pub fn next_walk(&mut self) -> u64 {
+        self.next_walk += 1;
+        self.next_walk
+    }
+
+    pub fn retain(&mut self, slot: Slot) {
+        self.get_mut(slot).refs += 1;
+    }
+
+    pub fn retain_handle(&mut self, slot: Slot) {
+        self.get_mut(slot).handles += 1;
+    }
+
+    pub fn release(&mut self, slot: Slot) {
+        let record = self.get_mut(slot);
+        record.refs -= 1;
+        self.drop_if_unheld(slot);
+    }
+
+    pub fn release_handle(&mut self, slot: Slot) {
+        let record = self.get_mut(slot);
+        record.handles -= 1;
+        self.drop_if_unheld(slot);
+    }
+
+    /// Takes away the operands of a record: nothing will need them again.
+    pub fn cut(&mut self, slot: Slot) {
+        let operands = std::mem::take(&mut self.get_mut(slot).operands);
+        for operand in operands {
+            if let Operand::Node(input, _) = operand {
+                self.release(input);
+            }
+        }
+    }
+
+    fn drop_if_unheld(&mut self, slot: Slot) {
+        let record = self.get(slot);
+        if record.refs > 0 || record.handles > 0 {
+            return;
+        }
+        let mut dropping = std::mem::take(&mut self.dropping);
+        dropping.push(slot);
+        while let Some(slot) = dropping.pop() {
+            let Some(record) = self.records[slot as usize].take() else { continue };
+            self.free.push(slot);
+            for operand in &record.operands {
+                if let Operand::Node(input, _) = *operand {
+                    let input_record = self.get_mut(input);
+                    input_record.refs -= 1;
+                    if input_record.refs == 0 && input_record.handles == 0 {
+                        dropping.push(input);
+                    }
+                }
+            }
+        }
+        self.dropping = dropping;
+    }
+
+    /// Records that exist, for growth tests.
+    pub fn len(&self) -> usize {
+        self.records.len() - self.free.len()
+    }
+}
+
+/// Recorded nodes that exist now.
+pub fn live_nodes() -> usize {
+    lock().len()
+}

@@ -1,0 +1,289 @@
+//! Evaluation: walk, describe, claim, look up or build, run, publish. All or nothing: a plan that fails leaves every
+//! value and every handle as it was, and only the node that failed and its users keep the error.
+
+use super::context;
+use super::engine::{self, Engine, SETTLED, Slot, State, Value};
+use super::handle::{Place, Tensor};
+use super::key::{self, Description};
+use super::lower::{self, Lowered};
+use super::publish::{self, Donation, Output};
+use super::walk::{Outcome, Role, Walk, walk};
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::Op;
+use crate::exec::{self, Inputs, Leaf, Plan};
+use crate::machine::cpu::buffer::Buffer;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Which process this is, counted in forks: claims of another one are not waited for.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+static PLANS_RUN: AtomicU64 = AtomicU64::new(0);
+
+/// Called in a child right after a fork.
+pub fn enter_child() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Plans run so far, for tests and `wg.debug`.
+pub fn plans_run() -> u64 {
+    PLANS_RUN.load(Ordering::Relaxed)
+}
+
+/// A handle that an optimizer moved to a new value, and what it named before.
+pub struct Rebinding {
+    tensor: Tensor,
+    old: Place,
+    new: Place,
+}
+
+impl Rebinding {
+    /// Lets `tensor` name the value of `new` from now on.
+    pub fn new(tensor: &Tensor, new: &Tensor) -> Rebinding {
+        let old = tensor.point_to(new);
+        let state = tensor.0.lock();
+        Rebinding { tensor: tensor.clone(), old, new: Place { slot: state.slot, output: state.output } }
+    }
+}
+
+/// Computes the values of these tensors, and publishes whatever else must not be computed twice.
+pub fn evaluate(tensors: &[&Tensor]) -> Result<()> {
+    let roots: Vec<Slot> = {
+        let mut engine = engine::lock();
+        let roots: Vec<Slot> = tensors.iter().map(|tensor| tensor.0.lock().slot).collect();
+        roots.iter().for_each(|&slot| engine.retain(slot));
+        roots
+    };
+    let result = run_or_blame(&roots);
+    let mut engine = engine::lock();
+    roots.into_iter().for_each(|slot| engine.release(slot));
+    result
+}
+
+/// The barrier: evaluates every pending tensor of this thread that has a live handle, the rebound ones included. On
+/// failure each rebound handle names its old value again.
+pub fn evaluate_all(rebound: &[Rebinding]) -> Result<()> {
+    if !rebound.is_empty() && context::in_transform() {
+        rebound.iter().for_each(|rebinding| rebinding.tensor.restore(rebinding.old));
+        return Err(Error::grad("step: an optimizer cannot step inside a transform"));
+    }
+    let roots: Vec<Slot> = {
+        let mut pending = context::take_pending();
+        let mut engine = engine::lock();
+        let mut roots = Vec::new();
+        let mut kept = Vec::new();
+        for &(slot, id) in &pending {
+            let Some(record) = engine.find(slot, id) else { continue };
+            if !matches!(record.state, State::Pending) {
+                continue;
+            }
+            if record.is_example() {
+                kept.push((slot, id));
+            } else if record.handles > 0 {
+                roots.push(slot);
+            }
+        }
+        roots.iter().for_each(|&slot| engine.retain(slot));
+        drop(engine);
+        pending.clear();
+        pending.extend(kept);
+        context::put_pending(pending);
+        roots
+    };
+    let places: Vec<(Place, Place)> = rebound.iter().map(|rebinding| (rebinding.old, rebinding.new)).collect();
+    let result = run(&roots, &places);
+    match &result {
+        Ok(()) => {
+            let mut engine = engine::lock();
+            rebound.iter().for_each(|rebinding| engine.release(rebinding.old.slot));
+            roots.iter().for_each(|&slot| engine.release(slot));
+        }
+        Err(error) => {
+            // In reverse, so that a handle rebound twice ends at its first value.
+            rebound.iter().rev().for_each(|rebinding| rebinding.tensor.restore(rebinding.old));
+            if error.kind() != ErrorKind::Interrupted {
+                blame(&roots);
+            }
+            let mut engine = engine::lock();
+            for &slot in &roots {
+                // What did not fail is pending still, for the next barrier.
+                if let (State::Pending, id) = (&engine.get(slot).state, engine.get(slot).id) {
+                    context::note_pending(slot, id);
+                }
+                engine.release(slot);
+            }
+        }
+    }
+    result
+}
+
+fn run_or_blame(roots: &[Slot]) -> Result<()> {
+    let result = run(roots, &[]);
+    if let Err(error) = &result
+        && error.kind() != ErrorKind::Interrupted
+        && error.kind() != ErrorKind::Grad
+    {
+        blame(roots);
+    }
+    result
+}
+
+/// Finds which nodes failed, by evaluating them one by one in record order; those keep the error, and so do their users.
+fn blame(roots: &[Slot]) {
+    let open: Vec<Slot> = {
+        let mut engine = engine::lock();
+        let Ok(Outcome::Ready(walk)) = walk(&mut engine, roots, GENERATION.load(Ordering::Relaxed)) else { return };
+        let open: Vec<Slot> =
+            walk.slots.iter().zip(&walk.roles).filter(|(_, role)| **role == Role::Open).map(|(&slot, _)| slot).collect();
+        open.iter().for_each(|&slot| engine.retain(slot));
+        open
+    };
+    for &slot in &open {
+        if let Err(error) = run(&[slot], &[])
+            && error.kind() != ErrorKind::Interrupted
+        {
+            engine::lock().get_mut(slot).state = State::Failed(error);
+        }
+    }
+    let mut engine = engine::lock();
+    open.into_iter().for_each(|slot| engine.release(slot));
+}
+
+/// What one plan needs to run, once its records are claimed.
+struct Claimed {
+    walk: Walk,
+    outputs: Vec<Output>,
+    donations: Vec<Donation>,
+    description: Description,
+    lowered: Option<Lowered>,
+    plan: Option<Arc<Plan>>,
+}
+
+fn run(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
+    let Some(mut claimed) = claim(roots, rebound)? else { return Ok(()) };
+    let made = catch_unwind(AssertUnwindSafe(|| execute(&mut claimed))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Err(Error::internal(format!("a kernel panicked: {text}")))
+    });
+    let mut engine = engine::lock();
+    let result = match made {
+        Ok((plan, buffers)) => {
+            publish_values(&mut engine, &claimed, &plan, buffers);
+            Ok(())
+        }
+        Err(error) => {
+            give_back(&mut engine, &claimed.walk);
+            Err(error)
+        }
+    };
+    for &slot in claimed.walk.slots.iter().rev() {
+        engine.release(slot);
+    }
+    drop(engine);
+    SETTLED.notify_all();
+    result
+}
+
+/// Walks until nothing of the plan is in another thread's hands, then takes all of it. None: nothing is pending.
+fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Option<Claimed>> {
+    let generation = GENERATION.load(Ordering::Relaxed);
+    let mut engine = engine::lock();
+    let walk = loop {
+        match walk(&mut engine, roots, generation)? {
+            Outcome::Ready(walk) => break walk,
+            Outcome::Busy => SETTLED.wait(&mut engine),
+        }
+    };
+    if let Some(&root) = roots.iter().find(|&&root| engine.get(root).is_example()) {
+        return Err(Error::grad(format!(
+            "{}: the value of a per-example tensor or of a placeholder cotangent was read; inside vmap and custom \
+             gradients values do not exist yet, so use wg.where instead of if, and return what you want to see",
+            engine.get(root).op.name()
+        )));
+    }
+    let is_open = |(&slot, role): (&Slot, &Role)| *role == Role::Open && !matches!(engine.get(slot).op, Op::Marker);
+    if !walk.slots.iter().zip(&walk.roles).any(is_open) {
+        return Ok(None);
+    }
+    let outputs = publish::outputs(&engine, &walk);
+    let donations = publish::donations(&engine, &walk, rebound);
+    let description = key::describe(&engine, &walk, &outputs, &donations);
+    let plan = exec::cache::find(&description.words);
+    let lowered = match plan {
+        Some(_) => None,
+        None => Some(lower::lower(&engine, &walk, &outputs, &donations)?),
+    };
+    for (&slot, role) in walk.slots.iter().zip(&walk.roles) {
+        engine.retain(slot);
+        if *role == Role::Open {
+            engine.get_mut(slot).state = State::Claimed(generation);
+        }
+    }
+    Ok(Some(Claimed { walk, outputs, donations, description, lowered, plan }))
+}
+
+fn execute(claimed: &mut Claimed) -> Result<(Arc<Plan>, Vec<Option<Arc<Buffer>>>)> {
+    let plan = match (claimed.plan.take(), &claimed.lowered) {
+        (Some(plan), _) => plan,
+        (None, Some(lowered)) => {
+            let plan =
+                Arc::new(exec::build(&lowered.graph, &lowered.known, &lowered.strides, &lowered.donations)?);
+            exec::cache::insert(std::mem::take(&mut claimed.description.words), plan.clone());
+            plan
+        }
+        (None, None) => return Err(Error::internal("a plan is neither cached nor lowered")),
+    };
+    let leaves: Vec<Leaf> = claimed
+        .description
+        .leaves
+        .drain(..)
+        .map(|(buffer, offset)| Leaf { buffer, offset })
+        .collect();
+    PLANS_RUN.fetch_add(1, Ordering::Relaxed);
+    let buffers = exec::run(&plan, &Inputs { leaves: &leaves, numbers: &claimed.description.numbers })?;
+    Ok((plan, buffers))
+}
+
+/// Sets the values, marks the records done and forgets what nothing needs any more.
+fn publish_values(engine: &mut Engine, claimed: &Claimed, plan: &Plan, buffers: Vec<Option<Arc<Buffer>>>) {
+    let walk = &claimed.walk;
+    for (position, (output, buffer)) in claimed.outputs.iter().zip(buffers).enumerate() {
+        let slot = walk.slots[output.rank as usize];
+        let value = match buffer {
+            Some(buffer) => {
+                let strides = engine.get(slot).types[output.output as usize].shape.strides();
+                Some(Value { buffer, offset: 0, strides })
+            }
+            // Written over the old value: its buffer moves here.
+            None => claimed.donations.iter().find(|donation| donation.new == *output).and_then(|donation| {
+                debug_assert!(plan.donated(position));
+                let leaf = walk.slots[donation.leaf.rank as usize];
+                engine.get_mut(leaf).values[donation.leaf.output as usize].take()
+            }),
+        };
+        engine.get_mut(slot).values[output.output as usize] = value;
+    }
+    let retained: Vec<bool> = (0..walk.slots.len())
+        .map(|rank| walk.roles[rank] == Role::Leaf || publish::keeps(engine, walk, rank))
+        .collect();
+    for (&slot, role) in walk.slots.iter().zip(&walk.roles) {
+        let record = engine.get_mut(slot);
+        // A marker has no value of its own and stays open for the walk to pass.
+        if *role == Role::Open && !matches!(record.op, Op::Marker) {
+            record.state = State::Done;
+        } else if *role == Role::Open {
+            record.state = State::Pending;
+        }
+    }
+    publish::forget(engine, walk, &retained);
+}
+
+/// Nothing happened: what was claimed is pending again.
+fn give_back(engine: &mut Engine, walk: &Walk) {
+    for (&slot, role) in walk.slots.iter().zip(&walk.roles) {
+        if *role == Role::Open {
+            engine.get_mut(slot).state = State::Pending;
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! The operations that users call: each checks and promotes its operands and records one node, rarely two.
+
+use super::context;
+use super::engine::{self, Operand, Value};
+use super::handle::Tensor;
+use super::record::{Arg, Recorder};
+use super::rng;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::infer::infer;
+use crate::graph::{
+    Attrs, BinaryDef, CompositeDef, GatherMode, Layout, Op, Promote, RandomDef, ReduceDef, SliceDim, Source, TensorType,
+    UnaryDef,
+};
+use crate::scalar::Scalar;
+use crate::shape::{Shape, axes_mask, broadcast, broadcasts_to, normalize_axis};
+use smallvec::{SmallVec, smallvec};
+
+/// The dtype that an op computes in, or an error that names what came.
+fn compute_dtype(op: &str, promote: Promote, dtype: DType, supported: impl Fn(DType) -> bool) -> Result<DType> {
+    let dtype = if promote == Promote::Float && !dtype.is_float() { DType::F32 } else { dtype };
+    if supported(dtype) { Ok(dtype) } else { Err(Error::dtype(format!("{op}: {dtype} is not supported"))) }
+}
+
+pub fn unary(def: &'static UnaryDef, x: Arg) -> Result<Tensor> {
+    let mut recorder = Recorder::begin();
+    let dtype = compute_dtype(def.name, def.promote, recorder.promote(&[x]), |dtype| (def.kernels)(dtype).is_some())?;
+    let result = if def.promote == Promote::Compare { DType::Bool } else { dtype };
+    let shape = recorder.arg_shape(x);
+    let operand = recorder.typed(x, dtype)?;
+    recorder.finish(Op::Unary(def), smallvec![operand], TensorType { dtype: result, shape })
+}
+
+pub fn binary(def: &'static BinaryDef, x: Arg, y: Arg) -> Result<Tensor> {
+    let mut recorder = Recorder::begin();
+    let dtype = compute_dtype(def.name, def.promote, recorder.promote(&[x, y]), |dtype| (def.kernels)(dtype).is_some())?;
+    let result = if def.promote == Promote::Compare { DType::Bool } else { dtype };
+    let (a, b) = (recorder.arg_shape(x), recorder.arg_shape(y));
+    let shape = broadcast(&a, &b)
+        .ok_or_else(|| Error::shape(format!("{}: shapes {a} and {b} do not broadcast", def.name)))?;
+    let operands = smallvec![recorder.typed(x, dtype)?, recorder.typed(y, dtype)?];
+    recorder.finish(Op::Binary(def), operands, TensorType { dtype: result, shape })
+}
+
+/// `x` where the condition holds, else `y`.
+pub fn select(condition: &Tensor, x: Arg, y: Arg) -> Result<Tensor> {
+    let mut recorder = Recorder::begin();
+    let flag = recorder.ty(condition);
+    if flag.dtype != DType::Bool {
+        return Err(Error::dtype(format!("where: the condition is {}, it must be bool", flag.dtype)));
+    }
+    let dtype = recorder.promote(&[x, y]);
+    let (a, b) = (recorder.arg_shape(x), recorder.arg_shape(y));
+    let shape = broadcast(&a, &b).and_then(|shape| broadcast(&shape, &flag.shape)).ok_or_else(|| {
+        Error::shape(format!("where: condition {}, {a} and {b} do not broadcast", flag.shape))
+    })?;
+    let operands = smallvec![recorder.operand(condition), recorder.typed(x, dtype)?, recorder.typed(y, dtype)?];
+    recorder.finish(Op::Select, operands, TensorType { dtype, shape })
+}
+
+pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
+    let mut recorder = Recorder::begin();
+    let ty = recorder.ty(x);
+    if ty.dtype == dtype {
+        return Ok(x.clone());
+    }
+    let operand = recorder.operand(x);
+    recorder.finish(Op::Cast(dtype), smallvec![operand], TensorType { dtype, shape: ty.shape })
+}
+
+/// Reduces over `axes` (None: all of them).
+pub fn reduce(def: &'static ReduceDef, x: &Tensor, axes: Option<&[i64]>, keepdims: bool) -> Result<Tensor> {
+    let ty = x.ty();
+    let mask = mask_of(def.name, axes, ty.shape.rank())?;
+    // Sums of bools and small integers are counted in int64, as NumPy and the Array API have it.
+    let widened = match ty.dtype {
+        DType::Bool | DType::U8 | DType::I32 if def.empty.is_some() => cast(x, DType::I64)?,
+        _ => x.clone(),
+    };
+    let reduced = if mask == 0 {
+        widened
+    } else {
+        let mut recorder = Recorder::begin();
+        let input = recorder.ty(&widened);
+        let mut types = infer(&Op::Reduce(def, mask), &[&input])?;
+        let operand = recorder.operand(&widened);
+        let ty = types.pop().ok_or_else(|| Error::internal("a reduction without a type"))?;
+        recorder.finish(Op::Reduce(def, mask), smallvec![operand], ty)?
+    };
+    if keepdims { reshape_to(&reduced, ty.shape.keeping(mask)) } else { Ok(reduced) }
+}
+
+/// The axes of a reduction as a mask.
+pub fn mask_of(op: &str, axes: Option<&[i64]>, rank: usize) -> Result<u32> {
+    match axes {
+        Some(axes) => axes_mask(op, axes, rank),
+        None => Ok(crate::shape::all_axes(rank)),
+    }
+}
+
+/// Records a composite of one output. Tensors go in as they are; numbers take the promoted dtype of the float tensors.
+pub fn composite(def: &'static CompositeDef, attrs: Attrs, args: &[Arg]) -> Result<Tensor> {
+    let mut made = composite_all(def, attrs, args)?;
+    made.pop().ok_or_else(|| Error::internal("a composite without outputs"))
+}
+
+/// Records a composite and gives all its outputs.
+pub fn composite_all(def: &'static CompositeDef, attrs: Attrs, args: &[Arg]) -> Result<Vec<Tensor>> {
+    let mut recorder = Recorder::begin();
+    let floats: SmallVec<[Arg; 4]> = args
+        .iter()
+        .copied()
+        .filter(|arg| matches!(arg, Arg::Tensor(tensor) if recorder.dtype(tensor).is_float()))
+        .collect();
+    let dtype = if floats.is_empty() { DType::F32 } else { recorder.promote(&floats) };
+    let mut operands: SmallVec<[Operand; 3]> = SmallVec::new();
+    let mut inputs: SmallVec<[TensorType; 4]> = SmallVec::new();
+    for arg in args {
+        match arg {
+            Arg::Tensor(tensor) => {
+                let ty = recorder.ty(tensor);
+                let target = if ty.dtype.is_float() { dtype } else { ty.dtype };
+                operands.push(recorder.typed(*arg, target)?);
+                inputs.push(TensorType { dtype: target, shape: ty.shape });
+            }
+            Arg::Number(number) => {
+                let dtype = if let Scalar::I64(_) = number { DType::I64 } else { dtype };
+                operands.push(Operand::Number(*number, dtype));
+                inputs.push(TensorType::scalar(dtype));
+            }
+        }
+    }
+    let types = (def.infer)(&attrs, &inputs.iter().collect::<SmallVec<[&TensorType; 4]>>())?;
+    let count = types.len() as u32;
+    let slot = recorder.push(Op::Composite(def, attrs), operands, types)?;
+    let made: Vec<Tensor> = (0..count).map(|output| recorder.tensor(slot, output)).collect();
+    recorder.end(&made.iter().collect::<SmallVec<[&Tensor; 4]>>())?;
+    Ok(made)
+}
+
+pub fn broadcast_to(x: &Tensor, shape: Shape) -> Result<Tensor> {
+    let mut recorder = Recorder::begin();
+    let ty = recorder.ty(x);
+    if !broadcasts_to(&ty.shape, &shape) {
+        return Err(Error::shape(format!("broadcast_to: shape {} does not broadcast to {shape}", ty.shape)));
+    }
+    let operand = recorder.operand(x);
+    recorder.finish(Op::Layout(Layout::Broadcast), smallvec![operand], TensorType { shape: shape.checked("broadcast_to")?, ..ty })
+}
+
+/// Another shape of as many elements; one dimension may be -1.
+pub fn reshape(x: &Tensor, dims: &[i64]) -> Result<Tensor> {
+    let from = x.shape();
+    let known: i64 = dims.iter().filter(|&&dim| dim != -1).product();
+    let holes = dims.iter().filter(|&&dim| dim == -1).count();
+    let size = from.size() as i64;
+    let fail = || {
+        let asked: Vec<String> = dims.iter().map(i64::to_string).collect();
+        Error::shape(format!("reshape: shape {from} has {size} elements, which ({}) cannot hold", asked.join(", ")))
+    };
+    if holes > 1 || dims.iter().any(|&dim| dim < -1) || (holes == 1 && (known == 0 || size % known != 0)) {
+        return Err(fail());
+    }
+    let shape: Shape = dims.iter().map(|&dim| if dim == -1 { (size / known) as usize } else { dim as usize }).collect();
+    if shape.size() != from.size() {
+        return Err(fail());
+    }
+    reshape_to(x, shape)
+}
+
+pub fn reshape_to(x: &Tensor, shape: Shape) -> Result<Tensor> {
+    let mut recorder = Recorder::begin();
+    let ty = recorder.ty(x);
+    if ty.shape == shape {
+        return Ok(x.clone());
+    }
+    let operand = recorder.operand(x);
+    recorder.finish(Op::Layout(Layout::Reshape), smallvec![operand], TensorType { shape, ..ty })
+}
+
+pub fn permute(x: &Tensor, axes: &[i64]) -> Result<Tensor> {
+    let mut recorder = Recorder::begin();
+    let ty = recorder.ty(x);
+    let rank = ty.shape.rank();
+    if axes.len() != rank {
+        return Err(Error::value(format!("permute_dims: {} axes given for shape {}", axes.len(), ty.shape)));
+    }
+    axes_mask("permute_dims", axes, rank)?;
+    let perm: SmallVec<[u8; 8]> =
+        axes.iter().map(|&axis| normalize_axis("permute_dims", axis, rank).map(|axis| axis as u8)).collect::<Result<_>>()?;
+    let shape = perm.iter().map(|&axis| ty.shape[axis as usize]).collect();
+    let operand = recorder.operand(x);
+    recorder.finish(Op::Layout(Layout::Permute(perm)), smallvec![operand], TensorType { shape, ..ty })
+}
+
+/// One axis of a basic slice, with its start counted from the front and inside the axis.
+#[derive(Clone, Copy, Debug)]
+pub struct SliceArg {
+    pub axis: usize,
+    pub start: i64,
+    pub length: usize,
+    pub step: isize,
+}
+
+/// A basic slice. Starts are plan inputs; a slice of a value outside differentiation is a view at once.
+pub fn slice(x: &Tensor, slices: &[SliceArg]) -> Result<Tensor> {
+    if slices.is_empty() {
+        return Ok(x.clone());
+    }
+    if let Some(view) = slice_value(x, slices) {
+        return Ok(view);
+    }
+    let mut recorder = Recorder::begin();
+    let ty = recorder.ty(x);
+    let mut shape = ty.shape.clone();
+    let mut operands: SmallVec<[Operand; 3]> = smallvec![recorder.operand(x)];
+    let mut dims: SmallVec<[SliceDim; 2]> = SmallVec::new();
+    for slice in slices {
+        shape.dims_mut()[slice.axis] = slice.length;
+        dims.push(SliceDim { axis: slice.axis as u8, length: slice.length, step: slice.step });
+        operands.push(Operand::Number(Scalar::I64(slice.start), DType::I64));
+    }
+    recorder.finish(Op::Layout(Layout::Slice(dims)), operands, TensorType { shape, ..ty })
+}
+
+/// The slice as a window on the same buffer, if the value exists and no gradient can pass.
+fn slice_value(x: &Tensor, slices: &[SliceArg]) -> Option<Tensor> {
+    let (mut value, mut ty) = {
+        let engine = engine::lock();
+        let state = x.0.lock();
+        let record = engine.get(state.slot);
+        let differentiated = context::grad_enabled() && (record.history || state.variable.is_some());
+        if differentiated || record.transforms != 0 {
+            return None;
+        }
+        (record.values[state.output as usize].clone()?, record.types[state.output as usize].clone())
+    };
+    for slice in slices {
+        let stride = value.strides[slice.axis];
+        if slice.length > 0 {
+            value.offset = (value.offset as isize + slice.start as isize * stride) as usize;
+        }
+        value.strides[slice.axis] = stride * slice.step;
+        ty.shape.dims_mut()[slice.axis] = slice.length;
+    }
+    Some(Tensor::from_value(value, ty))
+}
+
+pub fn concat(tensors: &[&Tensor], axis: i64) -> Result<Tensor> {
+    let mut recorder = Recorder::begin();
+    let first = tensors.first().ok_or_else(|| Error::value("concat: no tensors were given"))?;
+    let axis = normalize_axis("concat", axis, recorder.ty(first).shape.rank())?;
+    let args: Vec<Arg> = tensors.iter().map(|&tensor| Arg::Tensor(tensor)).collect();
+    let dtype = recorder.promote(&args);
+    let inputs: Vec<TensorType> =
+        tensors.iter().map(|tensor| TensorType { dtype, shape: recorder.ty(tensor).shape }).collect();
+    let mut types = infer(&Op::Concat(axis as u8), &inputs.iter().collect::<Vec<_>>())?;
+    let operands = args.iter().map(|&arg| recorder.typed(arg, dtype)).collect::<Result<_>>()?;
+    let ty = types.pop().ok_or_else(|| Error::internal("concat without a type"))?;
+    recorder.finish(Op::Concat(axis as u8), operands, ty)
+}
+
+/// Elements of `x` at `indices` along `axis`.
+pub fn gather(mode: GatherMode, x: &Tensor, indices: &Tensor, axis: i64) -> Result<Tensor> {
+    let name = Op::Gather(mode, 0).name();
+    let rank = x.shape().rank();
+    let axis = normalize_axis(name, axis, rank)?;
+    let indices = index_tensor(name, indices)?;
+    check_indices(name, &indices, x.shape()[axis], axis)?;
+    let mut recorder = Recorder::begin();
+    let op = Op::Gather(mode, axis as u8);
+    let mut types = infer(&op, &[&recorder.ty(x), &recorder.ty(&indices)])?;
+    let operands = smallvec![recorder.operand(x), recorder.operand(&indices)];
+    let ty = types.pop().ok_or_else(|| Error::internal("gather without a type"))?;
+    recorder.finish(op, operands, ty)
+}
+
+/// `x` with `updates` added at `indices` along `axis`.
+pub fn scatter_add(mode: GatherMode, x: &Tensor, indices: &Tensor, updates: &Tensor, axis: i64) -> Result<Tensor> {
+    let name = Op::Scatter(mode, 0).name();
+    let ty = x.ty();
+    let axis = normalize_axis(name, axis, ty.shape.rank())?;
+    let indices = index_tensor(name, indices)?;
+    check_indices(name, &indices, ty.shape[axis], axis)?;
+    let added = {
+        let mut recorder = Recorder::begin();
+        let op = Op::Scatter(mode, axis as u8);
+        let want = infer(&Op::Gather(mode, axis as u8), &[&ty, &recorder.ty(&indices)])?;
+        let got = recorder.ty(updates).shape;
+        if want[0].shape != got {
+            return Err(Error::shape(format!("{name}: updates have shape {got}, the indices ask for {}", want[0].shape)));
+        }
+        let operands = smallvec![recorder.typed(updates.into(), ty.dtype)?, recorder.operand(&indices)];
+        recorder.finish(op, operands, ty)?
+    };
+    binary(&crate::ops::arithmetic::ADD, x.into(), (&added).into())
+}
+
+fn index_tensor(op: &str, indices: &Tensor) -> Result<Tensor> {
+    let dtype = indices.dtype();
+    if !dtype.is_integer() {
+        return Err(Error::dtype(format!("{op}: indices are {dtype}, they must be integers")));
+    }
+    cast(indices, DType::I64)
+}
+
+/// Refuses indices that are known already and out of range; others are checked when they are used.
+pub fn check_indices(op: &str, indices: &Tensor, size: usize, axis: usize) -> Result<()> {
+    if !indices.is_evaluated() {
+        return Ok(());
+    }
+    let bad = to_i64(indices)?.into_iter().find(|&index| index < -(size as i64) || index >= size as i64);
+    match bad {
+        Some(index) => Err(Error::index(format!("{op}: index {index} is out of range for axis {axis} of size {size}"))),
+        None => Ok(()),
+    }
+}
+
+/// The elements of an integer tensor, in row-major order.
+pub fn to_i64(tensor: &Tensor) -> Result<Vec<i64>> {
+    let bytes = to_bytes(tensor)?;
+    let dtype = tensor.dtype();
+    Ok(bytes.chunks_exact(dtype.size()).map(|element| Scalar::from_bytes(dtype, element).as_i64()).collect())
+}
+
+/// The bytes of a tensor, in row-major order.
+pub fn to_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
+    use crate::machine::cpu::view::{self, View};
+    let (value, ty) = tensor.value()?;
+    let mut bytes = vec![0u8; ty.bytes()];
+    let size = ty.dtype.size();
+    // SAFETY: a value's offset lies in its buffer.
+    let ptr = unsafe { value.buffer.as_mut_ptr().add(value.offset * size) };
+    let from = View { ptr, dtype: ty.dtype, shape: ty.shape.clone(), strides: value.strides.clone() };
+    let to = View::contiguous(bytes.as_mut_ptr(), ty.dtype, ty.shape);
+    // SAFETY: a value's shape and strides stay in its buffer; the target was made to fit.
+    unsafe { view::copy(&from, &to) };
+    Ok(bytes)
+}
+
+/// The value, cut off the history.
+pub fn detach(x: &Tensor) -> Result<Tensor> {
+    let mut recorder = Recorder::with_grad(false);
+    let existing = {
+        let state = x.0.lock();
+        let (slot, output) = (state.slot, state.output as usize);
+        drop(state);
+        let record = recorder.engine().get(slot);
+        record.values[output].clone().map(|value| (value, record.types[output].clone()))
+    };
+    if let Some((value, ty)) = existing {
+        drop(recorder);
+        return Ok(Tensor::from_value(value, ty));
+    }
+    let ty = recorder.ty(x);
+    let operand = recorder.operand(x);
+    recorder.finish(Op::Detach, smallvec![operand], ty)
+}
+
+/// A constant of the program in every element.
+pub fn full(shape: Shape, value: Scalar, dtype: DType) -> Result<Tensor> {
+    let ty = TensorType { dtype, shape: shape.checked("full")? };
+    Recorder::begin().finish(Op::Source(Source::Full(value)), SmallVec::new(), ty)
+}
+
+/// 0, 1, … n - 1.
+pub fn iota(n: usize) -> Result<Tensor> {
+    let ty = TensorType { dtype: DType::I64, shape: Shape::from([n]).checked("arange")? };
+    Recorder::begin().finish(Op::Source(Source::Iota), SmallVec::new(), ty)
+}
+
+/// The operands that every random op starts with: seed and stream, and below a batch the examples it differs for.
+pub fn random(def: &'static RandomDef, shape: Shape, dtype: DType) -> Result<Tensor> {
+    if (def.fill)(dtype).is_none() {
+        return Err(Error::dtype(format!("{}: {dtype} is not supported", def.name)));
+    }
+    let (seed, stream) = rng::next_stream();
+    let mut operands: SmallVec<[Operand; 3]> = smallvec![
+        Operand::Number(Scalar::I64(seed as i64), DType::I64),
+        Operand::Number(Scalar::I64(stream as i64), DType::I64)
+    ];
+    operands.extend(context::open_placeholders().into_iter().map(|slot| Operand::Node(slot, 0)));
+    let ty = TensorType { dtype, shape: shape.checked(def.name)? };
+    Recorder::begin().finish(Op::Random(def), operands, ty)
+}
+
+/// The number in a tensor of one element.
+pub fn item(tensor: &Tensor) -> Result<Scalar> {
+    let ty = tensor.ty();
+    if ty.shape.size() != 1 {
+        return Err(Error::value(format!("item: shape {} has {} elements, not one", ty.shape, ty.shape.size())));
+    }
+    let (Value { buffer, offset, .. }, ty) = tensor.value()?;
+    let size = ty.dtype.size();
+    let mut bytes = [0u8; 8];
+    // SAFETY: the value has one element, at its offset.
+    unsafe { bytes.as_mut_ptr().copy_from_nonoverlapping(buffer.as_ptr().add(offset * size), size) };
+    Ok(Scalar::from_bytes(ty.dtype, &bytes))
+}

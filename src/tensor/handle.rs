@@ -1,0 +1,288 @@
+//! A tensor: a handle that can be rebound. What belongs to a variable (its gradient, its identity) stays with the
+//! handle whatever value it names. Lock order: engine, then cell.
+
+use super::context;
+use super::engine::{self, Engine, Operand, Record, Slot, State, Value, Visit};
+use super::evaluate;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Op, Source, TensorType};
+use crate::machine::cpu::buffer::Buffer;
+use crate::shape::Shape;
+use parking_lot::Mutex;
+use smallvec::{SmallVec, smallvec};
+use std::sync::Arc;
+
+/// Cheap to clone; clones are the same tensor, as two names for one Python object are.
+#[derive(Clone)]
+pub struct Tensor(pub(super) Arc<Cell>);
+
+pub(super) struct Cell {
+    state: Mutex<CellState>,
+}
+
+pub(super) struct CellState {
+    pub slot: Slot,
+    pub output: u32,
+    pub variable: Option<Variable>,
+}
+
+#[derive(Default)]
+pub(super) struct Variable {
+    pub grad: Option<Tensor>,
+    /// The marker of the current version, once it was used.
+    pub marker: Option<Slot>,
+}
+
+impl Cell {
+    pub fn lock(&self) -> parking_lot::MutexGuard<'_, CellState> {
+        self.state.lock()
+    }
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        let mut engine = engine::lock();
+        if let Some(marker) = state.variable.as_mut().and_then(|variable| variable.marker.take()) {
+            engine.release(marker);
+        }
+        engine.release_handle(state.slot);
+    }
+}
+
+impl Tensor {
+    /// A handle on an output of a record.
+    pub(super) fn on(engine: &mut Engine, slot: Slot, output: u32) -> Tensor {
+        engine.retain_handle(slot);
+        Tensor(Arc::new(Cell { state: Mutex::new(CellState { slot, output, variable: None }) }))
+    }
+
+    /// A tensor whose value exists.
+    pub fn from_value(value: Value, ty: TensorType) -> Tensor {
+        let mut engine = engine::lock();
+        let slot = engine.insert(leaf(value, ty));
+        Tensor::on(&mut engine, slot, 0)
+    }
+
+    /// A tensor that holds these bytes, in row-major order.
+    pub fn from_bytes(bytes: &[u8], ty: TensorType) -> Result<Tensor> {
+        if bytes.len() != ty.bytes() {
+            return Err(Error::internal(format!("{} bytes for {ty}", bytes.len())));
+        }
+        Ok(Tensor::from_buffer(Arc::new(Buffer::from_bytes(bytes)?), ty))
+    }
+
+    pub fn from_buffer(buffer: Arc<Buffer>, ty: TensorType) -> Tensor {
+        let strides = ty.shape.strides();
+        Tensor::from_value(Value { buffer, offset: 0, strides }, ty)
+    }
+
+    pub fn ty(&self) -> TensorType {
+        let engine = engine::lock();
+        let state = self.0.lock();
+        engine.get(state.slot).types[state.output as usize].clone()
+    }
+
+    pub fn shape(&self) -> Shape {
+        self.ty().shape
+    }
+
+    pub fn dtype(&self) -> DType {
+        let engine = engine::lock();
+        let state = self.0.lock();
+        engine.get(state.slot).types[state.output as usize].dtype
+    }
+
+    /// Whether gradients flow to or through this tensor.
+    pub fn requires_grad(&self) -> bool {
+        let engine = engine::lock();
+        let state = self.0.lock();
+        state.variable.is_some() || engine.get(state.slot).history
+    }
+
+    /// Whether this is a variable, or a value without history.
+    pub fn is_leaf(&self) -> bool {
+        let engine = engine::lock();
+        let state = self.0.lock();
+        state.variable.is_some() || !engine.get(state.slot).history
+    }
+
+    pub fn is_variable(&self) -> bool {
+        self.0.lock().variable.is_some()
+    }
+
+    /// Makes this handle a variable, or an ordinary tensor again.
+    pub fn set_requires_grad(&self, on: bool) -> Result<()> {
+        let mut engine = engine::lock();
+        let mut state = self.0.lock();
+        let record = engine.get(state.slot);
+        let dtype = record.types[state.output as usize].dtype;
+        if on && !dtype.is_float() {
+            return Err(Error::grad(format!("requires_grad_: only float tensors have gradients, this one is {dtype}")));
+        }
+        if state.variable.is_none() && record.history {
+            return Err(Error::grad(format!(
+                "requires_grad_: this is the result of {}, not a leaf; use x.detach() to cut it off first",
+                record.op.name()
+            )));
+        }
+        let old = match (on, state.variable.is_some()) {
+            (true, false) => state.variable.replace(Variable::default()),
+            (false, true) => state.variable.take(),
+            _ => None,
+        };
+        if let Some(marker) = old.as_ref().and_then(|variable| variable.marker) {
+            engine.release(marker);
+        }
+        drop(state);
+        drop(engine);
+        drop(old);
+        Ok(())
+    }
+
+    pub fn grad(&self) -> Option<Tensor> {
+        self.0.lock().variable.as_ref().and_then(|variable| variable.grad.clone())
+    }
+
+    pub fn set_grad(&self, grad: Option<Tensor>) -> Result<()> {
+        if let Some(grad) = &grad {
+            let (own, new) = (self.ty(), grad.ty());
+            if own != new {
+                return Err(Error::grad(format!("grad: a gradient of {new} was given for a variable of {own}")));
+            }
+        }
+        let old = match &mut self.0.lock().variable {
+            Some(variable) => std::mem::replace(&mut variable.grad, grad),
+            None if grad.is_none() => None,
+            None => return Err(Error::grad("grad: this tensor does not require a gradient; call requires_grad_() first")),
+        };
+        drop(old);
+        Ok(())
+    }
+
+    /// Gives this handle the value that `other` names. Outside `no_grad` a variable cannot be rebound.
+    pub fn rebind(&self, other: &Tensor) -> Result<()> {
+        if self.is_variable() && context::grad_enabled() {
+            return Err(Error::grad(
+                "a variable is changed in place while gradients are recorded; wrap the update in wg.no_grad()",
+            ));
+        }
+        let (own, new) = (self.ty(), other.ty());
+        if self.is_variable() && own != new {
+            return Err(Error::shape(format!("a variable of {own} cannot take a value of {new}")));
+        }
+        let previous = self.point_to(other);
+        context::log_rebind(self, previous);
+        Ok(())
+    }
+
+    /// Rebinds without asking and gives the old place, still held, for whoever may have to restore it.
+    pub(super) fn point_to(&self, other: &Tensor) -> Place {
+        let mut engine = engine::lock();
+        let (slot, output) = {
+            let state = other.0.lock();
+            (state.slot, state.output)
+        };
+        self.move_to(&mut engine, Place { slot, output }, true)
+    }
+
+    /// Names `place` from now on; the handle's hold on the old place goes over to the caller, as a plain reference.
+    fn move_to(&self, engine: &mut Engine, place: Place, retain: bool) -> Place {
+        if retain {
+            engine.retain_handle(place.slot);
+        }
+        let mut state = self.0.lock();
+        if let Some(marker) = state.variable.as_mut().and_then(|variable| variable.marker.take()) {
+            engine.release(marker);
+        }
+        let old = Place { slot: state.slot, output: state.output };
+        (state.slot, state.output) = (place.slot, place.output);
+        engine.retain(old.slot);
+        engine.release_handle(old.slot);
+        old
+    }
+
+    /// Undoes `point_to`.
+    pub(super) fn restore(&self, old: Place) {
+        let mut engine = engine::lock();
+        let new = self.move_to(&mut engine, old, true);
+        engine.release(new.slot);
+        engine.release(old.slot);
+    }
+
+    /// The value, computed now if it is pending.
+    pub fn value(&self) -> Result<(Value, TensorType)> {
+        if let Some(found) = self.existing_value()? {
+            return Ok(found);
+        }
+        evaluate::evaluate(&[self])?;
+        self.existing_value()?.ok_or_else(|| Error::internal("a value is missing after its evaluation"))
+    }
+
+    /// Whether the value exists already.
+    pub fn is_evaluated(&self) -> bool {
+        matches!(self.existing_value(), Ok(Some(_)))
+    }
+
+    fn existing_value(&self) -> Result<Option<(Value, TensorType)>> {
+        let engine = engine::lock();
+        let state = self.0.lock();
+        let record = engine.get(state.slot);
+        if let State::Failed(error) = &record.state {
+            return Err(error.clone());
+        }
+        let output = state.output as usize;
+        Ok(record.values[output].clone().map(|value| (value, record.types[output].clone())))
+    }
+
+    /// The same tensor object?
+    pub fn is(&self, other: &Tensor) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// A number that two names of one tensor share.
+    pub fn address(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
+    }
+}
+
+/// An output of a record that somebody holds a plain reference on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub slot: Slot,
+    pub output: u32,
+}
+
+impl Place {
+    pub fn release(self) {
+        engine::lock().release(self.slot);
+    }
+}
+
+/// A record for a value that exists.
+pub(super) fn leaf(value: Value, ty: TensorType) -> Record {
+    Record {
+        id: 0,
+        refs: 0,
+        handles: 0,
+        op: Op::Source(Source::Leaf(0)),
+        operands: SmallVec::new(),
+        types: smallvec![ty],
+        values: smallvec![Some(value)],
+        state: State::Done,
+        history: false,
+        consumed: None,
+        transforms: 0,
+        variable: None,
+        visit: Visit::default(),
+    }
+}
+
+/// Whether an operand is on this record.
+pub(super) fn operand_slot(operand: &Operand) -> Option<Slot> {
+    match operand {
+        Operand::Node(slot, _) => Some(*slot),
+        Operand::Number(..) => None,
+    }
+}

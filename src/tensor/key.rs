@@ -1,0 +1,128 @@
+//! The key of a plan, and its run-time inputs: one pass over a walk that names everything planning depends on (ops,
+//! attributes, types, topology, what is known, exact strides, shared buffers, outputs, donations) and collects what it
+//! does not (buffers, offsets, numbers). `lower` visits in the same order and numbers its sources the same way.
+
+use super::engine::{Engine, Operand, Record, Value};
+use super::publish::{Donation, Output};
+use super::walk::{Role, Walk};
+use crate::dtype::DType;
+use crate::graph::infer::is_typed;
+use crate::machine::cpu::buffer::Buffer;
+use crate::scalar::Scalar;
+use crate::shape::Strides;
+use hashbrown::HashMap;
+use std::sync::Arc;
+
+pub(super) struct Description {
+    /// Equal exactly for walks that one plan serves.
+    pub words: Vec<u64>,
+    pub leaves: Vec<(Arc<Buffer>, usize)>,
+    pub numbers: Vec<Scalar>,
+}
+
+pub(super) fn describe(engine: &Engine, walk: &Walk, outputs: &[Output], donations: &[Donation]) -> Description {
+    let mut key = Key {
+        words: Vec::with_capacity(walk.slots.len() * 12),
+        leaves: Vec::new(),
+        numbers: Vec::new(),
+        buffers: HashMap::new(),
+    };
+    for (rank, &slot) in walk.slots.iter().enumerate() {
+        let record = engine.get(slot);
+        let role = walk.roles[rank];
+        key.words.push(role as u64 | u64::from(record.history) << 8 | (record.types.len() as u64) << 16);
+        match role {
+            Role::Leaf | Role::Gone => key.values(record),
+            Role::Known => {
+                key.op(engine, walk, record);
+                key.values(record);
+            }
+            Role::Open | Role::Example => key.op(engine, walk, record),
+        }
+    }
+    for output in outputs {
+        key.words.push(u64::from(output.rank) << 32 | u64::from(output.output));
+    }
+    // Tells outputs from donations.
+    key.words.push(u64::MAX);
+    for donation in donations {
+        key.words.push(u64::from(donation.leaf.rank) << 32 | u64::from(donation.leaf.output));
+        key.words.push(u64::from(donation.new.rank) << 32 | u64::from(donation.new.output));
+    }
+    Description { words: key.words, leaves: key.leaves, numbers: key.numbers }
+}
+
+struct Key {
+    words: Vec<u64>,
+    leaves: Vec<(Arc<Buffer>, usize)>,
+    numbers: Vec<Scalar>,
+    /// The first leaf on each buffer.
+    buffers: HashMap<usize, u64>,
+}
+
+impl Key {
+    fn op(&mut self, engine: &Engine, walk: &Walk, record: &Record) {
+        record.op.words(&mut self.words);
+        if is_typed(&record.op) {
+            self.types(record);
+        }
+        self.words.push(record.operands.len() as u64);
+        for operand in &record.operands {
+            match *operand {
+                Operand::Number(number, dtype) => {
+                    self.words.push(1 << 63 | dtype as u64);
+                    self.numbers.push(number);
+                }
+                Operand::Node(slot, output) => {
+                    let rank = engine.get(slot).visit.rank;
+                    debug_assert_eq!(walk.slots[rank as usize], slot);
+                    self.words.push(u64::from(rank) << 16 | u64::from(output));
+                }
+            }
+        }
+    }
+
+    fn types(&mut self, record: &Record) {
+        for ty in &record.types {
+            self.words.push(ty.dtype as u64 | (ty.shape.rank() as u64) << 8);
+            self.words.extend(ty.shape.iter().map(|&dim| dim as u64));
+        }
+    }
+
+    fn values(&mut self, record: &Record) {
+        self.types(record);
+        for value in &record.values {
+            match value {
+                None => self.words.push(0),
+                Some(value) => {
+                    let next = self.leaves.len() as u64;
+                    let first = *self.buffers.entry(value.buffer.as_ptr() as usize).or_insert(next);
+                    self.words.push(1 | first << 8);
+                    self.words.extend(value.strides.iter().map(|&stride| stride as u64));
+                    self.leaves.push((value.buffer.clone(), value.offset));
+                }
+            }
+        }
+    }
+}
+
+/// Sources in the order of the key.
+#[derive(Default)]
+pub(super) struct Slots {
+    pub leaves: u32,
+    pub numbers: u32,
+    pub strides: Vec<Strides>,
+}
+
+impl Slots {
+    pub fn leaf(&mut self, value: &Value) -> u32 {
+        self.strides.push(value.strides.clone());
+        self.leaves += 1;
+        self.leaves - 1
+    }
+
+    pub fn number(&mut self, _: DType) -> u32 {
+        self.numbers += 1;
+        self.numbers - 1
+    }
+}

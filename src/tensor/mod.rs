@@ -1,0 +1,26 @@
+//! Tensors as users hold them: handles on recorded nodes, variables, evaluation, gradients and transforms. Knows no
+//! layer, optimizer or Python.
+
+mod backward;
+mod context;
+mod engine;
+mod evaluate;
+mod functions;
+mod handle;
+mod key;
+mod lower;
+mod publish;
+mod record;
+mod rng;
+mod transform;
+mod walk;
+
+pub use backward::{BackwardOptions, autograd_grad, backward};
+pub use context::{EagerGuard, GradGuard, eager, grad_enabled, set_eager, set_grad_enabled};
+pub use engine::{Value, after_fork, before_fork, live_nodes};
+pub use evaluate::{Rebinding, enter_child, evaluate, evaluate_all, plans_run};
+pub use functions::*;
+pub use handle::Tensor;
+pub use record::{Arg, at_user_line};
+pub use rng::{manual_seed, next_stream, seed, set_state as set_rng_state};
+pub use transform::{CustomTrace, Transform, gradient, jvp, result, vmap_axis};

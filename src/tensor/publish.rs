@@ -1,0 +1,175 @@
+//! Which values a plan publishes, which records may be forgotten afterwards, and which buffers the plan may write over.
+//! This is where the promise is kept that nothing is computed twice and nothing is kept for nothing.
+
+use super::engine::{Engine, Operand, Slot};
+use super::handle::{Place, operand_slot};
+use super::walk::{Role, Walk};
+use crate::graph::Op;
+use crate::ops;
+
+/// An output of the record at a rank of the walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Output {
+    pub rank: u32,
+    pub output: u32,
+}
+
+/// A buffer that the plan may write the new value over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Donation {
+    /// The record that holds the old value, alone.
+    pub leaf: Output,
+    /// The value that replaces it.
+    pub new: Output,
+}
+
+/// Whether a record keeps its operands (and so its part of the history) after this plan.
+pub(super) fn keeps(engine: &Engine, walk: &Walk, rank: usize) -> bool {
+    let record = engine.get(walk.slots[rank]);
+    if walk.roles[rank] == Role::Example {
+        return true;
+    }
+    if matches!(record.op, Op::Marker) {
+        return true;
+    }
+    record.history
+        && match record.consumed {
+            None => true,
+            // Used up: kept only for a gradient that is still pending after this plan.
+            Some((slot, id)) => engine.find(slot, id).is_some_and(|gradient| {
+                !gradient.is_done() && walk.rank(engine, slot).is_none_or(|rank| walk.roles[rank] == Role::Example)
+            }),
+        }
+}
+
+/// Edges that records of this walk hold on each record of it; those that stay pending hold theirs for later.
+fn inner_edges(engine: &Engine, walk: &Walk) -> Vec<u32> {
+    let mut edges = vec![0u32; walk.slots.len()];
+    for (&slot, _) in walk.slots.iter().zip(&walk.roles).filter(|(_, role)| **role != Role::Example) {
+        for input in engine.get(slot).operands.iter().filter_map(operand_slot) {
+            if let Some(rank) = walk.rank(engine, input) {
+                edges[rank] += 1;
+            }
+        }
+    }
+    edges
+}
+
+/// The outputs to publish: what a live handle names, what the rule of history that lives on reads, and what a record
+/// outside this plan still takes as input.
+pub(super) fn outputs(engine: &Engine, walk: &Walk) -> Vec<Output> {
+    let edges = inner_edges(engine, walk);
+    let mut wanted = vec![0u32; walk.slots.len()];
+    for rank in (0..walk.slots.len()).rev() {
+        let record = engine.get(walk.slots[rank]);
+        if walk.roles[rank] != Role::Open {
+            continue;
+        }
+        if matches!(record.op, Op::Marker) {
+            // A marker has no value of its own: whoever wants it wants what it marks.
+            let outputs = wanted[rank];
+            want_operand(engine, walk, &mut wanted, &record.operands[0], outputs);
+            continue;
+        }
+        if record.handles > 0 || record.refs > edges[rank] {
+            wanted[rank] = u32::MAX;
+        }
+        if record.history && keeps(engine, walk, rank) {
+            let reads = ops::reads(&record.op);
+            wanted[rank] |= reads.outputs;
+            for (position, operand) in record.operands.iter().enumerate() {
+                if reads.inputs >> position.min(31) & 1 == 1 {
+                    want_operand(engine, walk, &mut wanted, operand, 1);
+                }
+            }
+        }
+    }
+    let mut outputs = Vec::new();
+    for (rank, &slot) in walk.slots.iter().enumerate() {
+        let record = engine.get(slot);
+        let published = walk.roles[rank] == Role::Open && !matches!(record.op, Op::Marker);
+        if published && wanted[rank] != 0 {
+            for output in 0..record.types.len() as u32 {
+                if wanted[rank] >> output.min(31) & 1 == 1 && is_kept(record.handles, &record.op) {
+                    outputs.push(Output { rank: rank as u32, output });
+                }
+            }
+        }
+    }
+    outputs
+}
+
+/// Random values are never kept for a gradient: they are computed again from seed and stream.
+fn is_kept(handles: u32, op: &Op) -> bool {
+    handles > 0 || !matches!(op, Op::Random(_))
+}
+
+fn want_operand(engine: &Engine, walk: &Walk, wanted: &mut [u32], operand: &Operand, outputs: u32) {
+    if let Operand::Node(slot, output) = *operand
+        && let Some(rank) = walk.rank(engine, slot)
+        && outputs != 0
+    {
+        wanted[rank] |= 1 << output.min(31);
+    }
+}
+
+/// The rebound leaves whose last holders go with this plan, each with the value that takes its place.
+pub(super) fn donations(engine: &Engine, walk: &Walk, rebound: &[(Place, Place)]) -> Vec<Donation> {
+    if rebound.is_empty() {
+        return Vec::new();
+    }
+    let left = holders_left(engine, walk);
+    let mut donations: Vec<Donation> = Vec::new();
+    for (old, new) in rebound {
+        let (Some(leaf), Some(update)) = (walk.rank(engine, old.slot), walk.rank(engine, new.slot)) else { continue };
+        let record = engine.get(old.slot);
+        let alone = walk.roles[leaf] == Role::Leaf
+            && walk.roles[update] == Role::Open
+            && record.handles == 0
+            && left[leaf] == 1
+            && record.types.len() == 1
+            && record.types[0] == engine.get(new.slot).types[new.output as usize];
+        let ours = record.values[old.output as usize].as_ref().is_some_and(|value| {
+            value.offset == 0
+                && value.buffer.is_owned()
+                && value.buffer.len() == record.types[0].bytes()
+                && value.strides == record.types[0].shape.strides()
+                && std::sync::Arc::strong_count(&value.buffer) == 1
+        });
+        let taken = donations.iter().any(|d| d.leaf.rank == leaf as u32 || d.new.rank == update as u32 && d.new.output == new.output);
+        if alone && ours && !taken {
+            donations.push(Donation {
+                leaf: Output { rank: leaf as u32, output: old.output },
+                new: Output { rank: update as u32, output: new.output },
+            });
+        }
+    }
+    donations
+}
+
+/// Plain references on each record that will be left when this plan is done.
+fn holders_left(engine: &Engine, walk: &Walk) -> Vec<u32> {
+    let mut left: Vec<u32> = walk.slots.iter().map(|&slot| engine.get(slot).refs).collect();
+    for rank in (0..walk.slots.len()).rev() {
+        let record = engine.get(walk.slots[rank]);
+        let gone = left[rank] == 0 && record.handles == 0;
+        if gone || !keeps(engine, walk, rank) {
+            for input in record.operands.iter().filter_map(operand_slot) {
+                if let Some(input) = walk.rank(engine, input) {
+                    left[input] -= 1;
+                }
+            }
+        }
+    }
+    left
+}
+
+/// Forgets what nothing can need after a plan that succeeded, users first.
+pub(super) fn forget(engine: &mut Engine, walk: &Walk, retained: &[bool]) {
+    for rank in (0..walk.slots.len()).rev() {
+        if !retained[rank] {
+            let slot: Slot = walk.slots[rank];
+            engine.cut(slot);
+        }
+    }
+}

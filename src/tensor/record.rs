@@ -1,0 +1,307 @@
+//! Recording: one node for each operation, nothing computed. Types are inferred here, so that a wrong shape fails on
+//! the user's own line. Elementwise operands are broadcast and numbers typed when the plan's graph is made.
+
+use super::context;
+use super::engine::{self, EXAMPLES, Engine, Operand, Record, Slot, State, Visit};
+use super::evaluate;
+use super::handle::{Cell, Tensor};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Op, Source, TensorType};
+use crate::ops;
+use crate::scalar::Scalar;
+use crate::shape::Shape;
+use parking_lot::MutexGuard;
+use smallvec::{SmallVec, smallvec};
+use std::sync::Arc;
+
+/// An operand as a user gives it. A number is weak: it takes the dtype of the tensors beside it.
+#[derive(Clone, Copy)]
+pub enum Arg<'a> {
+    Tensor(&'a Tensor),
+    Number(Scalar),
+}
+
+impl<'a> From<&'a Tensor> for Arg<'a> {
+    fn from(tensor: &'a Tensor) -> Arg<'a> {
+        Arg::Tensor(tensor)
+    }
+}
+
+impl From<f64> for Arg<'_> {
+    fn from(x: f64) -> Self {
+        Arg::Number(Scalar::F64(x))
+    }
+}
+
+impl From<i64> for Arg<'_> {
+    fn from(x: i64) -> Self {
+        Arg::Number(Scalar::I64(x))
+    }
+}
+
+pub(super) type Types = SmallVec<[TensorType; 1]>;
+
+/// The engine, held for the recording of one user-level operation (often one node).
+pub struct Recorder {
+    engine: MutexGuard<'static, Engine>,
+    grad: bool,
+    last: Slot,
+    full: bool,
+}
+
+impl Recorder {
+    pub fn begin() -> Recorder {
+        Recorder { engine: engine::lock(), grad: context::grad_enabled(), last: 0, full: false }
+    }
+
+    pub(super) fn with_grad(grad: bool) -> Recorder {
+        Recorder { grad, ..Recorder::begin() }
+    }
+
+    /// The operand for a tensor whose history is wanted whatever the grad mode.
+    pub(super) fn history_operand(&mut self, tensor: &Tensor) -> Operand {
+        self.operand_in(tensor, true)
+    }
+
+    /// The operand for a tensor as recording in this grad mode would see it.
+    pub(super) fn operand_in(&mut self, tensor: &Tensor, grad: bool) -> Operand {
+        let own = std::mem::replace(&mut self.grad, grad);
+        let operand = self.operand(tensor);
+        self.grad = own;
+        operand
+    }
+
+    /// The operand that earlier recordings used for this tensor; None for a variable that was never used.
+    pub(super) fn existing_operand(&self, tensor: &Tensor) -> Option<Operand> {
+        let state = tensor.0.lock();
+        match &state.variable {
+            Some(variable) => variable.marker.map(|marker| Operand::Node(marker, 0)),
+            None => Some(Operand::Node(state.slot, state.output)),
+        }
+    }
+
+    pub fn ty(&self, tensor: &Tensor) -> TensorType {
+        let state = tensor.0.lock();
+        self.engine.get(state.slot).types[state.output as usize].clone()
+    }
+
+    pub fn dtype(&self, tensor: &Tensor) -> DType {
+        let state = tensor.0.lock();
+        self.engine.get(state.slot).types[state.output as usize].dtype
+    }
+
+    pub fn arg_shape(&self, arg: Arg) -> Shape {
+        match arg {
+            Arg::Tensor(tensor) => self.ty(tensor).shape,
+            Arg::Number(_) => Shape::scalar(),
+        }
+    }
+
+    /// The dtype of an operation on these operands: tensors decide, numbers follow.
+    pub fn promote(&self, args: &[Arg]) -> DType {
+        let tensors = args.iter().filter_map(|arg| match arg {
+            Arg::Tensor(tensor) => Some(self.dtype(tensor)),
+            Arg::Number(_) => None,
+        });
+        let strong = tensors.reduce(DType::promote);
+        let numbers = args.iter().filter_map(|arg| match arg {
+            Arg::Number(number) => Some(strong.map_or(number.dtype(), |dtype| number.weak_dtype(dtype))),
+            Arg::Tensor(_) => None,
+        });
+        strong.into_iter().chain(numbers).reduce(DType::promote).unwrap_or(DType::F32)
+    }
+
+    /// The operand for a tensor: its marker if it is a variable and gradients are recorded, else its node.
+    pub(super) fn operand(&mut self, tensor: &Tensor) -> Operand {
+        let mut state = tensor.0.lock();
+        let (slot, output) = (state.slot, state.output);
+        let Some(variable) = state.variable.as_mut().filter(|_| self.grad) else {
+            return Operand::Node(slot, output);
+        };
+        let marker = match variable.marker {
+            Some(marker) => marker,
+            None => {
+                let marker = push_marker(&mut self.engine, slot, output, Some(&tensor.0));
+                variable.marker = Some(marker);
+                marker
+            }
+        };
+        Operand::Node(marker, 0)
+    }
+
+    /// The operand for an argument, of this dtype: tensors of another one are cast first.
+    pub(super) fn typed(&mut self, arg: Arg, dtype: DType) -> Result<Operand> {
+        match arg {
+            Arg::Number(number) => Ok(Operand::Number(number, dtype)),
+            Arg::Tensor(tensor) => {
+                let ty = self.ty(tensor);
+                let operand = self.operand(tensor);
+                if ty.dtype == dtype {
+                    return Ok(operand);
+                }
+                let cast = self.push(Op::Cast(dtype), smallvec![operand], smallvec![TensorType { dtype, ..ty }])?;
+                Ok(Operand::Node(cast, 0))
+            }
+        }
+    }
+
+    /// Records one node. It has no holder yet: the caller makes a tensor of it or uses it as an operand.
+    pub(super) fn push(&mut self, op: Op, operands: SmallVec<[Operand; 3]>, types: Types) -> Result<Slot> {
+        let mut history = false;
+        let mut transforms = 0;
+        let differentiable = self.grad && types.iter().any(|ty| ty.dtype.is_float()) && ops::passes_gradient(&op);
+        for (position, operand) in operands.iter().enumerate() {
+            let Operand::Node(slot, output) = *operand else { continue };
+            let record = self.engine.get_mut(slot);
+            if let State::Failed(error) = &record.state {
+                let error = error.clone();
+                self.forget(&operands[..position]);
+                return Err(error);
+            }
+            record.refs += 1;
+            let flow = flow(&op, position);
+            if flow != Flow::None {
+                transforms |= record.transforms;
+            }
+            history |= differentiable && flow == Flow::Tangent && record.history;
+            if let (Some(value), false) = (&record.values[output as usize], record.history) {
+                self.full |= context::note_leaf(value.buffer.as_ptr() as usize, value.buffer.len());
+            }
+        }
+        let outputs = types.len();
+        let slot = self.engine.insert(Record {
+            id: 0,
+            refs: 0,
+            handles: 0,
+            op,
+            operands,
+            types,
+            values: SmallVec::from_elem(None, outputs),
+            state: State::Pending,
+            history,
+            consumed: None,
+            transforms,
+            variable: None,
+            visit: Visit::default(),
+        });
+        self.full |= context::note_pending(slot, self.engine.get(slot).id);
+        self.last = slot;
+        Ok(slot)
+    }
+
+    /// Lets go of operands that were held for a node that is not recorded after all.
+    fn forget(&mut self, operands: &[Operand]) {
+        for slot in operands.iter().filter_map(super::handle::operand_slot) {
+            self.engine.release(slot);
+        }
+    }
+
+    /// Takes transform bits off a record: the result of a transform does not depend on its own arguments.
+    pub(super) fn set_transforms(&mut self, slot: Slot, transforms: u64) {
+        self.engine.get_mut(slot).transforms = transforms;
+    }
+
+    pub(super) fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    pub(super) fn tensor(&mut self, slot: Slot, output: u32) -> Tensor {
+        Tensor::on(&mut self.engine, slot, output)
+    }
+
+    /// Records a node of one output and ends the recording.
+    pub(super) fn finish(mut self, op: Op, operands: SmallVec<[Operand; 3]>, ty: TensorType) -> Result<Tensor> {
+        let slot = self.push(op, operands, smallvec![ty])?;
+        let tensor = self.tensor(slot, 0);
+        self.end(&[&tensor])?;
+        Ok(tensor)
+    }
+
+    /// Ends the recording: evaluates at once in eager mode, or when too much is pending.
+    pub fn end(self, made: &[&Tensor]) -> Result<()> {
+        let example = made.iter().any(|tensor| {
+            let state = tensor.0.lock();
+            self.engine.get(state.slot).is_example()
+        });
+        let full = self.full;
+        drop(self);
+        if context::eager() && !example {
+            evaluate::evaluate(made)?;
+        } else if full {
+            evaluate::evaluate_all(&[])?;
+        }
+        Ok(())
+    }
+}
+
+/// What passes from an operand to the result.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// Structure only: the traced pullback of a custom gradient.
+    None,
+    /// The value.
+    Value,
+    /// The value, and tangents.
+    Tangent,
+}
+
+fn flow(op: &Op, position: usize) -> Flow {
+    match op {
+        Op::CustomGradient(n) if (2..2 + *n as usize).contains(&position) => Flow::Tangent,
+        Op::CustomGradient(_) if position == 0 => Flow::Value,
+        Op::CustomGradient(_) => Flow::None,
+        _ => Flow::Tangent,
+    }
+}
+
+/// A marker on an output: of a variable's version, or of a transform's argument.
+pub(super) fn push_marker(engine: &mut Engine, slot: Slot, output: u32, variable: Option<&Arc<Cell>>) -> Slot {
+    engine.retain(slot);
+    let record = engine.get(slot);
+    let (ty, transforms) = (record.types[output as usize].clone(), record.transforms);
+    let marker = engine.insert(Record {
+        id: 0,
+        refs: 1,
+        handles: 0,
+        op: Op::Marker,
+        operands: smallvec![Operand::Node(slot, output)],
+        types: smallvec![ty],
+        values: smallvec![None],
+        state: State::Pending,
+        history: true,
+        consumed: None,
+        transforms,
+        variable: variable.map(Arc::downgrade),
+        visit: Visit::default(),
+    });
+    marker
+}
+
+/// A placeholder: the argument of an open batch, or the cotangent of a custom gradient. Its caller holds it.
+pub(super) fn push_placeholder(engine: &mut Engine, ty: TensorType, bit: u64) -> Slot {
+    debug_assert!(bit & EXAMPLES != 0);
+    engine.insert(Record {
+        id: 0,
+        refs: 1,
+        handles: 0,
+        op: Op::Source(Source::Placeholder),
+        operands: SmallVec::new(),
+        types: smallvec![ty],
+        values: smallvec![None],
+        state: State::Pending,
+        history: false,
+        consumed: None,
+        transforms: bit,
+        variable: None,
+        visit: Visit::default(),
+    })
+}
+
+/// Says where the user stands, for errors raised while recording.
+pub fn at_user_line(error: Error) -> Error {
+    match crate::location::current() {
+        Some(line) => Error::new(error.kind(), format!("{} ({line})", error.message())),
+        None => error,
+    }
+}

@@ -1,0 +1,93 @@
+//! What a plan covers: every record that the wanted ones need, by value or, below a gradient, by structure; in record
+//! order, which is topological and canonical.
+
+use super::engine::{Engine, Operand, Slot, State};
+use crate::error::{Error, Result};
+use crate::graph::Op;
+
+/// How a record takes part in a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Pending: the plan computes it.
+    Open,
+    /// Depends on the argument of an open transform: only its structure is used, and it stays pending.
+    Example,
+    /// Has a value, and only that is used.
+    Leaf,
+    /// Evaluated history whose structure a gradient needs; it may have kept values.
+    Known,
+    /// Evaluated, and nothing of it is left: fine unless something needs its value.
+    Gone,
+}
+
+pub(super) struct Walk {
+    /// By record id.
+    pub slots: Vec<Slot>,
+    pub roles: Vec<Role>,
+}
+
+pub(super) enum Outcome {
+    Ready(Walk),
+    /// Another thread computes part of this: wait and walk again.
+    Busy,
+}
+
+impl Walk {
+    /// The place of a record in this walk.
+    pub fn rank(&self, engine: &Engine, slot: Slot) -> Option<usize> {
+        let rank = engine.get(slot).visit.rank as usize;
+        (self.slots.get(rank) == Some(&slot)).then_some(rank)
+    }
+}
+
+/// Collects what `roots` need. `generation` tells this process from one that forked it.
+pub(super) fn walk(engine: &mut Engine, roots: &[Slot], generation: u32) -> Result<Outcome> {
+    let id = engine.next_walk();
+    let mut found: Vec<(u64, Slot)> = Vec::new();
+    let mut stack: Vec<(Slot, bool)> = roots.iter().map(|&slot| (slot, false)).collect();
+    while let Some((slot, structure)) = stack.pop() {
+        let record = engine.get_mut(slot);
+        let seen = record.visit.walk == id;
+        if seen && (record.visit.structure || !structure) {
+            continue;
+        }
+        if !seen {
+            found.push((record.id, slot));
+        }
+        record.visit.walk = id;
+        record.visit.structure = structure;
+        let inner = match &record.state {
+            State::Failed(error) => return Err(error.clone()),
+            State::Claimed(claim) if *claim == generation => return Ok(Outcome::Busy),
+            State::Claimed(_) => {
+                return Err(Error::internal(format!("{} was being computed when the process forked", record.op.name())));
+            }
+            State::Done if !(structure && record.history) => continue,
+            State::Done => true,
+            State::Pending => match record.op {
+                Op::Gradient(_) | Op::Jvp(_) | Op::Batch(_) => true,
+                Op::Marker if record.variable.is_some() => false,
+                _ => structure,
+            },
+        };
+        stack.extend(record.operands.iter().filter_map(|operand| match operand {
+            Operand::Node(input, _) => Some((*input, inner)),
+            Operand::Number(..) => None,
+        }));
+    }
+    found.sort_unstable();
+    let slots: Vec<Slot> = found.into_iter().map(|(_, slot)| slot).collect();
+    let mut roles = Vec::with_capacity(slots.len());
+    for (rank, &slot) in slots.iter().enumerate() {
+        let record = engine.get_mut(slot);
+        record.visit.rank = rank as u32;
+        roles.push(match record.state {
+            State::Pending if record.is_example() => Role::Example,
+            State::Pending => Role::Open,
+            _ if record.visit.structure && record.history && !record.operands.is_empty() => Role::Known,
+            _ if record.values.iter().any(Option::is_some) => Role::Leaf,
+            _ => Role::Gone,
+        });
+    }
+    Ok(Outcome::Ready(Walk { slots, roles }))
+}
