@@ -1,12 +1,12 @@
 //! Activations: scalar primitives first, then those written with other ops.
 
-use super::arithmetic::times;
+use super::arithmetic::{ABS, times};
 use super::build::*;
 use super::define::{float_fn, float_unary};
-use super::exponential::ERF;
+use super::exponential::{ERF, EXPM1, LOG1P};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::graph::{Attrs, CompositeDef, Derivative, Graph, Promote, Reads, TensorType, UnaryDef, Val};
+use crate::graph::{Attrs, CompositeDef, Derivative, Graph, Op, Promote, Reads, TensorType, UnaryDef, Val};
 use crate::machine::cpu::dispatch::{Kernels, UnaryFn};
 use crate::machine::cpu::float::Float;
 use crate::machine::cpu::math;
@@ -133,4 +133,67 @@ fn half_one_plus(g: &mut Graph, x: Val, y: Val) -> Result<Val> {
     let sum = add(g, one, y)?;
     let halved = multiply(g, half, x)?;
     multiply(g, halved, sum)
+}
+
+pub static SOFTPLUS: CompositeDef = CompositeDef {
+    name: "softplus",
+    doc: "log(1 + exp(x)), as max(x, 0) + log(1 + exp(-|x|)): finite and exact for any finite x.",
+    attrs: &[],
+    infer: like_first,
+    expand: |g, _, inputs| {
+        let positive = unary(g, &RELU, inputs[0])?;
+        let tail = softplus_tail(g, inputs[0])?;
+        Ok(smallvec![add(g, positive, tail)?])
+    },
+    derivative: Some(|g, rule, t| {
+        let slope = unary(g, &SIGMOID, rule.inputs[0])?;
+        times(g, t[0], slope)
+    }),
+    reads: Reads::INPUT,
+};
+
+pub static SILU: CompositeDef = CompositeDef {
+    name: "silu",
+    doc: "x·sigmoid(x) (Elfwing, Uchibe and Doya 2017).",
+    attrs: &[],
+    infer: like_first,
+    expand: |g, _, inputs| {
+        let gate = unary(g, &SIGMOID, inputs[0])?;
+        Ok(smallvec![multiply(g, inputs[0], gate)?])
+    },
+    derivative: None,
+    reads: Reads::ALL_INPUTS,
+};
+
+pub static ELU: CompositeDef = CompositeDef {
+    name: "elu",
+    doc: "x where x > 0, else alpha·(exp(x) - 1). Inputs: x, alpha (a number). The gradient at 0 is alpha.",
+    attrs: &[],
+    infer: like_first,
+    expand: |g, _, inputs| {
+        let x = inputs[0];
+        let alpha = super::losses::number(g, inputs[1], x)?;
+        let zero = zeros_like(g, x);
+        let passes = greater(g, x, zero)?;
+        // The exponential never sees a large x: its infinity would meet the zero cotangent of alpha.
+        let below = select(g, passes, zero, x)?;
+        let bend = unary(g, &EXPM1, below)?;
+        let scaled = multiply(g, alpha, bend)?;
+        Ok(smallvec![select(g, passes, x, scaled)?])
+    },
+    derivative: None,
+    reads: Reads::ALL_INPUTS,
+};
+
+/// log(1 + exp(x)) as a node.
+pub fn softplus(g: &mut Graph, x: Val) -> Result<Val> {
+    g.add(Op::Composite(&SOFTPLUS, Attrs::new()), &[x])
+}
+
+/// log(1 + exp(-|x|)): what softplus adds to max(x, 0).
+pub fn softplus_tail(g: &mut Graph, x: Val) -> Result<Val> {
+    let size = unary(g, &ABS, x)?;
+    let size = negative(g, size)?;
+    let exp = exp(g, size)?;
+    unary(g, &LOG1P, exp)
 }

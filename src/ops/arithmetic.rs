@@ -1,7 +1,7 @@
 //! Arithmetic on elements. Integers wrap. `zmul` is the product that rules use where a factor may be infinite.
 
 use super::build::*;
-use super::define::{float_binary, number_binary, number_unary};
+use super::define::{float_binary, float_fn, float_unary, number_binary, number_unary};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{BinaryDef, Derivative, Graph, Promote, Reads, Rule, Tangents, UnaryDef, Val};
@@ -120,6 +120,8 @@ impl<T: Float> BinaryFn<T, T> for Divide {
     }
 }
 
+float_fn!(Reciprocal, |x| T::from_f64(1.0) / x);
+
 pub struct ZeroProduct;
 impl<T: Float> BinaryFn<T, T> for ZeroProduct {
     #[inline(always)]
@@ -156,6 +158,7 @@ macro_rules! signed_fn {
 }
 
 signed_fn!(Negative, |x| -x, x.wrapping_neg(), x.wrapping_neg());
+signed_fn!(Square, |x| x * x, x.wrapping_mul(x), x.wrapping_mul(x));
 signed_fn!(Absolute, |x| x.abs(), x.wrapping_abs(), x);
 // NaN stays NaN, and each zero keeps its sign.
 signed_fn!(
@@ -309,6 +312,37 @@ pub static NEGATIVE: UnaryDef = UnaryDef {
     reads: Reads::NONE,
 };
 
+pub static SQUARE: UnaryDef = UnaryDef {
+    name: "square",
+    doc: "x · x.",
+    domain: (-2.0, 2.0),
+    ulp: 0.5,
+    promote: Promote::Same,
+    kernels: number_unary!(Square),
+    reference: |x| x * x,
+    derivative: Derivative::Jvp(|g, rule, t| {
+        let double = add(g, rule.inputs[0], rule.inputs[0])?;
+        times(g, t[0], double)
+    }),
+    reads: Reads::INPUT,
+};
+
+pub static RECIPROCAL: UnaryDef = UnaryDef {
+    name: "reciprocal",
+    doc: "1 / x.",
+    domain: (0.5, 2.0),
+    ulp: 0.5,
+    promote: Promote::Float,
+    kernels: float_unary!(Reciprocal),
+    reference: |x| 1.0 / x,
+    derivative: Derivative::Jvp(|g, rule, t| {
+        let square = unary(g, &SQUARE, rule.outputs[0])?;
+        let slope = negative(g, square)?;
+        ztimes(g, t[0], slope)
+    }),
+    reads: Reads::OUTPUT,
+};
+
 pub static ABS: UnaryDef = UnaryDef {
     name: "abs",
     doc: "|x|. The gradient at 0 is 0.",
@@ -339,6 +373,11 @@ pub static SIGN: UnaryDef = UnaryDef {
 /// The one cotangent of an op with one output.
 pub fn given(cotangents: &[Option<Val>]) -> Result<Val> {
     cotangents[0].ok_or_else(|| Error::internal("a rule was asked without a cotangent"))
+}
+
+/// The one tangent of a rule with one moving input.
+pub fn given_tangent(tangents: &[Option<Val>]) -> Result<Val> {
+    tangents[0].ok_or_else(|| Error::internal("a rule was asked without a tangent"))
 }
 
 /// tangent · factor, for a factor that is finite wherever the op is.

@@ -8,12 +8,17 @@ mod cast;
 pub mod compare;
 mod concat;
 mod contract;
+pub mod cross_entropy;
 mod define;
 pub mod exponential;
 mod gather;
 mod layout;
+pub mod losses;
+pub mod matmul;
 pub mod reduce;
 mod select;
+pub mod softmax;
+pub mod statistics;
 pub mod trigonometric;
 
 pub use build::*;

@@ -1,0 +1,143 @@
+//! Softmax and its logarithm, and log-sum-exp: stable, because the largest element is subtracted first. That element
+//! cancels out of the value, so it is detached. A row that is -inf throughout has no softmax: its result is NaN, as in
+//! other libraries, and a cotangent of zero keeps the NaN out of the gradient.
+
+use super::arithmetic::given_tangent;
+use super::build::*;
+use super::statistics::{float_only, reduced};
+use crate::error::{Error, Result};
+use crate::graph::{Attrs, CompositeDef, Graph, Op, Reads, Rule, Tangents, TensorType, Val};
+use smallvec::{SmallVec, smallvec};
+
+pub static SOFTMAX: CompositeDef = CompositeDef {
+    name: "softmax",
+    doc: "exp(x) / Σ exp(x) along the axis.",
+    attrs: &["axis"],
+    infer: |attrs, inputs| along("softmax", attrs, inputs),
+    expand: |g, attrs, inputs| {
+        let (x, axes) = (inputs[0], mask(attrs));
+        let shifted = shifted(g, x, axes)?;
+        let exps = exp(g, shifted)?;
+        let total = sum(g, exps, axes)?;
+        let total = spread(g, total, axes, x)?;
+        Ok(smallvec![divide(g, exps, total)?])
+    },
+    derivative: Some(softmax_tangent),
+    reads: Reads::OUTPUT,
+};
+
+pub static LOG_SOFTMAX: CompositeDef = CompositeDef {
+    name: "log_softmax",
+    doc: "x - log Σ exp(x) along the axis.",
+    attrs: &["axis"],
+    infer: |attrs, inputs| along("log_softmax", attrs, inputs),
+    expand: |g, attrs, inputs| {
+        let (x, axes) = (inputs[0], mask(attrs));
+        let shifted = shifted(g, x, axes)?;
+        let exps = exp(g, shifted)?;
+        let total = sum(g, exps, axes)?;
+        let log = log(g, total)?;
+        let log = spread(g, log, axes, x)?;
+        Ok(smallvec![subtract(g, shifted, log)?])
+    },
+    derivative: Some(log_softmax_tangent),
+    reads: Reads::OUTPUT,
+};
+
+pub static LOGSUMEXP: CompositeDef = CompositeDef {
+    name: "logsumexp",
+    doc: "log Σ exp(x) over the axes; -inf where every element is, and the gradient is 0 there.",
+    attrs: &["mask of the axes, which are dropped"],
+    infer: |attrs, inputs| {
+        let types = reduced("logsumexp", attrs, inputs)?;
+        match inputs[0].shape.iter().enumerate().any(|(axis, &dim)| attrs[0] >> axis & 1 == 1 && dim == 0) {
+            true => Err(Error::value(format!("logsumexp: the reduced axes of shape {} are empty", inputs[0].shape))),
+            false => Ok(types),
+        }
+    },
+    expand: |g, attrs, inputs| {
+        let (x, axes) = (inputs[0], attrs[0] as u32);
+        let largest = max(g, x, axes)?;
+        let largest = finite_or_zero(g, largest)?;
+        let largest = g.add(Op::Detach, &[largest])?;
+        let against = spread(g, largest, axes, x)?;
+        let shifted = subtract(g, x, against)?;
+        let exps = exp(g, shifted)?;
+        let total = sum(g, exps, axes)?;
+        let log = log(g, total)?;
+        Ok(smallvec![add(g, log, largest)?])
+    },
+    derivative: Some(logsumexp_tangent),
+    reads: Reads { inputs: 1, outputs: 1 },
+};
+
+fn mask(attrs: &Attrs) -> u32 {
+    1 << attrs[0]
+}
+
+fn axes_of(rule: &Rule) -> u32 {
+    match rule.op {
+        Op::Composite(_, attrs) => mask(attrs),
+        _ => 0,
+    }
+}
+
+fn along(op: &str, attrs: &Attrs, inputs: &[&TensorType]) -> Result<SmallVec<[TensorType; 1]>> {
+    float_only(op, inputs[0])?;
+    let shape = &inputs[0].shape;
+    if shape.get(attrs[0] as usize) == Some(&0) && shape.size() == 0 {
+        return Err(Error::value(format!("{op}: axis {} of shape {shape} is empty", attrs[0])));
+    }
+    Ok(smallvec![inputs[0].clone()])
+}
+
+/// x less its largest element along the axes.
+fn shifted(g: &mut Graph, x: Val, axes: u32) -> Result<Val> {
+    let largest = max(g, x, axes)?;
+    let largest = g.add(Op::Detach, &[largest])?;
+    let against = spread(g, largest, axes, x)?;
+    subtract(g, x, against)
+}
+
+/// x, or 0 where x is infinite.
+fn finite_or_zero(g: &mut Graph, x: Val) -> Result<Val> {
+    let (zero, infinity) = (full_like(g, 0.0, x), full_like(g, f64::INFINITY, x));
+    let size = unary(g, &super::arithmetic::ABS, x)?;
+    let infinite = equal(g, size, infinity)?;
+    select(g, infinite, zero, x)
+}
+
+/// dy = y·dx - y·Σ y·dx, so that its transpose is y·(g - Σ y·g).
+fn softmax_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<Tangents> {
+    let (y, axes) = (rule.outputs[0], axes_of(rule));
+    let moved = zmul(g, given_tangent(t)?, y)?;
+    let total = sum(g, moved, axes)?;
+    let back = negative(g, total)?;
+    let back = spread(g, back, axes, y)?;
+    let back = zmul(g, back, y)?;
+    Ok(smallvec![Some(add(g, moved, back)?)])
+}
+
+/// dy = dx - Σ exp(y)·dx, so that its transpose is g - exp(y)·Σ g.
+fn log_softmax_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<Tangents> {
+    let (y, axes) = (rule.outputs[0], axes_of(rule));
+    let tangent = given_tangent(t)?;
+    let softmax = exp(g, y)?;
+    let moved = zmul(g, tangent, softmax)?;
+    let total = sum(g, moved, axes)?;
+    let back = negative(g, total)?;
+    let back = spread(g, back, axes, y)?;
+    Ok(smallvec![Some(add(g, tangent, back)?)])
+}
+
+/// dy = Σ exp(x - y)·dx.
+fn logsumexp_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<Tangents> {
+    let Op::Composite(_, attrs) = rule.op else { return Err(Error::internal("logsumexp: not a composite")) };
+    let (x, axes) = (rule.inputs[0], attrs[0] as u32);
+    let against = finite_or_zero(g, rule.outputs[0])?;
+    let against = spread(g, against, axes, x)?;
+    let shifted = subtract(g, x, against)?;
+    let share = exp(g, shifted)?;
+    let moved = zmul(g, given_tangent(t)?, share)?;
+    Ok(smallvec![Some(sum(g, moved, axes)?)])
+}
