@@ -73,7 +73,6 @@ macro_rules! by_isa {
         [portable::<$($T),*> as unsafe fn($($Arg),*), avx2::<$($T),*>, avx512::<$($T),*>]
     }};
 }
-#[allow(unused_imports, reason = "the reductions come next")]
 pub(crate) use by_isa;
 
 /// One operand inside a kernel: where the next block is read.
