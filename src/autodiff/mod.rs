@@ -5,5 +5,7 @@ mod batch;
 mod expand;
 mod forward;
 mod reverse;
+#[cfg(test)]
+mod tests;
 
 pub use expand::{Known, expand};

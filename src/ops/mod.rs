@@ -19,6 +19,7 @@ pub mod reduce;
 mod select;
 pub mod softmax;
 pub mod statistics;
+pub mod table;
 pub mod trigonometric;
 
 pub use build::*;
