@@ -100,11 +100,16 @@ fn op(engine: &Engine, graph: &mut Graph, slots: &mut Slots, places: &[Place], r
 }
 
 /// Whether no derivative passes from `input` to `record`: one of them was recorded without gradients. A transform that
-/// was itself recorded so still differentiates what it was given, and a custom gradient is entered by its arguments.
+/// was itself recorded so still differentiates what it was given; its markers and placeholders are names, not values,
+/// and stay as they are. A custom gradient is entered by its arguments.
 fn cuts(record: &Record, position: usize, input: &Record) -> bool {
+    let is_name = |first: u32, count: u32| (first as usize..(first + count) as usize).contains(&position);
+    let constant = record.history && !input.history;
     match record.op {
-        Op::Gradient(_) | Op::Jvp(_) | Op::Batch(_) => record.history && !input.history,
-        Op::CustomGradient(n) => (2..2 + n as usize).contains(&position) && !input.history,
+        Op::Gradient(spec) => constant && !is_name(spec.targets * (2 - u32::from(spec.ones)), spec.wrt),
+        Op::Jvp(spec) => constant && !is_name(spec.targets, spec.primals),
+        Op::Batch(spec) => constant && !is_name(spec.targets, spec.examples),
+        Op::CustomGradient(n) => is_name(2, n) && !input.history,
         _ => record.history != input.history,
     }
 }

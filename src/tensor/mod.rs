@@ -24,3 +24,6 @@ pub use handle::Tensor;
 pub use record::{Arg, at_user_line};
 pub use rng::{manual_seed, next_stream, seed, set_state as set_rng_state};
 pub use transform::{CustomTrace, Transform, gradient, jvp, result, vmap_axis};
+
+#[cfg(test)]
+mod tests;

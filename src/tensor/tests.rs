@@ -1,0 +1,257 @@
+//! The rules of the tensor layer, from Rust.
+
+use super::*;
+use crate::dtype::DType;
+use crate::graph::TensorType;
+use crate::ops::{activation, arithmetic, reduce as reduction};
+
+fn vector(values: &[f64]) -> Tensor {
+    let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_ne_bytes()).collect();
+    Tensor::from_bytes(&bytes, TensorType::new(DType::F64, [values.len()])).unwrap()
+}
+
+fn variable(values: &[f64]) -> Tensor {
+    let tensor = vector(values);
+    tensor.set_requires_grad(true).unwrap();
+    tensor
+}
+
+fn read(tensor: &Tensor) -> Vec<f64> {
+    to_bytes(tensor).unwrap().chunks_exact(8).map(|x| f64::from_ne_bytes(x.try_into().unwrap())).collect()
+}
+
+fn mul(x: &Tensor, y: &Tensor) -> Tensor {
+    binary(&arithmetic::MULTIPLY, x.into(), y.into()).unwrap()
+}
+
+fn add(x: &Tensor, y: &Tensor) -> Tensor {
+    binary(&arithmetic::ADD, x.into(), y.into()).unwrap()
+}
+
+fn scale(x: &Tensor, by: f64) -> Tensor {
+    binary(&arithmetic::MULTIPLY, x.into(), by.into()).unwrap()
+}
+
+fn total(x: &Tensor) -> Tensor {
+    reduce(&reduction::SUM, x, None, false).unwrap()
+}
+
+fn run_backward(x: &Tensor) {
+    backward(x, None, BackwardOptions::default()).unwrap();
+}
+
+#[test]
+fn gradients_of_a_square() {
+    let w = variable(&[1.0, 2.0, 3.0]);
+    run_backward(&total(&mul(&w, &w)));
+    assert_eq!(read(&w.grad().unwrap()), [2.0, 4.0, 6.0]);
+}
+
+#[test]
+fn gradients_add_up() {
+    let w = variable(&[1.0, 2.0]);
+    run_backward(&total(&mul(&w, &w)));
+    run_backward(&total(&scale(&w, 3.0)));
+    assert_eq!(read(&w.grad().unwrap()), [5.0, 7.0]);
+}
+
+#[test]
+fn reading_the_loss_first_changes_nothing() {
+    let w = variable(&[0.5, -0.25]);
+    let y = unary(&activation::TANH, (&w).into()).unwrap();
+    let loss = total(&mul(&y, &y));
+    let value = item(&loss).unwrap().as_f64();
+    run_backward(&loss);
+    let early = read(&w.grad().unwrap());
+    w.set_grad(None).unwrap();
+    let y = unary(&activation::TANH, (&w).into()).unwrap();
+    let loss = total(&mul(&y, &y));
+    run_backward(&loss);
+    assert_eq!(read(&w.grad().unwrap()), early);
+    assert_eq!(item(&loss).unwrap().as_f64(), value);
+}
+
+#[test]
+fn a_second_backward_needs_the_history() {
+    let w = variable(&[1.0, 2.0]);
+    let loss = total(&mul(&w, &w));
+    run_backward(&loss);
+    let error = backward(&loss, None, BackwardOptions::default()).unwrap_err();
+    assert!(error.message().contains("retain_graph"), "{error}");
+    let w = variable(&[1.0, 2.0]);
+    let loss = total(&mul(&w, &w));
+    backward(&loss, None, BackwardOptions { retain_graph: Some(true), ..Default::default() }).unwrap();
+    run_backward(&loss);
+    assert_eq!(read(&w.grad().unwrap()), [4.0, 8.0]);
+}
+
+#[test]
+fn second_order_by_create_graph() {
+    let w = variable(&[1.0, 2.0]);
+    let cube = mul(&mul(&w, &w), &w);
+    let options = BackwardOptions { create_graph: true, ..Default::default() };
+    let first = autograd_grad(&[&total(&cube)], &[&w], None, options, false).unwrap().remove(0).unwrap();
+    assert_eq!(read(&first), [3.0, 12.0]);
+    run_backward(&total(&first));
+    assert_eq!(read(&w.grad().unwrap()), [6.0, 12.0]);
+}
+
+#[test]
+fn a_step_is_a_barrier_and_loops_hold_nothing() {
+    let w = variable(&[1.0, 2.0, 3.0]);
+    let mut nodes = 0;
+    for round in 0..20 {
+        w.set_grad(None).unwrap();
+        let loss = total(&mul(&w, &w));
+        run_backward(&loss);
+        let rebound = {
+            let _mode = GradGuard::new(false);
+            let update = binary(&arithmetic::SUBTRACT, (&w).into(), (&scale(&w.grad().unwrap(), 0.1)).into()).unwrap();
+            Rebinding::new(&w, &update)
+        };
+        evaluate_all(&[rebound]).unwrap();
+        assert!(w.is_evaluated() && loss.is_evaluated());
+        if round == 5 {
+            nodes = live_nodes();
+        }
+    }
+    assert!((read(&w)[0] - 0.8f64.powi(20)).abs() < 1e-12);
+    // Other tests run beside this one, so only growth by rounds is asked for.
+    assert!(live_nodes() < nodes + 2000);
+}
+
+#[test]
+fn detached_parts_get_no_gradient() {
+    let w = variable(&[2.0]);
+    let y = scale(&w, 3.0);
+    let z = add(&mul(&y, &detach(&y).unwrap()), &w);
+    run_backward(&total(&z));
+    assert_eq!(read(&w.grad().unwrap()), [19.0]);
+    let w = variable(&[2.0]);
+    let y = scale(&w, 2.0);
+    let frozen = {
+        let _mode = GradGuard::new(false);
+        scale(&y, 3.0)
+    };
+    run_backward(&total(&add(&y, &frozen)));
+    assert_eq!(read(&w.grad().unwrap()), [2.0]);
+}
+
+#[test]
+fn variables_cannot_be_rebound_while_recording() {
+    let w = variable(&[1.0]);
+    assert!(w.rebind(&vector(&[2.0])).is_err());
+    let y = scale(&w, 5.0);
+    {
+        let _mode = GradGuard::new(false);
+        w.rebind(&scale(&w, 2.0)).unwrap();
+    }
+    run_backward(&total(&add(&mul(&y, &w), &w)));
+    // y is 5 of the old version; w is the new version: both add to the one gradient.
+    assert_eq!(read(&w.grad().unwrap()), [5.0 * 2.0 + 5.0 + 1.0]);
+}
+
+fn gradient_of(f: impl Fn(&Tensor) -> Tensor, x: &Tensor) -> Tensor {
+    let frame = Transform::differentiate().unwrap();
+    let argument = frame.argument(x).unwrap();
+    let value = f(&argument);
+    frame.close().unwrap();
+    gradient(&[&value], None, &[&argument]).unwrap().remove(0)
+}
+
+#[test]
+fn gradients_nest() {
+    let x = vector(&[2.0]);
+    let cube = |x: &Tensor| total(&mul(&mul(x, x), x));
+    assert_eq!(read(&gradient_of(cube, &x)), [12.0]);
+    let second = |x: &Tensor| total(&gradient_of(cube, x));
+    assert_eq!(read(&gradient_of(second, &x)), [12.0]);
+    let third = |x: &Tensor| total(&gradient_of(second, x));
+    assert_eq!(read(&gradient_of(third, &x)), [6.0]);
+}
+
+#[test]
+fn a_transform_is_differentiated_by_backward() {
+    let w = variable(&[3.0]);
+    let cube = |x: &Tensor| total(&mul(&mul(x, x), x));
+    let slope = gradient_of(cube, &w);
+    run_backward(&total(&slope));
+    assert_eq!(read(&w.grad().unwrap()), [18.0]);
+}
+
+#[test]
+fn vmap_of_a_gradient() {
+    let rows = reshape(&vector(&[1.0, 2.0, 3.0, 4.0]), &[2, 2]).unwrap();
+    let frame = Transform::batch().unwrap();
+    let example = frame.example(&rows).unwrap();
+    let slope = gradient_of(|x| total(&mul(&mul(x, x), x)), &example);
+    assert!(slope.value().is_err());
+    frame.close().unwrap();
+    let all = vmap_axis(2, &[&slope], &[&example], &[&rows]).unwrap().remove(0);
+    assert_eq!(read(&all), [3.0, 12.0, 27.0, 48.0]);
+    assert_eq!(all.shape().to_vec(), [2, 2]);
+}
+
+#[test]
+fn forward_mode() {
+    let x = vector(&[0.5, 1.0]);
+    let frame = Transform::differentiate().unwrap();
+    let argument = frame.argument(&x).unwrap();
+    let value = mul(&argument, &argument);
+    frame.close().unwrap();
+    let tangent = jvp(&[&value], &[&argument], &[&vector(&[1.0, 10.0])]).unwrap().remove(0);
+    assert_eq!(read(&tangent), [1.0, 20.0]);
+}
+
+#[test]
+fn a_custom_gradient_is_used_in_both_modes_and_at_second_order() {
+    // x² with the gradient 10·x.
+    let f = |x: &Tensor| {
+        let value = mul(x, x);
+        let trace = CustomTrace::begin(&value).unwrap();
+        let slope = scale(&mul(trace.cotangent(), x), 10.0);
+        assert!(trace.cotangent().value().is_err());
+        trace.finish(&value, &[x], &[&slope]).unwrap()
+    };
+    let w = variable(&[3.0]);
+    let y = f(&w);
+    assert_eq!(read(&y), [9.0]);
+    run_backward(&total(&y));
+    assert_eq!(read(&w.grad().unwrap()), [30.0]);
+    let x = vector(&[3.0]);
+    let second = |x: &Tensor| total(&gradient_of(|x| total(&f(x)), x));
+    assert_eq!(read(&gradient_of(second, &x)), [10.0]);
+    let frame = Transform::differentiate().unwrap();
+    let argument = frame.argument(&x).unwrap();
+    let value = f(&argument);
+    frame.close().unwrap();
+    let tangent = jvp(&[&value], &[&argument], &[&vector(&[2.0])]).unwrap().remove(0);
+    assert_eq!(read(&tangent), [60.0]);
+}
+
+#[test]
+fn numbers_are_plan_inputs() {
+    let x = vector(&[1.0, 2.0]);
+    read(&scale(&x, 1.5));
+    let before = crate::exec::cache::HITS.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(read(&scale(&x, 2.5)), [2.5, 5.0]);
+    assert!(crate::exec::cache::HITS.load(std::sync::atomic::Ordering::Relaxed) > before);
+}
+
+#[test]
+fn long_chains_fit_a_small_stack() {
+    std::thread::Builder::new()
+        .stack_size(512 << 10)
+        .spawn(|| {
+            let w = variable(&[1.0]);
+            let mut x = scale(&w, 1.0);
+            for _ in 0..20_000 {
+                x = add(&x, &w);
+            }
+            run_backward(&total(&x));
+            assert_eq!(read(&w.grad().unwrap()), [20_001.0]);
+        })
+        .unwrap()
+        .join()
+        .unwrap();
+}
