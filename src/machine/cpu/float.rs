@@ -85,6 +85,8 @@ pub trait Float:
     const DOUBLE: bool;
     /// Explicit bits of the significand.
     const MANTISSA_BITS: u32;
+    /// Where the sign stands among the bits.
+    const SIGN_BIT: u32;
     /// The bits of 1.0: the exponent's bias, in place.
     const ONE_BITS: Self::Bits;
     /// 1.5 · 2^MANTISSA_BITS: adding it rounds to an integer and leaves that integer in the low bits.
@@ -127,6 +129,7 @@ macro_rules! float {
             const MIN_POSITIVE: Self = $T::MIN_POSITIVE;
             const DOUBLE: bool = $mantissa > 23;
             const MANTISSA_BITS: u32 = $mantissa;
+            const SIGN_BIT: u32 = $Bits::BITS - 1;
             const ONE_BITS: $Bits = $T::to_bits(1.0);
             const ROUNDER: Self = $rounder;
 

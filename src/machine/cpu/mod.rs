@@ -7,5 +7,6 @@ pub mod gemm;
 pub mod isa;
 pub mod math;
 pub mod par;
+pub mod philox;
 pub mod reduce;
 pub mod view;

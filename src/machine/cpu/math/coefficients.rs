@@ -23,6 +23,10 @@ pub trait Coefficients: Sized + 'static {
     const EXP: &'static [Self];
     /// f32: P in log(1 + f) = f - f² / 2 + f³ P(f). f64: P in log(1 + f) = 2 s + s³ P(s²), s = f / (2 + f).
     const LOG: &'static [Self];
+    /// P in sin(2πt) = t P(t²), for |t| ≤ 1/8.
+    const SIN_TURN: &'static [Self];
+    /// P in cos(2πt) = 1 + t² P(t²), for |t| ≤ 1/8.
+    const COS_TURN: &'static [Self];
 }
 
 impl Coefficients for f32 {
@@ -49,6 +53,8 @@ impl Coefficients for f32 {
         -0.11780702,
         0.06921047,
     ];
+    const SIN_TURN: &'static [Self] = &[6.2831855, -41.3417, 81.6052, -76.69778, 41.46989];
+    const COS_TURN: &'static [Self] = &[-19.739208, 64.93932, -85.44325, 59.22963];
 }
 
 impl Coefficients for f64 {
@@ -84,5 +90,25 @@ impl Coefficients for f64 {
         0.18183546214736945,
         0.15314478145700047,
         0.14791954853384554,
+    ];
+    const SIN_TURN: &'static [Self] = &[
+        std::f64::consts::TAU,
+        -41.34170224039976,
+        81.60524927607493,
+        -76.70585975299669,
+        42.05869392872661,
+        -15.094640379333274,
+        3.8197869790577434,
+        -0.7116149735425125,
+    ];
+    const COS_TURN: &'static [Self] = &[
+        -19.739208802178716,
+        64.9393940226683,
+        -85.45681720669356,
+        60.244641371818986,
+        -26.426256772593266,
+        7.9035351945638945,
+        -1.714316069613654,
+        0.2794554259837046,
     ];
 }

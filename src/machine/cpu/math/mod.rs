@@ -9,6 +9,7 @@ mod erf;
 mod exp;
 mod library;
 mod log;
+mod turns;
 
 pub use erf::erf;
 pub use exp::{exp, expm1, sigmoid, tanh};
@@ -17,6 +18,7 @@ pub use library::{
     tan,
 };
 pub use log::{log, log1p};
+pub use turns::sin_cos_turns;
 
 use super::float::Float;
 

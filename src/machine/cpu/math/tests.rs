@@ -134,6 +134,28 @@ fn f64_functions_hold_four_ulp() {
     check::<f64>("erf", &ERF, libm::erf, 0.0);
 }
 
+fn check_turns<T: Float>(bound: f64) {
+    let step = if T::DOUBLE { 0.000_013_7 } else { 1.0 / f64::from(1 << 17) };
+    for i in -200_000..=200_000 {
+        let u = T::from_f64(f64::from(i) * step);
+        let (angle, exact) = (u.to_f64() * std::f64::consts::TAU, u.to_f64().rem_euclid(1.0));
+        for (sin, cos) in [sin_cos_turns::<T, true>(u), sin_cos_turns::<T, false>(u)] {
+            let error = (sin.to_f64() - angle.sin()).abs().max((cos.to_f64() - angle.cos()).abs());
+            // The reference itself turns by an angle that was rounded.
+            assert!(error <= (bound + angle.abs()) * T::EPSILON.to_f64(), "{u:?}: {error}");
+            if exact * 4.0 % 1.0 == 0.0 {
+                assert!(sin.abs() == T::ZERO && cos.abs() == T::ONE || sin.abs() == T::ONE && cos.abs() == T::ZERO);
+            }
+        }
+    }
+}
+
+#[test]
+fn turns_are_exact_at_quarters() {
+    check_turns::<f32>(1.0);
+    check_turns::<f64>(1.0);
+}
+
 #[test]
 fn pow_keeps_the_special_cases() {
     let pow = pow::<f32, false>;
