@@ -45,6 +45,7 @@ __all__ = [
     "clip",
     "clip_grad_norm",
     "concat",
+    "convert_",
     "cos",
     "counters",
     "cross_entropy",
@@ -53,6 +54,7 @@ __all__ = [
     "divide",
     "dropout",
     "eager",
+    "elu",
     "enable_grad",
     "equal",
     "erf",
@@ -142,6 +144,7 @@ __all__ = [
     "set_rng_state",
     "sigmoid",
     "sign",
+    "silu",
     "sin",
     "smooth_l1_loss",
     "softmax",
@@ -319,7 +322,7 @@ class Tensor:
     def detach(self) -> Tensor: ...
     def clone(self) -> Tensor: ...
     def copy_(self, source: Any) -> Self:
-        """Take the values of `source`, broadcast and cast; only for variables under `no_grad` and plain values."""
+        """Take the values of `source`, broadcast and cast. For variables and plain values, in any grad mode."""
 
     # Conversion.
     def astype(self, dtype: DType, /, *, copy: _Bool = True) -> Tensor: ...
@@ -496,6 +499,8 @@ def bitwise_xor(x1: _Operand, x2: _Operand, /) -> Tensor: ...
 def zmul(x1: _Operand, x2: _Operand, /) -> Tensor:
     """The product in which zero times anything is zero."""
 
+def elu(x: Tensor, /, alpha: float = 1.0) -> Tensor: ...
+def silu(x: Tensor, /) -> Tensor: ...
 def leaky_relu(x: Tensor, /, negative_slope: float = 0.01) -> Tensor: ...
 def gelu(x: Tensor, /, approximate: Literal["none", "tanh"] = "none") -> Tensor: ...
 def clip(x: Tensor, /, min: _Operand | None = None, max: _Operand | None = None) -> Tensor: ...
@@ -557,7 +562,10 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Normalise over all axes but 1. In training the running statistics, if given, are rebound to their new values."""
+    """Normalise over all axes but 1. In training, given running statistics are rebound to their new values.
+
+    Fewer than two values a channel raise ShapeError in training.
+    """
 
 # Losses. `weight` arguments are tensors; input and target have equal shapes unless said otherwise.
 def cross_entropy(
@@ -599,6 +607,8 @@ def binary_cross_entropy_with_logits(
 def uniform_(tensor: _T, low: float = 0.0, high: float = 1.0) -> _T: ...
 def normal_(tensor: _T, mean: float = 0.0, std: float = 1.0) -> _T: ...
 def fill_(tensor: _T, value: float) -> _T: ...
+def convert_(tensor: _T, target: DType | _DeviceLike, /) -> _T:
+    """Change dtype or device in place: the handle stays the same variable; its gradient is converted too."""
 
 # Grad mode, evaluation, debugging. The classes work with `with` and, the first three, as decorators.
 class no_grad:
@@ -732,7 +742,7 @@ def load_safetensors(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict
 
 # What there is, and what happened: for tests and `wengert.debug`.
 def op_table() -> list[dict[str, Any]]:
-    """One entry for each op: name, kind, doc; domain and ulp where they are defined."""
+    """One entry for each op: name, kind, doc, inputs, domain, ulp, attrs, reads (two masks), differentiable."""
 
 def plan_cache() -> dict[str, Any]:
     """hits, misses, plans, bytes."""

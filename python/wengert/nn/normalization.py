@@ -1,0 +1,114 @@
+"""Normalisation over a batch. The statistics are buffers; the core computes them and their running means."""
+
+from __future__ import annotations
+
+from wengert._core import Device, DType, ShapeError, Tensor, batch_norm, int64, ones, zeros
+from wengert.nn import init
+from wengert.nn.module import Layer
+from wengert.nn.parameter import Parameter
+
+
+class BatchNorm1d(Layer):
+    """Normalise each channel over the batch: (input - mean) / √(var + eps) · weight + bias.
+
+    In training, mean and var (the biased variance) are those of the batch, and the running statistics become
+    (1 - momentum) · running + momentum · batch, with the unbiased variance. In evaluation the running statistics are
+    used; without them, those of the batch.
+
+    Args:
+        num_features: the number of channels C.
+        eps: added to the variance.
+        momentum: the weight of a new batch in the running statistics; None takes the mean over all batches so far.
+        affine: whether there are weight and bias.
+        track_running_stats: whether there are running statistics.
+        device: of parameters and buffers.
+        dtype: of parameters and running statistics, float32 by default.
+
+    Shape:
+        input (N, C) or (N, C, L), output the same; weight, bias, running_mean and running_var (C,).
+
+    Raises:
+        ShapeError: when called, the input has another shape, or one value a channel in training.
+
+    Example:
+        >>> import wengert as wg
+        >>> from wengert import nn
+        >>> layer = nn.BatchNorm1d(2)
+        >>> y = layer(wg.tensor([[0.0, 10.0], [2.0, 30.0]]))
+        >>> [[round(v, 3) for v in row] for row in y.tolist()]
+        [[-1.0, -1.0], [1.0, 1.0]]
+        >>> [round(v, 3) for v in layer.running_mean.tolist()]
+        [0.1, 2.0]
+
+    Source:
+        Ioffe and Szegedy (2015), Batch Normalization, https://arxiv.org/abs/1502.03167.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Device | str | None = None,
+        dtype: DType | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+        self.weight: Parameter | None
+        self.bias: Parameter | None
+        self.running_mean: Tensor | None
+        self.running_var: Tensor | None
+        self.num_batches_tracked: Tensor | None
+        shape = (num_features,)
+        for name in ("weight", "bias"):
+            self.register_parameter(name, Parameter(ones(shape, dtype=dtype, device=device)) if affine else None)
+        tracks = track_running_stats
+        self.register_buffer("running_mean", zeros(shape, dtype=dtype, device=device) if tracks else None)
+        self.register_buffer("running_var", ones(shape, dtype=dtype, device=device) if tracks else None)
+        self.register_buffer("num_batches_tracked", zeros((), dtype=int64, device=device) if tracks else None)
+        self.reset_parameters()
+
+    def reset_running_stats(self) -> None:
+        """Forget the statistics seen so far."""
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            init.zeros_(self.running_mean)
+            init.ones_(self.running_var)
+            init.zeros_(self.num_batches_tracked)
+
+    def reset_parameters(self) -> None:
+        """Set weight to 1 and bias to 0, and forget the statistics."""
+        self.reset_running_stats()
+        if self.weight is not None and self.bias is not None:
+            init.ones_(self.weight)
+            init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise the input."""
+        if input.ndim not in (2, 3):
+            raise ShapeError(f"BatchNorm1d: input {input.shape} must have two axes (N, C) or three (N, C, L)")
+        mean, var, momentum = self.running_mean, self.running_var, self.momentum
+        use_batch = self.training or mean is None
+        if self.training:
+            if not self.track_running_stats:
+                mean = var = None
+            elif self.num_batches_tracked is not None:
+                tracked = self.num_batches_tracked
+                tracked += 1
+                if momentum is None:
+                    momentum = 1.0 / tracked.item()
+        return batch_norm(
+            input, mean, var, self.weight, self.bias, use_batch, 0.0 if momentum is None else momentum, self.eps
+        )
+
+    def extra_repr(self) -> str:
+        """Return the settings."""
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.track_running_stats}"
+        )
