@@ -1,12 +1,92 @@
 //! Changes of dtype. Between floats they are linear; integers and bools cut differentiation.
 
 use super::build::{cast, linear_apply};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Derivative, Graph, Rule, Val};
+use crate::machine::cpu::dispatch::{Kernels, UnaryFn};
+use crate::unary_kernels;
 
 pub static DERIVATIVE: Derivative = Derivative::Linear { apply: linear_apply, transpose: cast_back };
 
 fn cast_back(g: &mut Graph, rule: &Rule, cotangents: &[Option<Val>], _: usize) -> Result<Val> {
     let dtype = g.dtype(rule.inputs[0]);
     cast(g, cotangents[0].ok_or_else(|| Error::internal("astype: no cotangent"))?, dtype)
+}
+
+/// To a number type: floats are truncated toward zero and saturate at int64, wider integers wrap.
+struct Convert;
+
+/// To bool: whether the element is not zero.
+struct NotZero;
+
+macro_rules! convert {
+    ($from:ty, $through:ty => $($to:ty),+) => {$(
+        impl UnaryFn<$from, $to> for Convert {
+            #[inline(always)]
+            fn eval<const FMA: bool>(x: $from) -> $to {
+                x as $through as $to
+            }
+        }
+    )+};
+}
+
+convert!(u8, u8 => u8, i32, i64, f32, f64);
+convert!(i32, i32 => u8, i32, i64, f32, f64);
+convert!(i64, i64 => u8, i32, i64, f32, f64);
+// Through int64, so that a float too large for a small integer wraps as the same int64 would.
+convert!(f32, i64 => u8, i32, i64);
+convert!(f64, i64 => u8, i32, i64);
+convert!(f32, f32 => f32, f64);
+convert!(f64, f64 => f32, f64);
+
+macro_rules! not_zero {
+    ($($from:ty),+) => {$(
+        impl UnaryFn<$from, u8> for NotZero {
+            #[inline(always)]
+            fn eval<const FMA: bool>(x: $from) -> u8 {
+                u8::from(x != <$from>::default())
+            }
+        }
+    )+};
+}
+
+not_zero!(u8, i32, i64, f32, f64);
+
+macro_rules! casts_from {
+    ($name:ident, $from:ty) => {
+        fn $name(to: DType) -> &'static Kernels {
+            static BOOL: Kernels = unary_kernels!(NotZero, $from => u8);
+            static BYTE: Kernels = unary_kernels!(Convert, $from => u8);
+            static INT: Kernels = unary_kernels!(Convert, $from => i32);
+            static LONG: Kernels = unary_kernels!(Convert, $from => i64);
+            static SINGLE: Kernels = unary_kernels!(Convert, $from => f32);
+            static DOUBLE: Kernels = unary_kernels!(Convert, $from => f64);
+            match to {
+                DType::Bool => &BOOL,
+                DType::U8 => &BYTE,
+                DType::I32 => &INT,
+                DType::I64 => &LONG,
+                DType::F32 => &SINGLE,
+                DType::F64 => &DOUBLE,
+            }
+        }
+    };
+}
+
+casts_from!(from_byte, u8);
+casts_from!(from_int, i32);
+casts_from!(from_long, i64);
+casts_from!(from_single, f32);
+casts_from!(from_double, f64);
+
+/// The slice kernels of a cast.
+pub fn kernels(from: DType, to: DType) -> &'static Kernels {
+    match from {
+        DType::Bool | DType::U8 => from_byte(to),
+        DType::I32 => from_int(to),
+        DType::I64 => from_long(to),
+        DType::F32 => from_single(to),
+        DType::F64 => from_double(to),
+    }
 }

@@ -2,12 +2,15 @@
 
 use super::build::linear_apply;
 use crate::error::{Error, Result};
-use crate::graph::{Derivative, Graph, Op, Rule, Val};
+use crate::dtype::DType;
+use crate::graph::{Derivative, GatherMode, Graph, Op, Rule, Val};
+use crate::machine::cpu::view::{View, for_each_row};
+use crate::shape::{Shape, Strides};
 
-pub static GATHER: Derivative = Derivative::Linear { apply: linear_apply, transpose: scatter };
-pub static SCATTER: Derivative = Derivative::Linear { apply: linear_apply, transpose: gather };
+pub static GATHER: Derivative = Derivative::Linear { apply: linear_apply, transpose: transpose_gather };
+pub static SCATTER: Derivative = Derivative::Linear { apply: linear_apply, transpose: transpose_scatter };
 
-fn scatter(g: &mut Graph, rule: &Rule, cotangents: &[Option<Val>], _: usize) -> Result<Val> {
+fn transpose_gather(g: &mut Graph, rule: &Rule, cotangents: &[Option<Val>], _: usize) -> Result<Val> {
     let (Op::Gather(mode, axis), Some(ct)) = (rule.op, cotangents[0]) else {
         return Err(Error::internal("gather: no cotangent"));
     };
@@ -15,9 +18,186 @@ fn scatter(g: &mut Graph, rule: &Rule, cotangents: &[Option<Val>], _: usize) -> 
     Ok(g.add_typed(Op::Scatter(*mode, *axis), &[ct, rule.inputs[1]], ty))
 }
 
-fn gather(g: &mut Graph, rule: &Rule, cotangents: &[Option<Val>], _: usize) -> Result<Val> {
+fn transpose_scatter(g: &mut Graph, rule: &Rule, cotangents: &[Option<Val>], _: usize) -> Result<Val> {
     let (Op::Scatter(mode, axis), Some(ct)) = (rule.op, cotangents[0]) else {
         return Err(Error::internal("scatter: no cotangent"));
     };
     g.add(Op::Gather(*mode, *axis), &[ct, rule.inputs[1]])
+}
+
+/// Elements read or added by index, in the order of the indices; all offsets count elements.
+struct Walk {
+    /// Index tuples: the axes before, the axes of the indices, the axes after.
+    shape: Shape,
+    /// Steps of the indexed tensor, 0 along the axes of the indices.
+    field: Strides,
+    /// Steps of the tensor that has an element for each index.
+    picked: Strides,
+    indices: Strides,
+    /// Elements of the indexed axis, and its step.
+    extent: usize,
+    step: isize,
+}
+
+impl Walk {
+    fn new(mode: GatherMode, axis: usize, field: &View, indices: &View, picked: &View) -> Walk {
+        let (extent, step) = (field.shape[axis], field.strides[axis]);
+        let mut steps = field.strides.clone();
+        let mut index_steps = indices.strides.clone();
+        match mode {
+            GatherMode::Along => steps[axis] = 0,
+            GatherMode::Take => {
+                let (before, after) = (axis, field.shape.rank() - axis - 1);
+                let zeros = |n: usize| std::iter::repeat_n(0, n);
+                steps = field.strides[..axis].iter().copied().chain(zeros(indices.shape.rank())).collect();
+                steps.extend_from_slice(&field.strides[axis + 1..]);
+                index_steps = zeros(before).chain(indices.strides.iter().copied()).chain(zeros(after)).collect();
+            }
+        }
+        let shape = picked.shape.clone();
+        Walk { shape, field: steps, picked: picked.strides.clone(), indices: index_steps, extent, step }
+    }
+
+    /// Calls `f(field offset, picked offset, n, steps)` for runs of elements; gives the first index out of range. Such
+    /// an index is clamped.
+    unsafe fn each(&self, indices: &View, mut f: impl FnMut(isize, isize, usize, [isize; 2])) -> Option<i64> {
+        let mut bad = None;
+        let indices = indices.ptr.cast::<i64>();
+        let mut locate = |at: isize| {
+            // SAFETY: the offset comes from the shape and strides of the view on the indices.
+            let index = unsafe { *indices.offset(at) };
+            let from_front = if index < 0 { index.wrapping_add(self.extent as i64) } else { index };
+            if !(0..self.extent as i64).contains(&from_front) {
+                bad = bad.or(Some(index));
+            }
+            from_front.clamp(0, self.extent as i64 - 1) as isize * self.step
+        };
+        for_each_row(&self.shape, [&self.field, &self.picked, &self.indices], |[x, y, i], n, [sx, sy, si]| {
+            if si == 0 {
+                f(x + locate(i), y, n, [sx, sy]);
+            } else {
+                for k in 0..n as isize {
+                    f(x + k * sx + locate(i + k * si), y + k * sy, 1, [0, 0]);
+                }
+            }
+        });
+        bad
+    }
+}
+
+/// Reads `from` at the indices into `out`; gives the first index out of range, which is clamped.
+///
+/// # Safety
+/// The views lie in valid memory, fit each other as inference says, and `out` overlaps nothing.
+pub unsafe fn gather(mode: GatherMode, axis: usize, from: &View, indices: &View, out: &View) -> Option<i64> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match from.dtype.size() {
+            1 => gather_typed::<u8>(mode, axis, from, indices, out),
+            4 => gather_typed::<u32>(mode, axis, from, indices, out),
+            _ => gather_typed::<u64>(mode, axis, from, indices, out),
+        }
+    }
+}
+
+unsafe fn gather_typed<T: Copy>(mode: GatherMode, axis: usize, from: &View, indices: &View, out: &View) -> Option<i64> {
+    let walk = Walk::new(mode, axis, from, indices, out);
+    let (x, y) = (from.ptr.cast::<T>(), out.ptr.cast::<T>());
+    if walk.extent == 0 && walk.shape.size() > 0 {
+        // Nothing to read: any index is out of range.
+        // SAFETY: there is at least one index.
+        return Some(unsafe { *indices.ptr.cast::<i64>() });
+    }
+    // SAFETY: offsets come from the views; indices are clamped into the axis.
+    unsafe {
+        walk.each(indices, |a, b, n, [sa, sb]| {
+            let (x, y) = (x.offset(a), y.offset(b));
+            if sa == 1 && sb == 1 {
+                y.copy_from_nonoverlapping(x, n);
+            } else {
+                (0..n as isize).for_each(|k| *y.offset(k * sb) = *x.offset(k * sa));
+            }
+        })
+    }
+}
+
+/// Adds `updates` to `out` at the indices, serially in the order of the indices, so that the rounding of each element
+/// depends on nothing else. `out` holds zeros before. Gives the first index out of range, which is clamped.
+///
+/// # Safety
+/// As for `gather`.
+pub unsafe fn scatter(mode: GatherMode, axis: usize, updates: &View, indices: &View, out: &View) -> Option<i64> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match out.dtype {
+            DType::Bool => scatter_typed::<u8>(mode, axis, updates, indices, out, |x, y| x | y),
+            DType::U8 => scatter_typed::<u8>(mode, axis, updates, indices, out, u8::wrapping_add),
+            DType::I32 => scatter_typed::<i32>(mode, axis, updates, indices, out, i32::wrapping_add),
+            DType::I64 => scatter_typed::<i64>(mode, axis, updates, indices, out, i64::wrapping_add),
+            DType::F32 => scatter_typed::<f32>(mode, axis, updates, indices, out, |x, y| x + y),
+            DType::F64 => scatter_typed::<f64>(mode, axis, updates, indices, out, |x, y| x + y),
+        }
+    }
+}
+
+unsafe fn scatter_typed<T: Copy>(
+    mode: GatherMode,
+    axis: usize,
+    updates: &View,
+    indices: &View,
+    out: &View,
+    add: impl Fn(T, T) -> T,
+) -> Option<i64> {
+    let walk = Walk::new(mode, axis, out, indices, updates);
+    let (x, y) = (out.ptr.cast::<T>(), updates.ptr.cast::<T>());
+    if walk.extent == 0 && walk.shape.size() > 0 {
+        // SAFETY: there is at least one index.
+        return Some(unsafe { *indices.ptr.cast::<i64>() });
+    }
+    // SAFETY: offsets come from the views; indices are clamped into the axis.
+    unsafe {
+        walk.each(indices, |a, b, n, [sa, sb]| {
+            let (x, y) = (x.offset(a), y.offset(b));
+            for k in 0..n as isize {
+                *x.offset(k * sa) = add(*x.offset(k * sa), *y.offset(k * sb));
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view<T>(data: &mut [T], dtype: DType, shape: &[usize]) -> View {
+        View::contiguous(data.as_mut_ptr().cast(), dtype, Shape::new(shape))
+    }
+
+    #[test]
+    fn take_reads_slices_and_its_transpose_adds_them() {
+        let mut x: Vec<f32> = (0..12).map(|i| i as f32).collect();
+        let mut at = [2i64, -3, 2];
+        let mut out = [0f32; 12];
+        let (from, indices) = (view(&mut x, DType::F32, &[3, 4]), view(&mut at, DType::I64, &[3]));
+        let picked = view(&mut out, DType::F32, &[3, 4]);
+        // SAFETY: the views lie in the arrays above.
+        assert_eq!(unsafe { gather(GatherMode::Take, 0, &from, &indices, &picked) }, None);
+        assert_eq!(out, [8., 9., 10., 11., 0., 1., 2., 3., 8., 9., 10., 11.]);
+        let mut sum = [0f32; 12];
+        let field = view(&mut sum, DType::F32, &[3, 4]);
+        // SAFETY: as above.
+        assert_eq!(unsafe { scatter(GatherMode::Take, 0, &picked, &indices, &field) }, None);
+        assert_eq!(sum, [0., 1., 2., 3., 0., 0., 0., 0., 16., 18., 20., 22.]);
+    }
+
+    #[test]
+    fn along_reads_one_element_an_index_and_reports_the_first_bad_one() {
+        let mut x: Vec<f64> = (0..6).map(|i| i as f64).collect();
+        let mut at = [1i64, 7, -9, 0];
+        let mut out = [0f64; 4];
+        let (from, indices) = (view(&mut x, DType::F64, &[2, 3]), view(&mut at, DType::I64, &[2, 2]));
+        // SAFETY: the views lie in the arrays above.
+        let bad = unsafe { gather(GatherMode::Along, 1, &from, &indices, &view(&mut out, DType::F64, &[2, 2])) };
+        assert_eq!((bad, out), (Some(7), [1., 2., 3., 3.]));
+    }
 }

@@ -3,6 +3,7 @@
 use super::build::{linear_apply, sum};
 use crate::error::{Error, Result};
 use crate::graph::{Derivative, Graph, Layout, Op, Rule, TensorType, Val, Vals};
+use crate::machine::cpu::view::{View, copy};
 use crate::shape::{Shape, broadcasts_to};
 use smallvec::SmallVec;
 
@@ -116,4 +117,16 @@ fn slice(g: &mut Graph, rule: &Rule, cotangents: &[Option<Val>], _: usize) -> Re
     };
     let inputs: Vals = std::iter::once(cotangent(cotangents)?).chain(rule.inputs[1..].iter().copied()).collect();
     g.add(Op::Layout(Layout::Slice(dims.clone())), &inputs)
+}
+
+/// Zeros in `out`, then `from` at its window, a view into `out`.
+///
+/// # Safety
+/// The views lie in valid memory; `out` is contiguous and overlaps `from` nowhere.
+pub unsafe fn embed_elements(from: &View, window: &View, out: &View) {
+    // SAFETY: the caller's promise; zero bytes are zeros in every dtype.
+    unsafe {
+        out.ptr.write_bytes(0, out.shape.size() * out.dtype.size());
+        copy(from, window);
+    }
 }

@@ -23,8 +23,12 @@ pub mod table;
 pub mod trigonometric;
 
 pub use build::*;
+pub use cast::kernels as cast_kernels;
 pub use contract::matmul;
+pub use gather::{gather as gather_elements, scatter as scatter_elements};
+pub use layout::embed_elements;
 pub use layout::{broadcast_to, narrow, permute, reshape, swap_last};
+pub use select::kernels as select_kernels;
 
 use crate::graph::{Derivative, Layout, Op, Reads};
 

@@ -1,5 +1,6 @@
 //! The CPU as a machine: instruction-set choice, threads, buffers, views, matrix kernels. Knows no op, graph or plan.
 
+pub mod arena;
 pub mod buffer;
 pub mod dispatch;
 pub mod float;

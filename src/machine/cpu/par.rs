@@ -109,6 +109,19 @@ pub fn poll() -> Result<(), Stopped> {
     Err(Stopped)
 }
 
+/// Runs `f` without polls: what it starts on this thread is finished whatever the user wants.
+pub fn without_polls<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(u64);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            POLLED_MS.set(self.0);
+        }
+    }
+    // A poll in the far future is never long ago.
+    let _restore = Restore(POLLED_MS.replace(u64::MAX));
+    f()
+}
+
 fn is_due() -> bool {
     coarse_ms().saturating_sub(POLLED_MS.get()) >= POLL_MS
 }

@@ -1,0 +1,149 @@
+//! Plans by key. A key is words made by whoever records; a hit compares the whole key. Bounded by the estimated bytes
+//! of plans and keys: the plans that were used least recently go first. The lock is held for a lookup only, never while
+//! a plan is made or run.
+
+use crate::planner::Plan;
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use parking_lot::Mutex;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
+const DEFAULT_LIMIT: usize = 64 << 20;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub hits: u64,
+    pub misses: u64,
+    pub plans: usize,
+    pub bytes: usize,
+}
+
+pub struct Cache {
+    state: Mutex<State>,
+}
+
+struct State {
+    table: HashTable<Entry>,
+    limit: usize,
+    bytes: usize,
+    hits: u64,
+    misses: u64,
+    clock: u64,
+}
+
+struct Entry {
+    hash: u64,
+    key: Box<[u64]>,
+    plan: Arc<Plan>,
+    bytes: usize,
+    used: u64,
+}
+
+impl Default for Cache {
+    fn default() -> Cache {
+        Cache::new(DEFAULT_LIMIT)
+    }
+}
+
+impl Cache {
+    pub const fn new(limit: usize) -> Cache {
+        let state = State { table: HashTable::new(), limit, bytes: 0, hits: 0, misses: 0, clock: 0 };
+        Cache { state: Mutex::new(state) }
+    }
+
+    /// The plan of exactly this key. Counts a hit or a miss.
+    pub fn get(&self, key: &[u64]) -> Option<Arc<Plan>> {
+        let hash = hash(key);
+        let mut state = self.state.lock();
+        state.clock += 1;
+        let now = state.clock;
+        let found = state.table.find_mut(hash, |entry| entry.hash == hash && *entry.key == *key).map(|entry| {
+            entry.used = now;
+            Arc::clone(&entry.plan)
+        });
+        match &found {
+            Some(_) => state.hits += 1,
+            None => state.misses += 1,
+        }
+        found
+    }
+
+    /// Keeps a plan. If another thread was first, its plan stays and is given back.
+    pub fn insert(&self, key: Vec<u64>, plan: Arc<Plan>) -> Arc<Plan> {
+        let hash = hash(&key);
+        let bytes = plan.bytes() + key.len() * 8 + size_of::<Entry>();
+        let mut evicted = Vec::new();
+        let mut state = self.state.lock();
+        if let Some(entry) = state.table.find(hash, |entry| entry.hash == hash && *entry.key == *key) {
+            return Arc::clone(&entry.plan);
+        }
+        state.bytes += bytes;
+        let used = state.clock;
+        let entry = Entry { hash, key: key.into(), plan: Arc::clone(&plan), bytes, used };
+        state.table.insert_unique(hash, entry, |entry| entry.hash);
+        if state.bytes > state.limit {
+            state.evict(&mut evicted);
+        }
+        drop(state);
+        drop(evicted);
+        plan
+    }
+
+    pub fn counters(&self) -> Counters {
+        let state = self.state.lock();
+        Counters { hits: state.hits, misses: state.misses, plans: state.table.len(), bytes: state.bytes }
+    }
+
+    pub fn set_limit(&self, bytes: usize) {
+        let mut evicted = Vec::new();
+        let mut state = self.state.lock();
+        state.limit = bytes;
+        if state.bytes > bytes {
+            state.evict(&mut evicted);
+        }
+        drop(state);
+    }
+
+    pub fn clear(&self) {
+        let mut state = self.state.lock();
+        let table = std::mem::take(&mut state.table);
+        state.bytes = 0;
+        drop(state);
+        drop(table);
+    }
+
+    /// The keys held, for whoever explains misses.
+    pub fn keys(&self) -> Vec<Box<[u64]>> {
+        self.state.lock().table.iter().map(|entry| entry.key.clone()).collect()
+    }
+}
+
+impl State {
+    /// Drops plans, least recently used first, to three quarters of the limit, so that a full cache does not sort at
+    /// every insertion. The newest plan always stays. The plans are handed out to be dropped without the lock.
+    fn evict(&mut self, evicted: &mut Vec<Entry>) {
+        let mut ages: Vec<(u64, usize)> = self.table.iter().map(|entry| (entry.used, entry.bytes)).collect();
+        ages.sort_unstable();
+        ages.pop();
+        let target = self.limit / 4 * 3;
+        let mut bytes = self.bytes;
+        let mut cut = 0;
+        for (used, size) in ages {
+            if bytes <= target {
+                break;
+            }
+            bytes -= size;
+            cut = used + 1;
+        }
+        let newest = self.table.iter().map(|entry| entry.used).max().unwrap_or(0);
+        evicted.extend(self.table.extract_if(|entry| entry.used < cut && entry.used < newest));
+        self.bytes -= evicted.iter().map(|entry| entry.bytes).sum::<usize>();
+    }
+}
+
+fn hash(key: &[u64]) -> u64 {
+    let mut hasher = FixedState::default().build_hasher();
+    key.iter().for_each(|&word| hasher.write_u64(word));
+    hasher.finish()
+}

@@ -1,0 +1,180 @@
+//! Runs a plan on the CPU: leases the arena, resolves bases to addresses, and runs the instructions in order. Everything
+//! that may fail or stop comes before the commit block; from there on nothing does.
+
+use super::{hosts, interpret};
+use crate::error::{Error, ErrorKind, Result};
+use crate::machine::cpu::arena;
+use crate::machine::cpu::buffer::{ALIGN, Buffer};
+use crate::machine::cpu::par::{self, Stopped};
+use crate::planner::plan::{Instr, Kernel, Operand, OutputHome, Place, Plan, base};
+use crate::machine::cpu::view::View;
+use crate::scalar::Scalar;
+use smallvec::SmallVec;
+use std::sync::Arc;
+
+/// The memory of one leaf: its first element is `offset` elements into the buffer.
+#[derive(Clone)]
+pub struct Leaf {
+    pub buffer: Arc<Buffer>,
+    pub offset: usize,
+}
+
+/// What a run is given: leaves and numbers, by slot.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    pub leaves: &'a [Leaf],
+    pub numbers: &'a [Scalar],
+}
+
+/// Time between polls, as far as estimates tell.
+const POLL_NANOS: u64 = 200_000;
+
+/// Runs the plan. Gives the buffer of each output, contiguous from its start; a donated output is its leaf's buffer,
+/// at the leaf's offset. The caller holds the only use of donated buffers. On an error none of them has been written.
+pub fn run(plan: &Plan, inputs: &Inputs) -> Result<Vec<Arc<Buffer>>> {
+    check_inputs(plan, inputs)?;
+    let bases = base::FIRST_LEAF as usize + plan.leaves.len() + plan.buffers.len();
+    let table = (bases * size_of::<*mut u8>()).next_multiple_of(ALIGN);
+    let cells = (plan.cells.len() * 8).next_multiple_of(ALIGN);
+    let lease = arena::lease(table + cells + plan.arena + plan.scratch)?;
+    let buffers = plan
+        .buffers
+        .iter()
+        .map(|&bytes| Buffer::new(bytes).map(Arc::new))
+        .collect::<Result<SmallVec<[Arc<Buffer>; 8]>>>()?;
+    let start = lease.as_mut_ptr();
+    // SAFETY: the lease is at least as long as the four areas together.
+    let (cell_area, arena_area, scratch) =
+        unsafe { (start.add(table), start.add(table + cells), start.add(table + cells + plan.arena)) };
+    let run = Run { bases: start.cast(), cells: cell_area.cast(), serial: plan.serial };
+    let put = |at: u32, address: *mut u8| {
+        // SAFETY: the table has an entry for each base.
+        unsafe { *run.bases.add(at as usize) = address };
+    };
+    put(base::SCRATCH, scratch);
+    put(base::CONSTANTS, plan.constants.as_ptr().cast_mut().cast());
+    put(base::NUMBERS, cell_area);
+    put(base::ARENA, arena_area);
+    for (at, leaf) in inputs.leaves.iter().enumerate().take(plan.leaves.len()) {
+        // SAFETY: the leaf's elements start inside its buffer.
+        put(base::FIRST_LEAF + at as u32, unsafe { leaf.buffer.as_mut_ptr().add(leaf.offset * plan.leaves[at]) });
+    }
+    for (at, buffer) in buffers.iter().enumerate() {
+        put(base::FIRST_LEAF + (plan.leaves.len() + at) as u32, buffer.as_mut_ptr());
+    }
+    for (at, &(slot, dtype)) in plan.cells.iter().enumerate() {
+        // SAFETY: the area has a cell for each.
+        unsafe { *run.cells.add(at) = inputs.numbers[slot as usize].to_bytes(dtype) };
+    }
+    run.check_starts(plan)?;
+    run.instructions(plan, scratch)?;
+    let output = |home: &OutputHome| match home {
+        OutputHome::Buffer(buffer) => Arc::clone(&buffers[*buffer as usize]),
+        OutputHome::Donated(leaf) => Arc::clone(&inputs.leaves[*leaf as usize].buffer),
+    };
+    Ok(plan.outputs.iter().map(output).collect())
+}
+
+fn check_inputs(plan: &Plan, inputs: &Inputs) -> Result<()> {
+    if inputs.leaves.len() < plan.leaves.len() || inputs.numbers.len() < plan.numbers {
+        return Err(Error::internal(format!(
+            "a plan of {} leaves and {} numbers was given {} and {}",
+            plan.leaves.len(),
+            plan.numbers,
+            inputs.leaves.len(),
+            inputs.numbers.len()
+        )));
+    }
+    if plan.donated().any(|leaf| !inputs.leaves[leaf as usize].buffer.is_owned()) {
+        return Err(Error::internal("a donated buffer belongs to somebody else"));
+    }
+    Ok(())
+}
+
+/// Addresses of one run.
+pub struct Run {
+    bases: *mut *mut u8,
+    cells: *mut [u8; 8],
+    pub serial: bool,
+}
+
+// SAFETY: the tables are not written while kernels run; what threads may write is settled by each kernel.
+unsafe impl Sync for Run {}
+
+impl Run {
+    #[inline]
+    pub fn resolve(&self, place: &Place) -> *mut u8 {
+        // SAFETY: the plan names only bases that exist, and offsets inside them; starts have been checked.
+        unsafe {
+            let mut at = (*self.bases.add(place.base as usize)).offset(place.offset);
+            for &(cell, stride) in &place.starts {
+                at = at.offset(self.number(cell) as isize * stride);
+            }
+            at
+        }
+    }
+
+    /// An int64 cell.
+    pub fn number(&self, cell: u32) -> i64 {
+        // SAFETY: the plan names only cells that exist.
+        i64::from_ne_bytes(unsafe { *self.cells.add(cell as usize) })
+    }
+
+    pub fn view(&self, operand: &Operand) -> View {
+        View {
+            ptr: self.resolve(&operand.place),
+            dtype: operand.dtype,
+            shape: operand.shape.clone(),
+            strides: operand.strides.clone(),
+        }
+    }
+
+    pub fn stopped(&self, result: std::result::Result<(), Stopped>) -> Result<()> {
+        result.map_err(|Stopped| Error::new(ErrorKind::Interrupted, "the run was interrupted"))
+    }
+
+    fn check_starts(&self, plan: &Plan) -> Result<()> {
+        for check in &plan.checks {
+            let start = self.number(check.cell);
+            if !(check.low..=check.high).contains(&start) {
+                return Err(Error::index(format!("slice: start {start} is out of range for an axis of {}", check.dim)));
+            }
+        }
+        Ok(())
+    }
+
+    fn instructions(&self, plan: &Plan, scratch: *mut u8) -> Result<()> {
+        let (before, commit) = plan.instrs.split_at(plan.commit);
+        let mut bad = None;
+        let mut nanos = 0;
+        for instr in before {
+            nanos += u64::from(instr.nanos);
+            if nanos >= POLL_NANOS {
+                self.stopped(par::poll())?;
+                nanos = 0;
+            }
+            let found = self.instruction(instr, scratch)?;
+            bad = bad.or(found);
+        }
+        if let Some(error) = bad {
+            return Err(error);
+        }
+        if commit.is_empty() {
+            return Ok(());
+        }
+        par::without_polls(|| commit.iter().try_for_each(|instr| self.instruction(instr, scratch).map(|_| ())))
+    }
+
+    /// Runs one kernel; gives the error of an index out of range, which does not stop the kernels after it.
+    #[inline]
+    fn instruction(&self, instr: &Instr, scratch: *mut u8) -> Result<Option<Error>> {
+        match &instr.kernel {
+            Kernel::Rows(program) => {
+                // SAFETY: this run belongs to the instruction's plan.
+                unsafe { interpret::rows(program, self, scratch)? };
+                Ok(None)
+            }
+            _ => hosts::run(instr, self),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Kernels outside the row interpreter: products, long reductions, gathers, scatters, embeds, joins and random fills.
+
+use super::cpu::Run;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::machine::cpu::gemm::{Element, Mat, MatMut, gemm};
+use crate::machine::cpu::isa::isa;
+use crate::machine::cpu::par::{self, Work};
+use crate::machine::cpu::view;
+use crate::ops;
+use crate::planner::plan::{Instr, Kernel, Operand, Product};
+
+/// Elements of a random fill that one thread takes at a time.
+const FILL: usize = 16 << 10;
+
+/// Runs the kernel; gives the error of an index out of range.
+pub fn run(instr: &Instr, run: &Run) -> Result<Option<Error>> {
+    match &instr.kernel {
+        Kernel::Rows(_) => Err(Error::internal("a row program outside the interpreter")),
+        Kernel::Contract(product) => contract(product, run).map(|()| None),
+        Kernel::Reduce { kernel, rows, len, from, out, dtype, .. } => {
+            let bytes = dtype.size();
+            let (from, out) = (run.resolve(from) as usize, run.resolve(out) as usize);
+            let work = if run.serial { Work::Plain(0) } else { Work::Plain(rows * len) };
+            let result = par::par(*rows, work, &|row| {
+                // SAFETY: the planner gave `rows` runs of `len` elements, and an element of the result for each.
+                unsafe { kernel(1, *len, (from + row * len * bytes) as *const u8, (out + row * bytes) as *mut u8) }
+            });
+            run.stopped(result).map(|()| None)
+        }
+        Kernel::Gather { mode, axis, from, indices, out } => {
+            // SAFETY: the operands are those of the plan; inference checked their shapes.
+            let bad = unsafe {
+                ops::gather_elements(*mode, *axis, &run.view(from), &run.view(indices), &run.view(out))
+            };
+            Ok(bad.map(|index| out_of_range(instr, index, from, *axis)))
+        }
+        Kernel::Scatter { mode, axis, updates, indices, out } => {
+            let field = run.view(out);
+            // SAFETY: as above; the result is contiguous, and zero bytes are zeros.
+            let bad = unsafe {
+                field.ptr.write_bytes(0, field.shape.size() * field.dtype.size());
+                ops::scatter_elements(*mode, *axis, &run.view(updates), &run.view(indices), &field)
+            };
+            Ok(bad.map(|index| out_of_range(instr, index, out, *axis)))
+        }
+        Kernel::Embed { from, window, out } => {
+            // SAFETY: as above; starts have been checked.
+            unsafe { ops::embed_elements(&run.view(from), &run.view(window), &run.view(out)) };
+            Ok(None)
+        }
+        Kernel::Concat { parts } => {
+            for (from, to) in parts {
+                // SAFETY: each part has its own place in the result.
+                unsafe { view::copy(&run.view(from), &run.view(to)) };
+            }
+            Ok(None)
+        }
+        Kernel::Random { fill, seed, stream, out, size, dtype } => {
+            // SAFETY: seed and stream are int64 elements.
+            let (seed, stream) = unsafe { (*run.resolve(seed).cast::<u64>(), *run.resolve(stream).cast::<u64>()) };
+            let out = run.resolve(out) as usize;
+            let work = if run.serial { Work::Plain(0) } else { Work::Transcendental(*size) };
+            let result = par::par(size.div_ceil(FILL), work, &|part| {
+                let first = part * FILL;
+                let n = FILL.min(size - first);
+                // SAFETY: parts fill separate elements of the result.
+                unsafe { fill(seed, stream, first as u64, n, (out + first * dtype.size()) as *mut u8) }
+            });
+            run.stopped(result).map(|()| None)
+        }
+    }
+}
+
+fn out_of_range(instr: &Instr, index: i64, field: &Operand, axis: usize) -> Error {
+    let extent = field.shape[axis];
+    Error::index(format!("{}: index {index} is out of range for axis {axis} of {extent} elements", instr.name))
+}
+
+fn contract(product: &Product, run: &Run) -> Result<()> {
+    let (a, b, out) = (run.resolve(&product.a), run.resolve(&product.b), run.resolve(&product.out));
+    let mut index = [0usize; crate::shape::MAX_RANK];
+    loop {
+        let mut offsets = [0isize; 3];
+        for (at, axis) in product.outer.iter().enumerate() {
+            (0..3).for_each(|i| offsets[i] += index[at] as isize * axis.steps[i]);
+        }
+        // SAFETY: the operands are those of the plan, and the offsets lie in their batch axes.
+        unsafe {
+            match product.dtype {
+                DType::F32 => run.stopped(float::<f32>(product, [a, b, out], offsets))?,
+                DType::F64 => run.stopped(float::<f64>(product, [a, b, out], offsets))?,
+                DType::I64 => whole::<i64>(product, [a, b, out], offsets, |s, x, y| s.wrapping_add(x.wrapping_mul(y))),
+                DType::I32 => whole::<i32>(product, [a, b, out], offsets, |s, x, y| s.wrapping_add(x.wrapping_mul(y))),
+                DType::U8 => whole::<u8>(product, [a, b, out], offsets, |s, x, y| s.wrapping_add(x.wrapping_mul(y))),
+                DType::Bool => return Err(Error::internal("matmul: bool has no product")),
+            }
+        }
+        let Some(axis) = (0..product.outer.len()).rev().find(|&axis| index[axis] + 1 < product.outer[axis].extent) else {
+            return Ok(());
+        };
+        index[axis] += 1;
+        index[axis + 1..product.outer.len()].fill(0);
+    }
+}
+
+unsafe fn float<T: Element>(product: &Product, [a, b, out]: [*mut u8; 3], offsets: [isize; 3]) -> Result<(), par::Stopped> {
+    let (m, k, n) = product.shape;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let a = Mat { ptr: a.cast::<T>().cast_const().offset(offsets[0]), rs: product.a_steps.0, cs: product.a_steps.1 };
+        let b = Mat { ptr: b.cast::<T>().cast_const().offset(offsets[1]), rs: product.b_steps.0, cs: product.b_steps.1 };
+        let c = MatMut { ptr: out.cast::<T>().offset(offsets[2]), rs: n as isize, cs: 1 };
+        let [a_step, b_step, c_step] = product.batch.steps;
+        gemm(product.batch.extent, (m, k, n), (a, a_step), (b, b_step), (c, c_step), isa())
+    }
+}
+
+/// The product of integers: plain loops, which wrap.
+unsafe fn whole<T: Copy + Default>(
+    product: &Product,
+    [a, b, out]: [*mut u8; 3],
+    offsets: [isize; 3],
+    add: impl Fn(T, T, T) -> T,
+) {
+    let (m, k, n) = product.shape;
+    let [a_step, b_step, c_step] = product.batch.steps;
+    for item in 0..product.batch.extent as isize {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let a = a.cast::<T>().offset(offsets[0] + item * a_step);
+            let b = b.cast::<T>().offset(offsets[1] + item * b_step);
+            let c = out.cast::<T>().offset(offsets[2] + item * c_step);
+            for (row, column) in (0..m).flat_map(|row| (0..n).map(move |column| (row, column))) {
+                let mut sum = T::default();
+                for at in 0..k as isize {
+                    let x = *a.offset(row as isize * product.a_steps.0 + at * product.a_steps.1);
+                    let y = *b.offset(at * product.b_steps.0 + column as isize * product.b_steps.1);
+                    sum = add(sum, x, y);
+                }
+                *c.add(row * n + column) = sum;
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Lowers tasks that have a kernel of their own: products, gathers, scatters, embeds, joins, random fills and the
+//! reductions of long rows. Resolves their operands to addresses and strides.
+
+use super::Scene;
+use super::plan::{Batch, Instr, Kernel, Operand, Product, operand};
+use super::tasks::{Task, TaskKind};
+use super::window::Window;
+use crate::error::{Error, Result};
+use crate::machine::cpu::isa::isa;
+use crate::shape::Shape;
+
+pub fn lower(scene: &Scene, task: &Task) -> Result<Option<Instr>> {
+    let size = task.shape.size();
+    if size == 0 {
+        return Ok(None);
+    }
+    let input = |i: usize| see(scene, &task.inputs[i]);
+    let out = || see(scene, &Window::whole(task.output, &task.shape));
+    let value = &scene.program.values[task.output as usize];
+    let mut nanos = size as u64;
+    let kernel = match &task.kind {
+        TaskKind::Contract => {
+            let product = product(scene, task);
+            nanos = size as u64 * product.shape.1 as u64 / 40;
+            Kernel::Contract(product)
+        }
+        TaskKind::RowReduce { kernels, len } => {
+            nanos = (size * len) as u64 / 10;
+            Kernel::Reduce {
+                kernel: kernels.rows[isa() as usize],
+                combine: kernels.combine[isa() as usize],
+                rows: size,
+                len: *len,
+                from: scene.place(&task.inputs[0]),
+                out: scene.place(&scene.whole(task.output)),
+                dtype: value.dtype,
+            }
+        }
+        TaskKind::Gather(mode, axis) => {
+            Kernel::Gather { mode: *mode, axis: *axis as usize, from: input(0), indices: input(1), out: out() }
+        }
+        TaskKind::Scatter(mode, axis) => {
+            nanos += task.inputs[0].size() as u64;
+            Kernel::Scatter { mode: *mode, axis: *axis as usize, updates: input(0), indices: input(1), out: out() }
+        }
+        TaskKind::Embed(dims) => {
+            let mut window = Window::whole(task.output, &task.shape);
+            for (dim, start) in dims.iter().zip(&task.inputs[1..]) {
+                let axis = dim.axis as usize;
+                let stride = window.strides[axis];
+                match scene.program.start(start)? {
+                    super::tasks::Start::Known(start) => window.offset += start as isize * stride,
+                    super::tasks::Start::Cell(cell) => window.starts.push((cell, stride)),
+                }
+                window.strides[axis] = stride * dim.step;
+            }
+            window.shape = task.inputs[0].shape.clone();
+            Kernel::Embed { from: input(0), window: see(scene, &window), out: out() }
+        }
+        TaskKind::Concat(axis) => Kernel::Concat { parts: parts(scene, task, *axis as usize) },
+        TaskKind::Random(fill) => Kernel::Random {
+            fill: *fill,
+            seed: scene.place(&task.inputs[0]),
+            stream: scene.place(&task.inputs[1]),
+            out: scene.place(&scene.whole(task.output)),
+            size,
+            dtype: value.dtype,
+        },
+        TaskKind::Map { .. } | TaskKind::OuterReduce { .. } => {
+            return Err(Error::internal(format!("{} outside a row group", task.name)));
+        }
+    };
+    Ok(Some(Instr { name: task.name, kernel, nanos: nanos.min(u64::from(u32::MAX)) as u32 }))
+}
+
+fn see(scene: &Scene, window: &Window) -> Operand {
+    operand(window, scene.place(window), scene.program.values[window.value as usize].dtype)
+}
+
+/// Each input of a join and the part of the result that it fills.
+fn parts(scene: &Scene, task: &Task, axis: usize) -> Vec<(Operand, Operand)> {
+    let mut start = 0;
+    let mut parts = Vec::with_capacity(task.inputs.len());
+    for input in &task.inputs {
+        let whole = Window::whole(task.output, &task.shape);
+        let offset = start as isize * whole.strides[axis];
+        let part = Window { offset, shape: Shape::clone(&input.shape), ..whole };
+        start += input.shape[axis];
+        if input.size() > 0 {
+            parts.push((see(scene, input), see(scene, &part)));
+        }
+    }
+    parts
+}
+
+fn product(scene: &Scene, task: &Task) -> Product {
+    let (a, b, out) = (&task.inputs[0], &task.inputs[1], Window::whole(task.output, &task.shape));
+    let rank = task.shape.rank();
+    let mut outer: smallvec::SmallVec<[Batch; 1]> = smallvec::SmallVec::new();
+    for axis in (0..rank - 2).filter(|&axis| task.shape[axis] != 1) {
+        let extent = task.shape[axis];
+        let steps = [a.strides[axis], b.strides[axis], out.strides[axis]];
+        match outer.last_mut() {
+            Some(last) if (0..3).all(|i| last.steps[i] == steps[i] * extent as isize) => {
+                *last = Batch { extent: last.extent * extent, steps };
+            }
+            _ => outer.push(Batch { extent, steps }),
+        }
+    }
+    let batch = outer.pop().unwrap_or(Batch { extent: 1, steps: [0; 3] });
+    Product {
+        dtype: scene.program.values[task.output as usize].dtype,
+        a: scene.place(a),
+        b: scene.place(b),
+        out: scene.place(&out),
+        shape: (task.shape[rank - 2], a.shape[rank - 1], task.shape[rank - 1]),
+        a_steps: (a.strides[rank - 2], a.strides[rank - 1]),
+        b_steps: (b.strides[rank - 2], b.strides[rank - 1]),
+        batch,
+        outer,
+    }
+}

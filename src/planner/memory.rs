@@ -1,0 +1,242 @@
+//! Where each value lives. Values that only their own group reads stay in its registers; the rest get a place in one
+//! arena, best fit, from the group that makes them to the last that reads them. A result takes the place of an operand
+//! that dies with the kernel and is read only at the same index. Outputs get buffers of their own.
+
+use super::commit::Commit;
+use super::fuse::{Class, Group, Groups};
+use super::tasks::{Origin, Program};
+use crate::machine::cpu::buffer::ALIGN;
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// In a register of the kernel that makes and reads it.
+    Register,
+    /// At this byte of the arena.
+    Arena(usize),
+    /// The output buffer of this number.
+    Buffer(u32),
+    Leaf(u32),
+    Number(u32),
+    Constant(u32),
+}
+
+pub struct Memory {
+    pub homes: Vec<Home>,
+    /// Bytes of each output buffer.
+    pub buffers: Vec<usize>,
+    /// The arena place of the chunk partials of each outer reduction, by task.
+    pub partials: Vec<(u32, usize)>,
+    /// Bytes of the arena.
+    pub arena: usize,
+}
+
+/// Rows that an outer reduction adds serially.
+pub const CHUNK: usize = 64;
+
+pub fn assign(program: &Program, groups: &Groups, order: &[u32], commit: &Commit) -> Memory {
+    let mut memory =
+        Memory { homes: fixed_homes(program, commit), buffers: Vec::new(), partials: Vec::new(), arena: 0 };
+    for &value in &program.outputs {
+        let home = &mut memory.homes[value as usize];
+        if *home == Home::Register {
+            *home = Home::Buffer(memory.buffers.len() as u32);
+            memory.buffers.push(program.values[value as usize].bytes());
+        }
+    }
+    let lives = Lives::of(program, groups, order);
+    let mut free = Free::default();
+    for (at, &group) in order.iter().enumerate() {
+        let at = at as u32;
+        let mut dying = lives.dying(at).to_vec();
+        let (tasks, alone) = match &groups.groups[group as usize] {
+            Group::Rows(rows) => (rows.tasks.as_slice(), false),
+            Group::Alone(task) => (std::slice::from_ref(task), true),
+        };
+        let mut working = Vec::new();
+        for (position, &task) in tasks.iter().enumerate() {
+            let value = program.tasks[task as usize].output;
+            if let Some((bytes, chunked)) = partials(program, task) {
+                if chunked {
+                    let place = free.take(bytes);
+                    memory.partials.push((task, place));
+                    working.push((place, bytes));
+                }
+            }
+            if memory.homes[value as usize] != Home::Register || !lives.is_stored(value, alone) {
+                continue;
+            }
+            let bytes = program.values[value as usize].bytes();
+            let in_place = !alone && groups.places[task as usize].1 == Class::Tile;
+            let found = dying.iter().position(|&old| {
+                in_place
+                    && program.values[old as usize].bytes() == bytes
+                    && program.values[old as usize].size == program.values[value as usize].size
+                    && matches!(memory.homes[old as usize], Home::Arena(_))
+                    && is_read_before(program, groups, tasks, position, old)
+            });
+            let place = match found.map(|found| memory.homes[dying.swap_remove(found) as usize]) {
+                Some(Home::Arena(place)) => place,
+                _ => free.take(bytes),
+            };
+            memory.homes[value as usize] = Home::Arena(place);
+        }
+        for old in dying {
+            if let Home::Arena(place) = memory.homes[old as usize] {
+                free.give(place, program.values[old as usize].bytes());
+            }
+        }
+        working.into_iter().for_each(|(place, bytes)| free.give(place, bytes));
+    }
+    memory.arena = free.end;
+    memory
+}
+
+fn fixed_homes(program: &Program, commit: &Commit) -> Vec<Home> {
+    let home = |(index, value): (usize, &super::tasks::Value)| match value.origin {
+        Origin::Leaf(slot) => Home::Leaf(slot),
+        Origin::Number(cell) => Home::Number(cell),
+        Origin::Constant(at) => Home::Constant(at),
+        Origin::Task(_) => commit.donated.get(&(index as u32)).map_or(Home::Register, |&leaf| Home::Leaf(leaf)),
+    };
+    program.values.iter().enumerate().map(home).collect()
+}
+
+/// Bytes for the chunk partials of an outer reduction, and whether there is more than one chunk.
+fn partials(program: &Program, task: u32) -> Option<(usize, bool)> {
+    let task = &program.tasks[task as usize];
+    let super::tasks::TaskKind::OuterReduce { len, .. } = task.kind else { return None };
+    let chunks = len.div_ceil(CHUNK);
+    Some((program.values[task.output as usize].bytes() * chunks, chunks > 1))
+}
+
+/// Whether the group reads `old` at the same index only, and nowhere after the task at `position`.
+fn is_read_before(program: &Program, groups: &Groups, tasks: &[u32], position: usize, old: u32) -> bool {
+    let size = program.values[old as usize].size;
+    tasks.iter().enumerate().all(|(at, &task)| {
+        let column = groups.places[task as usize].1 == Class::Column
+            && matches!(program.tasks[task as usize].kind, super::tasks::TaskKind::Map { .. });
+        program.tasks[task as usize]
+            .inputs
+            .iter()
+            .filter(|window| window.value == old)
+            .all(|window| at <= position && !column && window.is_whole(size))
+    })
+}
+
+/// When values are needed, in positions of the execution order.
+struct Lives {
+    /// Whether another group than its maker's reads the value.
+    escapes: Vec<bool>,
+    /// Values sorted by the position of their last reader.
+    by_end: Vec<u32>,
+    /// The first index in `by_end` for each position.
+    starts: Vec<u32>,
+    late: Vec<bool>,
+}
+
+impl Lives {
+    fn of(program: &Program, groups: &Groups, order: &[u32]) -> Lives {
+        let mut position = vec![0u32; groups.groups.len()];
+        order.iter().enumerate().for_each(|(at, &group)| position[group as usize] = at as u32);
+        let mut escapes = vec![false; program.values.len()];
+        let mut late = vec![false; program.values.len()];
+        let mut end = vec![0u32; program.values.len()];
+        for (task, &(group, class)) in program.tasks.iter().zip(&groups.places) {
+            let at = position[group as usize];
+            late[task.output as usize] = class == Class::Late;
+            end[task.output as usize] = end[task.output as usize].max(at);
+            for window in &task.inputs {
+                let value = window.value as usize;
+                end[value] = end[value].max(at);
+                if let Origin::Task(maker) = program.values[value].origin {
+                    escapes[value] |= groups.places[maker as usize].0 != group;
+                }
+            }
+        }
+        let mut by_end: Vec<u32> =
+            (0..program.values.len() as u32).filter(|&v| matches!(program.values[v as usize].origin, Origin::Task(_))).collect();
+        by_end.sort_unstable_by_key(|&value| end[value as usize]);
+        let mut starts = vec![0u32; order.len() + 1];
+        by_end.iter().for_each(|&value| starts[end[value as usize] as usize + 1] += 1);
+        (0..order.len()).for_each(|at| starts[at + 1] += starts[at]);
+        Lives { escapes, by_end, starts, late }
+    }
+
+    fn dying(&self, at: u32) -> &[u32] {
+        &self.by_end[self.starts[at as usize] as usize..self.starts[at as usize + 1] as usize]
+    }
+
+    fn is_stored(&self, value: u32, alone: bool) -> bool {
+        alone || self.escapes[value as usize] || self.late[value as usize]
+    }
+}
+
+/// Free places of the arena, by size and by address.
+#[derive(Default)]
+struct Free {
+    by_size: BTreeSet<(usize, usize)>,
+    by_place: BTreeMap<usize, usize>,
+    end: usize,
+}
+
+impl Free {
+    fn take(&mut self, bytes: usize) -> usize {
+        let bytes = bytes.max(1).next_multiple_of(ALIGN);
+        if let Some(&(size, place)) = self.by_size.range((bytes, 0)..).next() {
+            self.remove(place, size);
+            if size > bytes {
+                self.insert(place + bytes, size - bytes);
+            }
+            return place;
+        }
+        // The last free place grows if it touches the end.
+        if let Some((&place, &size)) = self.by_place.last_key_value().filter(|(place, size)| **place + **size == self.end) {
+            self.remove(place, size);
+            self.end = place + bytes;
+            return place;
+        }
+        self.end += bytes;
+        self.end - bytes
+    }
+
+    fn give(&mut self, mut place: usize, bytes: usize) {
+        let mut size = bytes.max(1).next_multiple_of(ALIGN);
+        if let Some((&before, &length)) = self.by_place.range(..place).next_back().filter(|(p, s)| **p + **s == place) {
+            self.remove(before, length);
+            (place, size) = (before, size + length);
+        }
+        if let Some(&length) = self.by_place.get(&(place + size)) {
+            self.remove(place + size, length);
+            size += length;
+        }
+        self.insert(place, size);
+    }
+
+    fn insert(&mut self, place: usize, size: usize) {
+        self.by_place.insert(place, size);
+        self.by_size.insert((size, place));
+    }
+
+    fn remove(&mut self, place: usize, size: usize) {
+        self.by_place.remove(&place);
+        self.by_size.remove(&(size, place));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn freed_places_merge_and_serve_again() {
+        let mut free = Free::default();
+        let (a, b, c) = (free.take(100), free.take(64), free.take(64));
+        assert_eq!((a, b, c, free.end), (0, 128, 192, 256));
+        free.give(a, 100);
+        free.give(b, 64);
+        assert_eq!(free.take(192), 0);
+        free.give(c, 64);
+        assert_eq!((free.take(128), free.end), (192, 320));
+    }
+}

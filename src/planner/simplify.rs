@@ -1,0 +1,197 @@
+//! One forward pass that merges equal nodes and removes steps that change no bit, then a prune. Every rewrite here is
+//! bit-exact for every input, NaN and signed zeros included; a rewrite that is not (x + 0 turns -0 into 0, a sum over a
+//! broadcast rounds otherwise) does not belong here.
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::infer::is_typed;
+use crate::graph::{Graph, Layout, Node, Op, Source, TensorType, Val, Vals};
+use crate::ops::arithmetic;
+use crate::scalar::Scalar;
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use smallvec::SmallVec;
+use std::hash::{BuildHasher, Hasher};
+
+/// A node as words: its op, its inputs and, where the op does not tell it, its type.
+type Words = SmallVec<[u64; 24]>;
+
+pub fn simplify(graph: &Graph) -> Result<Graph> {
+    let mut merged = Merger::new(graph.nodes.len());
+    let mut map: Vec<Vals> = Vec::with_capacity(graph.nodes.len());
+    for node in &graph.nodes {
+        let inputs: Vals = node.inputs.iter().map(|val| map[val.node as usize][val.output as usize]).collect();
+        let vals = match rewrite(&merged.graph, node, &inputs) {
+            Rewrite::Same(val) => Vals::from_slice(&[val]),
+            Rewrite::Other(op, inputs) => merged.add(op, &inputs, node),
+            Rewrite::None => merged.add(node.op.clone(), &inputs, node),
+        };
+        map.push(vals);
+    }
+    let mut out = merged.graph;
+    out.outputs = graph.outputs.iter().map(|val| map[val.node as usize][val.output as usize]).collect();
+    out.prune();
+    Ok(out)
+}
+
+/// The graph being built, with a table of its nodes by content.
+struct Merger {
+    graph: Graph,
+    table: HashTable<(u64, u32)>,
+    hasher: FixedState,
+}
+
+impl Merger {
+    fn new(nodes: usize) -> Merger {
+        let graph = Graph { nodes: Vec::with_capacity(nodes), outputs: Vec::new() };
+        Merger { graph, table: HashTable::with_capacity(nodes), hasher: FixedState::default() }
+    }
+
+    /// A node of this op, with the types of `like`: an old one if there is an equal one.
+    fn add(&mut self, op: Op, inputs: &[Val], like: &Node) -> Vals {
+        let key = words(&op, inputs, &like.outputs);
+        let mut hasher = self.hasher.build_hasher();
+        key.iter().for_each(|&word| hasher.write_u64(word));
+        let hash = hasher.finish();
+        let nodes = &self.graph.nodes;
+        let found = self.table.find(hash, |&(h, index)| {
+            let node = &nodes[index as usize];
+            h == hash && words(&node.op, &node.inputs, &node.outputs) == key
+        });
+        let index = match found {
+            Some(&(_, index)) => index,
+            None => {
+                let index = self.graph.push_typed(op, inputs, like.outputs.clone());
+                self.table.insert_unique(hash, (hash, index), |entry| entry.0);
+                index
+            }
+        };
+        self.graph.nodes[index as usize].vals(index)
+    }
+}
+
+fn words(op: &Op, inputs: &[Val], outputs: &[TensorType]) -> Words {
+    let mut words = Words::new();
+    op.words(&mut words);
+    words.extend(inputs.iter().map(|val| u64::from(val.node) << 32 | u64::from(val.output)));
+    if is_typed(op) {
+        for ty in outputs {
+            words.push(ty.dtype as u64 | (ty.shape.rank() as u64) << 8);
+            words.extend(ty.shape.iter().map(|&dim| dim as u64));
+        }
+    }
+    words
+}
+
+enum Rewrite {
+    None,
+    /// The node equals this value.
+    Same(Val),
+    /// The node is another op on other inputs, with the same type.
+    Other(Op, Vals),
+}
+
+fn rewrite(graph: &Graph, node: &Node, inputs: &[Val]) -> Rewrite {
+    match &node.op {
+        Op::Cast(to) => cast(graph, *to, inputs[0]),
+        Op::Layout(layout) => relayout(graph, layout, node, inputs),
+        Op::Reduce(_, axes) => {
+            let shape = graph.shape(inputs[0]);
+            // Axes of one element are dropped by the definition of a reduction.
+            if *axes == 0 {
+                Rewrite::Same(inputs[0])
+            } else if shape.iter().enumerate().all(|(axis, &dim)| axes >> axis & 1 == 0 || dim == 1) {
+                Rewrite::Other(Op::Layout(Layout::Reshape), Vals::from_slice(inputs))
+            } else {
+                Rewrite::None
+            }
+        }
+        Op::Select => match graph.constant(inputs[0]) {
+            Some(condition) => Rewrite::Same(inputs[if condition.as_bool() { 1 } else { 2 }]),
+            None if inputs[1] == inputs[2] => Rewrite::Same(inputs[1]),
+            None => Rewrite::None,
+        },
+        Op::Binary(def) => {
+            let one = |val: Val| graph.constant(val).is_some_and(|x| x.as_f64() == 1.0);
+            let zero = |val: Val| graph.constant(val).is_some_and(|x| x.as_f64() == 0.0);
+            // x·1 and x/1 are x, also for NaN and -0.
+            if std::ptr::eq(*def, &arithmetic::MULTIPLY) && one(inputs[0]) {
+                Rewrite::Same(inputs[1])
+            } else if (std::ptr::eq(*def, &arithmetic::MULTIPLY) || std::ptr::eq(*def, &arithmetic::DIVIDE))
+                && one(inputs[1])
+            {
+                Rewrite::Same(inputs[0])
+            } else if std::ptr::eq(*def, &arithmetic::ZMUL) && (zero(inputs[0]) || zero(inputs[1])) {
+                // By definition +0, whatever the other operand is.
+                Rewrite::Other(Op::Source(Source::Full(Scalar::F64(0.0))), Vals::new())
+            } else {
+                Rewrite::None
+            }
+        }
+        _ => Rewrite::None,
+    }
+}
+
+fn cast(graph: &Graph, to: DType, input: Val) -> Rewrite {
+    if graph.dtype(input) == to {
+        return Rewrite::Same(input);
+    }
+    let before = graph.node(input);
+    match before.op {
+        // The first cast keeps every value, so the second one may read the original.
+        Op::Cast(between) if is_exact(graph.dtype(before.inputs[0]), between) => {
+            let original = before.inputs[0];
+            if graph.dtype(original) == to {
+                Rewrite::Same(original)
+            } else {
+                Rewrite::Other(Op::Cast(to), Vals::from_slice(&[original]))
+            }
+        }
+        _ => Rewrite::None,
+    }
+}
+
+/// Whether every value of `from` is a value of `to`.
+fn is_exact(from: DType, to: DType) -> bool {
+    use DType::*;
+    match from {
+        Bool => true,
+        U8 => !matches!(to, Bool),
+        I32 => matches!(to, I32 | I64 | F64),
+        F32 => matches!(to, F32 | F64),
+        I64 | F64 => from == to,
+    }
+}
+
+fn relayout(graph: &Graph, layout: &Layout, node: &Node, inputs: &[Val]) -> Rewrite {
+    let (input, shape) = (inputs[0], &node.outputs[0].shape);
+    if let Some(value) = graph.constant(input) {
+        return Rewrite::Other(Op::Source(Source::Full(value)), Vals::new());
+    }
+    let before = graph.node(input);
+    let again = |op: Op| Rewrite::Other(op, Vals::from_slice(&before.inputs[..1]));
+    match (layout, &before.op) {
+        (Layout::Broadcast | Layout::Reshape, _) if graph.shape(input) == shape => Rewrite::Same(input),
+        (Layout::Permute(perm), _) if perm.iter().enumerate().all(|(i, &axis)| i == axis as usize) => {
+            Rewrite::Same(input)
+        }
+        (Layout::Broadcast, Op::Layout(Layout::Broadcast)) => again(Op::Layout(Layout::Broadcast)),
+        (Layout::Reshape, Op::Layout(Layout::Reshape)) => {
+            let original = before.inputs[0];
+            if graph.shape(original) == shape {
+                Rewrite::Same(original)
+            } else {
+                again(Op::Layout(Layout::Reshape))
+            }
+        }
+        (Layout::Permute(second), Op::Layout(Layout::Permute(first))) => {
+            let both: SmallVec<[u8; 8]> = second.iter().map(|&axis| first[axis as usize]).collect();
+            if both.iter().enumerate().all(|(i, &axis)| i == axis as usize) {
+                Rewrite::Same(before.inputs[0])
+            } else {
+                again(Op::Layout(Layout::Permute(both)))
+            }
+        }
+        _ => Rewrite::None,
+    }
+}
