@@ -18,7 +18,8 @@ pub fn run(instr: &Instr, run: &Run) -> Result<Option<Error>> {
     match &instr.kernel {
         Kernel::Rows(_) => Err(Error::internal("a row program outside the interpreter")),
         Kernel::Contract(product) => contract(product, run).map(|()| None),
-        Kernel::Reduce { kernel, rows, len, from, out, dtype, .. } => {
+        Kernel::Reduce { kernels, rows, len, from, out, dtype } => {
+            let kernel = kernels.rows[isa() as usize];
             let bytes = dtype.size();
             let (from, out) = (run.resolve(from) as usize, run.resolve(out) as usize);
             let work = if run.serial { Work::Plain(0) } else { Work::Plain(rows * len) };
@@ -30,9 +31,8 @@ pub fn run(instr: &Instr, run: &Run) -> Result<Option<Error>> {
         }
         Kernel::Gather { mode, axis, from, indices, out } => {
             // SAFETY: the operands are those of the plan; inference checked their shapes.
-            let bad = unsafe {
-                ops::gather_elements(*mode, *axis, &run.view(from), &run.view(indices), &run.view(out))
-            };
+            let bad =
+                unsafe { ops::gather_elements(*mode, *axis, &run.view(from), &run.view(indices), &run.view(out)) };
             Ok(bad.map(|index| out_of_range(instr, index, from, *axis)))
         }
         Kernel::Scatter { mode, axis, updates, indices, out } => {
@@ -96,7 +96,8 @@ fn contract(product: &Product, run: &Run) -> Result<()> {
                 DType::Bool => return Err(Error::internal("matmul: bool has no product")),
             }
         }
-        let Some(axis) = (0..product.outer.len()).rev().find(|&axis| index[axis] + 1 < product.outer[axis].extent) else {
+        let Some(axis) = (0..product.outer.len()).rev().find(|&axis| index[axis] + 1 < product.outer[axis].extent)
+        else {
             return Ok(());
         };
         index[axis] += 1;
@@ -104,12 +105,18 @@ fn contract(product: &Product, run: &Run) -> Result<()> {
     }
 }
 
-unsafe fn float<T: Element>(product: &Product, [a, b, out]: [*mut u8; 3], offsets: [isize; 3]) -> Result<(), par::Stopped> {
+unsafe fn float<T: Element>(
+    product: &Product,
+    [a, b, out]: [*mut u8; 3],
+    offsets: [isize; 3],
+) -> Result<(), par::Stopped> {
     let (m, k, n) = product.shape;
     // SAFETY: the caller's promise.
     unsafe {
-        let a = Mat { ptr: a.cast::<T>().cast_const().offset(offsets[0]), rs: product.a_steps.0, cs: product.a_steps.1 };
-        let b = Mat { ptr: b.cast::<T>().cast_const().offset(offsets[1]), rs: product.b_steps.0, cs: product.b_steps.1 };
+        let a =
+            Mat { ptr: a.cast::<T>().cast_const().offset(offsets[0]), rs: product.a_steps.0, cs: product.a_steps.1 };
+        let b =
+            Mat { ptr: b.cast::<T>().cast_const().offset(offsets[1]), rs: product.b_steps.0, cs: product.b_steps.1 };
         let c = MatMut { ptr: out.cast::<T>().offset(offsets[2]), rs: n as isize, cs: 1 };
         let [a_step, b_step, c_step] = product.batch.steps;
         gemm(product.batch.extent, (m, k, n), (a, a_step), (b, b_step), (c, c_step), isa())

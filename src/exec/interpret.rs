@@ -6,9 +6,10 @@ use super::reduce;
 use crate::error::Result;
 use crate::machine::cpu::dispatch::Arg;
 use crate::machine::cpu::par;
+use crate::machine::cpu::reduce::CHUNK_ROWS;
+use crate::planner::MOST_REGS;
 use crate::planner::plan::{RowProgram, Step, base};
 use crate::planner::window::Dims;
-use crate::planner::{CHUNK, MOST_REGS};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -42,7 +43,7 @@ pub unsafe fn rows(program: &RowProgram, run: &Run, scratch: *mut u8) -> Result<
             // SAFETY: every chunk's partial is complete.
             unsafe {
                 let from = partials.add(segment * sum.chunks * row);
-                reduce::fold(sum.kernel, sum.chunks, program.len, sum.bytes, from, out.add(segment * row));
+                reduce::fold(sum.kernels, sum.chunks, (program.len, sum.bytes), from, out.add(segment * row));
             }
         }
     }
@@ -54,7 +55,7 @@ fn units(program: &RowProgram) -> usize {
     let blocks = if program.sums.is_empty() {
         program.rows.div_ceil(program.tile_rows)
     } else {
-        program.rows / program.segment * program.segment.div_ceil(CHUNK)
+        program.rows / program.segment * program.segment.div_ceil(CHUNK_ROWS)
     };
     blocks * program.len.div_ceil(program.piece)
 }
@@ -69,10 +70,10 @@ fn area(program: &RowProgram, unit: usize) -> (Range<usize>, Range<usize>) {
         let from = block * program.tile_rows;
         return (from..(from + program.tile_rows).min(program.rows), columns);
     }
-    let chunks = program.segment.div_ceil(CHUNK);
+    let chunks = program.segment.div_ceil(CHUNK_ROWS);
     let first = block / chunks * program.segment;
-    let from = first + block % chunks * CHUNK;
-    (from..(from + CHUNK).min(first + program.segment), columns)
+    let from = first + block % chunks * CHUNK_ROWS;
+    (from..(from + CHUNK_ROWS).min(first + program.segment), columns)
 }
 
 /// The registers of one thread: where each starts, and where it lies for the current tile.
@@ -189,12 +190,11 @@ unsafe fn execute(program: &RowProgram, run: &Run, step: &Step, registers: &Regi
             Step::Sum { sum } => {
                 let sum = &program.sums[*sum as usize];
                 let (segment, within) = (tile.row / program.segment, tile.row % program.segment);
-                let place = ((segment * sum.chunks + within / CHUNK) * program.len + tile.column) * sum.bytes;
+                let place = ((segment * sum.chunks + within / CHUNK_ROWS) * program.len + tile.column) * sum.bytes;
                 let partial = run.resolve(&sum.partials).add(place);
                 let from = registers.arg(sum.from).ptr;
-                let rows = (within % CHUNK, tile.rows);
-                let step = tile.width * sum.bytes;
-                reduce::accumulate(sum.kernel, rows, (tile.width, sum.bytes), from, step, partial);
+                let rows = (within % CHUNK_ROWS, tile.rows);
+                reduce::accumulate(sum.kernels, rows, (tile.width, sum.bytes), from, partial);
             }
         }
     }

@@ -8,12 +8,12 @@ mod cpu;
 mod hosts;
 mod interpret;
 pub mod reduce;
-//pub mod reference;
+pub mod reference;
 #[cfg(test)]
 mod tests;
-//pub mod unfused;
+pub mod unfused;
 
+pub use crate::planner::{Donation, OutputHome, Plan};
 pub use build::build;
 pub use cache::{Cache, Counters};
 pub use cpu::{Inputs, Leaf, run};
-pub use crate::planner::{Donation, OutputHome, Plan};

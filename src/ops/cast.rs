@@ -56,12 +56,12 @@ not_zero!(u8, i32, i64, f32, f64);
 macro_rules! casts_from {
     ($name:ident, $from:ty) => {
         fn $name(to: DType) -> &'static Kernels {
-            static BOOL: Kernels = unary_kernels!(NotZero, $from => u8);
-            static BYTE: Kernels = unary_kernels!(Convert, $from => u8);
-            static INT: Kernels = unary_kernels!(Convert, $from => i32);
-            static LONG: Kernels = unary_kernels!(Convert, $from => i64);
-            static SINGLE: Kernels = unary_kernels!(Convert, $from => f32);
-            static DOUBLE: Kernels = unary_kernels!(Convert, $from => f64);
+    static BOOL: Kernels = unary_kernels!(NotZero, $from => u8);
+    static BYTE: Kernels = unary_kernels!(Convert, $from => u8);
+    static INT: Kernels = unary_kernels!(Convert, $from => i32);
+    static LONG: Kernels = unary_kernels!(Convert, $from => i64);
+    static SINGLE: Kernels = unary_kernels!(Convert, $from => f32);
+    static DOUBLE: Kernels = unary_kernels!(Convert, $from => f64);
             match to {
                 DType::Bool => &BOOL,
                 DType::U8 => &BYTE,

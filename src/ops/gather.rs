@@ -1,8 +1,8 @@
 //! Reading by index, and its transpose, adding by index.
 
 use super::build::linear_apply;
-use crate::error::{Error, Result};
 use crate::dtype::DType;
+use crate::error::{Error, Result};
 use crate::graph::{Derivative, GatherMode, Graph, Op, Rule, Val};
 use crate::machine::cpu::view::{View, for_each_row};
 use crate::shape::{Shape, Strides};

@@ -6,7 +6,6 @@ use super::plan::{Batch, Instr, Kernel, Operand, Product, operand};
 use super::tasks::{Task, TaskKind};
 use super::window::Window;
 use crate::error::{Error, Result};
-use crate::machine::cpu::isa::isa;
 use crate::shape::Shape;
 
 pub fn lower(scene: &Scene, task: &Task) -> Result<Option<Instr>> {
@@ -27,8 +26,7 @@ pub fn lower(scene: &Scene, task: &Task) -> Result<Option<Instr>> {
         TaskKind::RowReduce { kernels, len } => {
             nanos = (size * len) as u64 / 10;
             Kernel::Reduce {
-                kernel: kernels.rows[isa() as usize],
-                combine: kernels.combine[isa() as usize],
+                kernels,
                 rows: size,
                 len: *len,
                 from: scene.place(&task.inputs[0]),

@@ -6,6 +6,7 @@ use super::commit::Commit;
 use super::fuse::{Class, Group, Groups};
 use super::tasks::{Origin, Program};
 use crate::machine::cpu::buffer::ALIGN;
+use crate::machine::cpu::reduce::CHUNK_ROWS;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +31,6 @@ pub struct Memory {
     /// Bytes of the arena.
     pub arena: usize,
 }
-
-/// Rows that an outer reduction adds serially.
-pub const CHUNK: usize = 64;
 
 pub fn assign(program: &Program, groups: &Groups, order: &[u32], commit: &Commit) -> Memory {
     let mut memory =
@@ -106,7 +104,7 @@ fn fixed_homes(program: &Program, commit: &Commit) -> Vec<Home> {
 fn partials(program: &Program, task: u32) -> Option<(usize, bool)> {
     let task = &program.tasks[task as usize];
     let super::tasks::TaskKind::OuterReduce { len, .. } = task.kind else { return None };
-    let chunks = len.div_ceil(CHUNK);
+    let chunks = len.div_ceil(CHUNK_ROWS);
     Some((program.values[task.output as usize].bytes() * chunks, chunks > 1))
 }
 
@@ -154,8 +152,9 @@ impl Lives {
                 }
             }
         }
-        let mut by_end: Vec<u32> =
-            (0..program.values.len() as u32).filter(|&v| matches!(program.values[v as usize].origin, Origin::Task(_))).collect();
+        let mut by_end: Vec<u32> = (0..program.values.len() as u32)
+            .filter(|&v| matches!(program.values[v as usize].origin, Origin::Task(_)))
+            .collect();
         by_end.sort_unstable_by_key(|&value| end[value as usize]);
         let mut starts = vec![0u32; order.len() + 1];
         by_end.iter().for_each(|&value| starts[end[value as usize] as usize + 1] += 1);
@@ -191,7 +190,9 @@ impl Free {
             return place;
         }
         // The last free place grows if it touches the end.
-        if let Some((&place, &size)) = self.by_place.last_key_value().filter(|(place, size)| **place + **size == self.end) {
+        if let Some((&place, &size)) =
+            self.by_place.last_key_value().filter(|(place, size)| **place + **size == self.end)
+        {
             self.remove(place, size);
             self.end = place + bytes;
             return place;

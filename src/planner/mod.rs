@@ -18,7 +18,6 @@ pub(crate) mod window;
 
 pub use commit::Donation;
 pub use kernels::copy as copy_kernels;
-pub use memory::CHUNK;
 pub use plan::{OutputHome, Plan};
 pub use rows::MOST_REGS;
 pub use simplify::simplify;
@@ -164,4 +163,3 @@ fn instr(scene: &Scene, group: u32) -> Result<Option<Instr>> {
         Group::Alone(task) => hosts::lower(scene, &scene.program.tasks[*task as usize]),
     }
 }
-

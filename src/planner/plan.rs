@@ -4,11 +4,11 @@
 use super::tasks::Check;
 use super::window::{Dims, Window};
 use crate::dtype::DType;
-use crate::graph::def::FillFn;
 use crate::graph::GatherMode;
+use crate::graph::def::FillFn;
 use crate::machine::cpu::dispatch::SliceKernel;
 use crate::machine::cpu::par::Work;
-use crate::machine::cpu::reduce::RowsKernel;
+use crate::machine::cpu::reduce::{ReduceKernels, RowsKernel};
 use crate::shape::{Shape, Strides};
 use smallvec::SmallVec;
 use std::fmt;
@@ -71,7 +71,7 @@ pub enum Step {
 /// An outer reduction at the end of a row program.
 #[derive(Clone)]
 pub struct Sum {
-    pub kernel: SliceKernel,
+    pub kernels: &'static ReduceKernels,
     pub from: u16,
     /// The partials of all chunks, segment by segment; the result itself if there is one chunk.
     pub partials: Place,
@@ -125,15 +125,47 @@ pub struct Batch {
 pub enum Kernel {
     Rows(RowProgram),
     /// Long rows of contiguous elements, each to one.
-    Reduce { kernel: RowsKernel, combine: SliceKernel, rows: usize, len: usize, from: Place, out: Place, dtype: DType },
+    Reduce {
+        kernels: &'static ReduceKernels,
+        rows: usize,
+        len: usize,
+        from: Place,
+        out: Place,
+        dtype: DType,
+    },
     Contract(Product),
-    Gather { mode: GatherMode, axis: usize, from: Operand, indices: Operand, out: Operand },
-    Scatter { mode: GatherMode, axis: usize, updates: Operand, indices: Operand, out: Operand },
+    Gather {
+        mode: GatherMode,
+        axis: usize,
+        from: Operand,
+        indices: Operand,
+        out: Operand,
+    },
+    Scatter {
+        mode: GatherMode,
+        axis: usize,
+        updates: Operand,
+        indices: Operand,
+        out: Operand,
+    },
     /// `window` is where the operand stands in `out`; the rest is zero.
-    Embed { from: Operand, window: Operand, out: Operand },
+    Embed {
+        from: Operand,
+        window: Operand,
+        out: Operand,
+    },
     /// Each operand and where it stands in the result.
-    Concat { parts: Vec<(Operand, Operand)> },
-    Random { fill: FillFn, seed: Place, stream: Place, out: Place, size: usize, dtype: DType },
+    Concat {
+        parts: Vec<(Operand, Operand)>,
+    },
+    Random {
+        fill: FillFn,
+        seed: Place,
+        stream: Place,
+        out: Place,
+        size: usize,
+        dtype: DType,
+    },
 }
 
 pub struct Instr {

@@ -1,16 +1,17 @@
 //! Lowers a row group to a row program: cuts its space into rows and tiles, classifies every operand by how it varies
 //! over them, and gives each intermediate value a register in scratch.
 
+use super::Scene;
 use super::fuse::{Class, Rows};
 use super::kernels;
-use super::memory::{CHUNK, Home};
+use super::memory::Home;
 use super::plan::{Place, Reg, RowProgram, Step, Sum, base};
 use super::tasks::{Origin, Task, TaskKind};
 use super::window::{Dims, Window, split};
-use super::Scene;
 use crate::error::{Error, Result};
 use crate::machine::cpu::isa::isa;
 use crate::machine::cpu::par::Work;
+use crate::machine::cpu::reduce::CHUNK_ROWS;
 use smallvec::SmallVec;
 
 /// What the live operands of a tile may fill: half of a first-level cache.
@@ -52,7 +53,10 @@ impl Cut {
         }
         let block = (TILE_BYTES / (4 * live)).clamp(SHORTEST_TILE, LONGEST_TILE) / 64 * 64;
         let count = rows.size / len;
-        if whole_rows || len <= block {
+        if rows.segment.is_some() && len * CHUNK_ROWS <= 4 * LONGEST_TILE {
+            // A tile of a whole chunk is added up by one call.
+            Cut { rows: count, len, tile_rows: CHUNK_ROWS.min(count), piece: len }
+        } else if whole_rows || len <= block {
             Cut { rows: count, len, tile_rows: (block / len).clamp(1, count), piece: len }
         } else {
             Cut { rows: count, len, tile_rows: 1, piece: block }
@@ -163,14 +167,14 @@ impl<'a> Builder<'a> {
             TaskKind::OuterReduce { kernels, len, .. } => {
                 let from = self.operand(&task.inputs[0], Want::Filled)?;
                 let out = self.place(&self.scene.whole(task.output));
-                let chunks = len.div_ceil(CHUNK);
+                let chunks = len.div_ceil(CHUNK_ROWS);
                 let partials = match self.scene.partials.get(&index) {
                     Some(&at) => Place { base: base::ARENA, offset: at as isize, starts: SmallVec::new() },
                     None => out.clone(),
                 };
                 let bytes = self.scene.program.values[task.output as usize].dtype.size();
                 self.steps.push(Step::Sum { sum: self.sums.len() as u16 });
-                self.sums.push(Sum { kernel: kernels.combine[isa], from, partials, out, chunks, bytes });
+                self.sums.push(Sum { kernels, from, partials, out, chunks, bytes });
                 self.work.0 += 1;
             }
             _ => return Err(Error::internal(format!("{} in a row group", task.name))),
@@ -202,8 +206,7 @@ impl<'a> Builder<'a> {
     fn memory(&mut self, window: &Window, row_step: usize, col_step: usize, scalar: bool) -> Result<u16> {
         let place = self.place(window);
         let bytes = self.bytes(window);
-        let reg =
-            Reg { place, row_step: (row_step * bytes) as isize, col_step: (col_step * bytes) as isize, scalar };
+        let reg = Reg { place, row_step: (row_step * bytes) as isize, col_step: (col_step * bytes) as isize, scalar };
         self.reg(Draft::Memory(reg))
     }
 
@@ -394,7 +397,8 @@ fn lay_out(slots: &[Slot], drafts: &[Draft], steps: &[Step], sums: &[Sum]) -> (V
         }
         if let Some(slot) = write.and_then(slot_of).filter(|&slot| offsets[slot] == usize::MAX) {
             // Kernels of maps work in place on an operand of the same element size that is not a scalar.
-            let whole = |old: usize| reads.iter().all(|&reg| !matches!(drafts[reg as usize], Draft::Slot(s, true) if s == old));
+            let whole =
+                |old: usize| reads.iter().all(|&reg| !matches!(drafts[reg as usize], Draft::Slot(s, true) if s == old));
             let in_place = matches!(step, Step::Map { .. })
                 .then(|| dying.iter().position(|&old| slots[old].bytes == slots[slot].bytes && whole(old)))
                 .flatten();

@@ -178,11 +178,7 @@ fn relayout(graph: &Graph, layout: &Layout, node: &Node, inputs: &[Val]) -> Rewr
         (Layout::Broadcast, Op::Layout(Layout::Broadcast)) => again(Op::Layout(Layout::Broadcast)),
         (Layout::Reshape, Op::Layout(Layout::Reshape)) => {
             let original = before.inputs[0];
-            if graph.shape(original) == shape {
-                Rewrite::Same(original)
-            } else {
-                again(Op::Layout(Layout::Reshape))
-            }
+            if graph.shape(original) == shape { Rewrite::Same(original) } else { again(Op::Layout(Layout::Reshape)) }
         }
         (Layout::Permute(second), Op::Layout(Layout::Permute(first))) => {
             let both: SmallVec<[u8; 8]> = second.iter().map(|&axis| first[axis as usize]).collect();

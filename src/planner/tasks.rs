@@ -42,11 +42,21 @@ impl Value {
 #[derive(Clone)]
 pub enum TaskKind {
     /// One element of the output from one of each input.
-    Map { kernels: &'static Kernels, heavy: bool },
+    Map {
+        kernels: &'static Kernels,
+        heavy: bool,
+    },
     /// Each run of `len` elements to one, by the lane tree.
-    RowReduce { kernels: &'static ReduceKernels, len: usize },
+    RowReduce {
+        kernels: &'static ReduceKernels,
+        len: usize,
+    },
     /// Over the middle of [outer, len, inner], by the chunk tree.
-    OuterReduce { kernels: &'static ReduceKernels, len: usize, inner: usize },
+    OuterReduce {
+        kernels: &'static ReduceKernels,
+        len: usize,
+        inner: usize,
+    },
     Contract,
     Gather(GatherMode, u8),
     Scatter(GatherMode, u8),
@@ -134,7 +144,8 @@ pub fn reduce_steps(shape: &[usize], axes: u32) -> SmallVec<[ReduceStep; 2]> {
 }
 
 pub fn lower(graph: &Graph, leaf_strides: &[Strides]) -> Result<Program> {
-    let mut lowering = Lowering { program: Program::default(), leaf_strides, windows: Vec::new(), cells: HashMap::new() };
+    let mut lowering =
+        Lowering { program: Program::default(), leaf_strides, windows: Vec::new(), cells: HashMap::new() };
     lowering.windows.reserve(graph.nodes.len());
     lowering.program.values.reserve(graph.nodes.len());
     lowering.program.tasks.reserve(graph.nodes.len());
@@ -290,7 +301,14 @@ impl Lowering<'_> {
         Window::whole(output, &ty.shape)
     }
 
-    fn map(&mut self, name: &'static str, kernels: &'static Kernels, heavy: bool, node: &Node, ty: &TensorType) -> Window {
+    fn map(
+        &mut self,
+        name: &'static str,
+        kernels: &'static Kernels,
+        heavy: bool,
+        node: &Node,
+        ty: &TensorType,
+    ) -> Window {
         self.host(name, TaskKind::Map { kernels, heavy }, node, ty)
     }
 

@@ -1,1 +1,97 @@
-//! Tests of plans and executors.
+//! Tests of plans and executors: a plan must agree with the unfused executor in every bit.
+
+mod fuzz;
+mod plans;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::exec::{Donation, Inputs, Leaf, Plan, build, run, unfused};
+use crate::graph::{Graph, Op, Source, TensorType, Val};
+use crate::machine::cpu::buffer::Buffer;
+use crate::scalar::Scalar;
+use crate::shape::{Shape, Strides};
+use std::sync::Arc;
+
+/// A graph with the inputs of a run.
+#[derive(Default, Clone)]
+pub struct Case {
+    pub graph: Graph,
+    pub leaves: Vec<Leaf>,
+    pub strides: Vec<Strides>,
+    pub numbers: Vec<Scalar>,
+}
+
+impl Case {
+    /// A leaf with row-major elements made by `f`.
+    pub fn leaf(&mut self, dtype: DType, shape: &[usize], f: impl Fn(usize) -> f64) -> Val {
+        let shape = Shape::new(shape);
+        let strides = shape.strides();
+        let data: Vec<f64> = (0..shape.size()).map(f).collect();
+        self.strided(dtype, &shape, strides, 0, &data)
+    }
+
+    pub fn strided(&mut self, dtype: DType, shape: &Shape, strides: Strides, offset: usize, data: &[f64]) -> Val {
+        let mut bytes = Vec::new();
+        for &x in data {
+            let x = if dtype.is_float() { Scalar::F64(x) } else { Scalar::I64(x as i64) };
+            bytes.extend_from_slice(&x.to_bytes(dtype)[..dtype.size()]);
+        }
+        let buffer = Arc::new(Buffer::from_bytes(&bytes).unwrap());
+        self.leaves.push(Leaf { buffer, offset });
+        self.strides.push(strides);
+        let slot = self.leaves.len() as u32 - 1;
+        let ty = TensorType { dtype, shape: shape.clone() };
+        self.graph.add_typed(Op::Source(Source::Leaf(slot)), &[], ty)
+    }
+
+    pub fn number(&mut self, x: impl Into<Scalar>, dtype: DType) -> Val {
+        self.numbers.push(x.into());
+        let slot = self.numbers.len() as u32 - 1;
+        self.graph.add_typed(Op::Source(Source::Number(slot)), &[], TensorType::scalar(dtype))
+    }
+
+    pub fn inputs(&self) -> Inputs<'_> {
+        Inputs { leaves: &self.leaves, numbers: &self.numbers }
+    }
+
+    pub fn plan(&self, donations: &[Donation]) -> Plan {
+        build(&self.graph, &[], &self.strides, donations).unwrap()
+    }
+
+    pub fn run(&self, plan: &Plan) -> Result<Vec<Arc<Buffer>>> {
+        run(plan, &self.inputs())
+    }
+
+    pub fn unfused(&self) -> Result<Vec<Arc<Buffer>>> {
+        unfused::run(&self.graph, &[], &self.strides, &self.inputs())
+    }
+
+    /// Whether each output of the plan has the bits of the unfused executor.
+    pub fn check(&self) -> Plan {
+        let plan = self.plan(&[]);
+        let (ours, theirs) = (self.run(&plan).unwrap(), self.unfused().unwrap());
+        for (at, (x, y)) in ours.iter().zip(&theirs).enumerate() {
+            let ty = self.graph.ty(self.graph.outputs[at]);
+            if let Some((i, x, y)) = difference(ty.dtype, x, y, ty.shape.size()) {
+                panic!("output {at} ({ty}), element {i}: {x:?} instead of {y:?}\n{}\n{plan}", self.graph);
+            }
+        }
+        plan
+    }
+}
+
+pub fn floats(buffer: &Buffer) -> Vec<f32> {
+    // SAFETY: the buffer holds this many floats.
+    unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast(), buffer.len() / 4) }.to_vec()
+}
+
+/// The first element whose bits differ; NaNs count as equal.
+pub fn difference(dtype: DType, x: &Buffer, y: &Buffer, n: usize) -> Option<(usize, Scalar, Scalar)> {
+    let size = dtype.size();
+    let at = |buffer: &Buffer, i: usize| {
+        // SAFETY: both buffers hold n elements.
+        let bytes = unsafe { std::slice::from_raw_parts(buffer.as_ptr().add(i * size), size) };
+        Scalar::from_bytes(dtype, bytes)
+    };
+    (0..n).map(|i| (i, at(x, i), at(y, i))).find(|(_, x, y)| x != y && !(x.as_f64().is_nan() && y.as_f64().is_nan()))
+}

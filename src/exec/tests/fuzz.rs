@@ -1,0 +1,255 @@
+//! Random graphs over all kinds, shapes, strides and thread counts: fused equals unfused in every bit.
+
+use super::Case;
+use crate::dtype::DType;
+use crate::graph::{GatherMode, Layout, Op, SliceDim, TensorType, Val};
+use crate::machine::cpu::par::set_num_threads;
+use crate::ops;
+use crate::shape::{Shape, Strides, broadcast};
+use smallvec::smallvec;
+
+struct Fuzz {
+    case: Case,
+    state: u64,
+    vals: Vec<Val>,
+}
+
+impl Fuzz {
+    fn below(&mut self, n: usize) -> usize {
+        self.state = self.state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((self.state >> 33) as usize) % n.max(1)
+    }
+
+    fn dim(&mut self) -> usize {
+        let small = [1, 1, 2, 3, 4, 5, 7, 10, 16, 33, 0];
+        let large = [64, 65, 130, 200];
+        if self.below(12) == 0 { large[self.below(large.len())] } else { small[self.below(small.len())] }
+    }
+
+    fn shape(&mut self) -> Shape {
+        let rank = self.below(4);
+        (0..rank).map(|_| self.dim()).collect()
+    }
+
+    fn leaf(&mut self, dtype: DType, shape: &Shape) -> Val {
+        let seed = self.below(1000);
+        let turned = self.below(3) == 0 && shape.rank() >= 2;
+        let step = 1 + self.below(2);
+        let offset = self.below(3);
+        // Strides of a transposed, gapped block.
+        let mut strides = shape.strides();
+        if turned {
+            let mut back: Vec<usize> = shape.to_vec();
+            back.reverse();
+            strides = Shape::new(&back).strides().into_iter().rev().collect();
+        }
+        strides.iter_mut().for_each(|s: &mut isize| *s *= step as isize);
+        let n = shape.size() * step + offset + 1;
+        let data: Vec<f64> = (0..n).map(|i| ((i * 7919 + seed * 31) % 97) as f64 / 16.0 - 3.0).collect();
+        self.case.strided(dtype, shape, Strides::from_slice(&strides), offset, &data)
+    }
+
+    fn any(&mut self) -> Val {
+        let at = self.below(self.vals.len());
+        // Recent values more often, so that chains grow.
+        if self.below(2) == 0 {
+            self.vals[self.vals.len() - 1 - at.min(3).min(self.vals.len() - 1)]
+        } else {
+            self.vals[at]
+        }
+    }
+
+    fn any_of(&mut self, dtype: DType) -> Val {
+        let val = self.any();
+        ops::cast(&mut self.case.graph, val, dtype).unwrap()
+    }
+
+    /// Two values broadcast to one shape, with one dtype.
+    fn pair(&mut self) -> (Val, Val) {
+        let a = self.any();
+        let dtype = self.case.graph.dtype(a);
+        for _ in 0..8 {
+            let b = self.any_of(dtype);
+            let g = &mut self.case.graph;
+            let (sa, sb) = (g.shape(a).clone(), g.shape(b).clone());
+            if let Some(shape) = broadcast(&sa, &sb).filter(|shape| shape.size() < 20_000) {
+                return (ops::broadcast_to(g, a, &shape).unwrap(), ops::broadcast_to(g, b, &shape).unwrap());
+            }
+        }
+        (a, a)
+    }
+
+    fn step(&mut self) -> Option<Val> {
+        let kind = self.below(20);
+        match kind {
+            0..=2 => {
+                let x = self.any_of(DType::F32);
+                let g = &mut self.case.graph;
+                match kind {
+                    0 => ops::negative(g, x).ok(),
+                    1 => ops::exp(g, x).ok(),
+                    _ => ops::unary(g, &ops::arithmetic::ABS, x).ok(),
+                }
+            }
+            3..=6 => {
+                let (a, b) = self.pair();
+                let which = self.below(4);
+                let g = &mut self.case.graph;
+                match which {
+                    0 => ops::add(g, a, b).ok(),
+                    1 => ops::subtract(g, a, b).ok(),
+                    2 => ops::multiply(g, a, b).ok(),
+                    _ => ops::greater(g, a, b).ok(),
+                }
+            }
+            7 => {
+                let (a, b) = self.pair();
+                let c = ops::less(&mut self.case.graph, a, b).ok()?;
+                ops::select(&mut self.case.graph, c, a, b).ok()
+            }
+            8 => {
+                let dtypes = [DType::F32, DType::F64, DType::I64, DType::I32];
+                let to = dtypes[self.below(4)];
+                Some(self.any_of(to))
+            }
+            9..=11 => {
+                let dtype = if self.below(4) == 0 { DType::F64 } else { DType::F32 };
+                let x = self.any_of(dtype);
+                let rank = self.case.graph.shape(x).rank();
+                let axes = self.below(1 << rank) as u32;
+                let (max, back) = (self.below(3) == 0, self.below(2) == 0);
+                let g = &mut self.case.graph;
+                let y = if max { ops::max(g, x, axes).ok()? } else { ops::sum(g, x, axes).ok()? };
+                if back { ops::spread(g, y, axes, x).ok() } else { Some(y) }
+            }
+            12 => {
+                let x = self.any();
+                let rank = self.case.graph.shape(x).rank();
+                let by = self.below(rank);
+                let perm: Vec<usize> = (0..rank).map(|i| (i + by) % rank).collect();
+                ops::permute(&mut self.case.graph, x, &perm).ok()
+            }
+            13 => {
+                let x = self.any();
+                let shape = self.case.graph.shape(x).clone();
+                let flat = Shape::from([shape.size()]);
+                let pairs = [shape.first().copied().unwrap_or(1), shape.iter().skip(1).product()];
+                let to = if self.below(2) == 0 { flat } else { Shape::from(pairs) };
+                ops::reshape(&mut self.case.graph, x, &to).ok()
+            }
+            14 => self.slice(),
+            15 => self.join(),
+            16 | 17 => self.product(),
+            _ => self.index(),
+        }
+    }
+
+    fn slice(&mut self) -> Option<Val> {
+        let x = self.any();
+        let shape = self.case.graph.shape(x).clone();
+        let axis = self.below(shape.rank());
+        let extent = *shape.get(axis)?;
+        if extent == 0 {
+            return None;
+        }
+        let (start, back) = (self.below(extent), self.below(2) == 0);
+        let room = if back { start + 1 } else { extent - start };
+        let step = 1 + self.below(2);
+        let length = self.below(room.div_ceil(step)) + 1;
+        let step = if back { -(step as isize) } else { step as isize };
+        let start = self.case.number(start as i64, DType::I64);
+        let dims = smallvec![SliceDim { axis: axis as u8, length, step }];
+        let cut = self.case.graph.add(Op::Layout(Layout::Slice(dims)), &[x, start]).ok()?;
+        if self.below(2) == 0 {
+            return Some(cut);
+        }
+        let ty = self.case.graph.ty(x).clone();
+        let dims = smallvec![SliceDim { axis: axis as u8, length, step }];
+        Some(self.case.graph.add_typed(Op::Embed(dims), &[cut, start], ty))
+    }
+
+    fn join(&mut self) -> Option<Val> {
+        let x = self.any();
+        let rank = self.case.graph.shape(x).rank();
+        let axis = self.below(rank) as u8;
+        let dtype = self.case.graph.dtype(x);
+        let y = self.any_of(dtype);
+        if rank == 0 { None } else { self.case.graph.add(Op::Concat(axis), &[x, y, x]).ok() }
+    }
+
+    fn product(&mut self) -> Option<Val> {
+        let dtype = [DType::F32, DType::F32, DType::F64, DType::I32][self.below(4)];
+        let a = self.any_of(dtype);
+        let g = &mut self.case.graph;
+        let shape = g.shape(a).clone();
+        if shape.rank() < 2 || shape.size() > 5000 {
+            return None;
+        }
+        if self.below(2) == 0 {
+            let turned = ops::swap_last(&mut self.case.graph, a).ok()?;
+            return ops::matmul(&mut self.case.graph, a, turned).ok();
+        }
+        let mut other = shape.clone();
+        let n = self.dim();
+        let rank = other.rank();
+        other.dims_mut()[rank - 2] = shape[rank - 1];
+        other.dims_mut()[rank - 1] = n;
+        let b = self.leaf(dtype, &other);
+        ops::matmul(&mut self.case.graph, a, b).ok()
+    }
+
+    fn index(&mut self) -> Option<Val> {
+        let x = self.any();
+        let shape = self.case.graph.shape(x).clone();
+        let axis = self.below(shape.rank());
+        let extent = *shape.get(axis)?;
+        if extent == 0 {
+            return None;
+        }
+        let along = self.below(2) == 0;
+        let mut at: Shape = if along { shape.clone() } else { Shape::from([self.dim()]) };
+        if along {
+            at.dims_mut()[axis] = 1 + self.below(5);
+        }
+        let indices = self.case.leaf(DType::I64, &at, |i| ((i * 7) % (2 * extent)) as f64 - extent as f64);
+        let mode = if along { GatherMode::Along } else { GatherMode::Take };
+        let g = &mut self.case.graph;
+        let picked = g.add(Op::Gather(mode, axis as u8), &[x, indices]).ok()?;
+        if self.below(2) == 0 {
+            return Some(picked);
+        }
+        let ty = TensorType { dtype: self.case.graph.dtype(picked), shape };
+        Some(self.case.graph.add_typed(Op::Scatter(mode, axis as u8), &[picked, indices], ty))
+    }
+}
+
+fn graph(seed: u64, steps: usize) -> Case {
+    let mut fuzz = Fuzz { case: Case::default(), state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), vals: Vec::new() };
+    let common = [fuzz.dim(), fuzz.dim()];
+    for shape in [Shape::from(common), Shape::from([common[1]]), Shape::from([common[0], 1]), fuzz.shape()] {
+        let leaf = fuzz.leaf(DType::F32, &shape);
+        fuzz.vals.push(leaf);
+    }
+    let number = fuzz.case.number(0.75, DType::F32);
+    let full = fuzz.case.graph.full(1.5, TensorType::new(DType::F32, common));
+    fuzz.vals.extend([number, full]);
+    for _ in 0..steps {
+        if let Some(val) = fuzz.step().filter(|&val| fuzz.case.graph.shape(val).size() < 30_000) {
+            fuzz.vals.push(val);
+        }
+    }
+    for _ in 0..1 + fuzz.below(4) {
+        let output = fuzz.any();
+        fuzz.case.graph.outputs.push(output);
+    }
+    fuzz.case.graph.outputs.extend(fuzz.vals.last());
+    fuzz.case
+}
+
+#[test]
+fn random_graphs_agree_with_the_unfused_executor() {
+    for seed in 0..1500 {
+        set_num_threads(1 + seed as usize % 4);
+        graph(seed, 4 + seed as usize % 40).check();
+    }
+}
