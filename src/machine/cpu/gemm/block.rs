@@ -26,6 +26,10 @@ const FAR: usize = 2048;
 /// C of one tile when its columns are not contiguous: the largest tile of any backend.
 const TILE: usize = 14 * 32;
 
+pub fn is_far(stride: isize, element: usize) -> bool {
+    stride.unsigned_abs() >= FAR / element
+}
+
 /// Cuts `n` into as few parts of at most `most` as will do, evenly, and rounds their size up to a multiple of `unit`.
 /// The usual small case costs no division.
 fn even(n: usize, most: usize, unit: usize) -> usize {
@@ -54,9 +58,8 @@ pub unsafe fn product<T: Element>(
     c: MatMut<T>,
 ) -> Result<(), Stopped> {
     let (rows, cols) = (kernels.rows(), kernels.cols());
-    let far = |stride: isize| stride.unsigned_abs() * size_of::<T>() >= FAR;
-    let pack_a = n > cols * if a.rs == 1 && far(a.cs) { A_REUSE_FAR } else { A_REUSE };
-    let pack_b = b.cs != 1 || m > rows * if far(b.rs) { B_REUSE_FAR } else { B_REUSE };
+    let pack_a = n > cols * if a.rs == 1 && is_far(a.cs, size_of::<T>()) { A_REUSE_FAR } else { A_REUSE };
+    let pack_b = b.cs != 1 || m > rows * if is_far(b.rs, size_of::<T>()) { B_REUSE_FAR } else { B_REUSE };
 
     let depth_step = even(k, T::MAX_DEPTH, DEPTH_UNIT);
     let col_step = if n <= cols { n } else { even(n, (B_BYTES / size_of::<T>() / depth_step) & !(cols - 1), cols) };

@@ -99,7 +99,7 @@ element!(f64, 256, PORTABLE_F64, AVX2_F64, AVX512_F64);
 /// Multiply-adds that a thread should get at once: about 10 µs.
 const SHARE: usize = 1 << 20;
 /// Shares for each thread, so that one that starts late takes fewer.
-const SHARES: usize = 4;
+const SHARES: usize = 2;
 
 /// c\[m, n\] = a\[m, k\] · b\[k, n\] for each of `batch` products; each operand comes with its stride from product to
 /// product. k = 0 gives zeros.
@@ -191,22 +191,22 @@ impl<T: Element> Job<T> {
         })
     }
 
-    /// Cuts into at most about `parts`, none much smaller than a share: first by product, then along the longer side.
+    /// Cuts into about `parts`, none much smaller than a share: by product, then along the operand that has to be
+    /// packed, so that each part of it is packed once, then along the other.
     fn cut(&self, parts: usize) -> Grid {
         let per_product = self.m.saturating_mul(self.k).saturating_mul(self.n);
         let parts = parts.min(self.batch.saturating_mul(per_product) / SHARE).max(1);
-        let mut grid = Grid { batch: self.batch.min(parts), rows: 1, cols: 1 };
-        while grid.batch * grid.rows * grid.cols < parts {
-            let (rows, cols) = (self.m / grid.rows, self.n / grid.cols);
-            if rows >= cols && rows >= 2 * self.kernels.rows() {
-                grid.rows += grid.rows;
-            } else if cols >= 2 * self.kernels.cols() {
-                grid.cols += grid.cols;
-            } else {
-                break;
-            }
-        }
-        grid
+        let batch = self.batch.min(parts);
+        let parts = parts.div_ceil(batch);
+        let (row_panels, col_panels) = (self.m.div_ceil(self.kernels.rows()), self.n.div_ceil(self.kernels.cols()));
+        let (rows, cols) = if self.a.rs == 1 && block::is_far(self.a.cs, size_of::<T>()) {
+            let rows = row_panels.min(parts);
+            (rows, col_panels.min(parts.div_ceil(rows)))
+        } else {
+            let cols = col_panels.min(parts);
+            (row_panels.min(parts.div_ceil(cols)), cols)
+        };
+        Grid { batch, rows, cols }
     }
 
     /// # Safety

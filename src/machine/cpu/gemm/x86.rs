@@ -11,7 +11,7 @@ pub struct Avx512<T>(T);
 macro_rules! backend {
     (
         $backend:ident<$t:ty>, $v:ty, $m:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $add:ident,
-        $fma:ident, $mask:expr, $load_mask:expr, $store_mask:expr, $transpose:expr
+        $fma:ident, $mask:expr, $load_mask:expr, $store_mask:expr, $columns:ident
     ) => {
         impl Simd for $backend<$t> {
             type T = $t;
@@ -77,17 +77,26 @@ macro_rules! backend {
             unsafe fn transpose(from: *const $t, stride: isize, lanes: usize, depth: usize, to: *mut $t, step: usize) {
                 // SAFETY: each run read and each vector written is inside what the caller grants.
                 unsafe {
-                    let mask = Self::mask(depth);
-                    let mut rows = [Self::splat(0.0); $lanes];
-                    for lane in 0..$lanes {
-                        let run = from.offset(lane.min(lanes - 1) as isize * stride);
-                        rows[lane] = Self::load_mask(run, mask);
+                    let mut runs = [from; $lanes];
+                    for lane in 1..$lanes {
+                        runs[lane] = runs[lane - 1].wrapping_offset(if lane < lanes { stride } else { 0 });
                     }
-                    let rows = $transpose(rows);
-                    for p in 0..$lanes {
-                        if p < depth {
-                            Self::store(to.add(p * step), rows[p]);
+                    if depth == $lanes {
+                        let columns = $columns(&runs);
+                        for p in 0..$lanes {
+                            Self::store(to.add(p * step), columns[p]);
                         }
+                        return;
+                    }
+                    let mut whole = [[0.0; $lanes]; $lanes];
+                    let mask = Self::mask(depth);
+                    for lane in 0..$lanes {
+                        Self::store(whole[lane].as_mut_ptr(), Self::load_mask(runs[lane], mask));
+                        runs[lane] = whole[lane].as_ptr();
+                    }
+                    let columns = $columns(&runs);
+                    for p in 0..depth {
+                        Self::store(to.add(p * step), columns[p]);
                     }
                 }
             }
@@ -108,7 +117,7 @@ backend!(
     low_bits16,
     |from, mask| _mm512_maskz_loadu_ps(mask, from),
     |to, v, mask| _mm512_mask_storeu_ps(to, mask, v),
-    transpose_512_f32
+    columns_512_f32
 );
 backend!(
     Avx512<f64>,
@@ -123,7 +132,7 @@ backend!(
     low_bits8,
     |from, mask| _mm512_maskz_loadu_pd(mask, from),
     |to, v, mask| _mm512_mask_storeu_pd(to, mask, v),
-    transpose_512_f64
+    columns_512_f64
 );
 backend!(
     Avx2<f32>,
@@ -138,7 +147,7 @@ backend!(
     low_lanes32,
     _mm256_maskload_ps,
     |to, v, mask| _mm256_maskstore_ps(to, mask, v),
-    transpose_256_f32
+    columns_256_f32
 );
 backend!(
     Avx2<f64>,
@@ -153,7 +162,7 @@ backend!(
     low_lanes64,
     _mm256_maskload_pd,
     |to, v, mask| _mm256_maskstore_pd(to, mask, v),
-    transpose_256_f64
+    columns_256_f64
 );
 
 #[inline(always)]
@@ -178,99 +187,95 @@ unsafe fn low_lanes64(count: usize) -> __m256i {
     unsafe { _mm256_cmpgt_epi64(_mm256_set1_epi64x(count as i64), _mm256_setr_epi64x(0, 1, 2, 3)) }
 }
 
-/// Pairs of rows, then pairs of pairs, then 128-bit quarters twice. The first two stages work inside each quarter.
+// Transposes. A vector takes the same 16 bytes of the runs i, i + s, i + 2 s …, one run for each of its 128-bit quarters:
+// inserting from memory does not burden the one port that shuffles. What is left is a transpose inside each quarter.
+
 #[inline(always)]
-unsafe fn transpose_512_f32(r: [__m512; 16]) -> [__m512; 16] {
-    // SAFETY: the caller has AVX-512.
+unsafe fn columns_512_f32(runs: &[*const f32; 16]) -> [__m512; 16] {
+    // SAFETY: the caller has AVX-512, and each run has 16 elements.
     unsafe {
-        let (mut pairs, mut fours) = (r, r);
-        for i in 0..8 {
-            pairs[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-            pairs[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-        }
-        for i in 0..4 {
-            for half in 0..2 {
-                let (a, b) = (_mm512_castps_pd(pairs[4 * i + half]), _mm512_castps_pd(pairs[4 * i + 2 + half]));
-                fours[4 * i + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-                fours[4 * i + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        let mut out = [_mm512_setzero_ps(); 16];
+        for part in 0..4 {
+            let mut rows = [out[0]; 4];
+            for i in 0..4 {
+                let quarter = |q: usize| _mm_loadu_ps(runs[i + 4 * q].add(4 * part));
+                let v = _mm512_broadcast_f32x4(quarter(0));
+                let v = _mm512_mask_broadcast_f32x4(v, 0x00f0, quarter(1));
+                let v = _mm512_mask_broadcast_f32x4(v, 0x0f00, quarter(2));
+                rows[i] = _mm512_mask_broadcast_f32x4(v, 0xf000, quarter(3));
             }
-        }
-        // fours[4 i + c] holds column c + 4 q of rows 4 i .. 4 i + 4 in its quarter q.
-        let mut out = r;
-        for c in 0..4 {
-            let even_top = _mm512_shuffle_f32x4::<0b10_00_10_00>(fours[c], fours[4 + c]);
-            let odd_top = _mm512_shuffle_f32x4::<0b11_01_11_01>(fours[c], fours[4 + c]);
-            let even_low = _mm512_shuffle_f32x4::<0b10_00_10_00>(fours[8 + c], fours[12 + c]);
-            let odd_low = _mm512_shuffle_f32x4::<0b11_01_11_01>(fours[8 + c], fours[12 + c]);
-            out[c] = _mm512_shuffle_f32x4::<0b10_00_10_00>(even_top, even_low);
-            out[8 + c] = _mm512_shuffle_f32x4::<0b11_01_11_01>(even_top, even_low);
-            out[4 + c] = _mm512_shuffle_f32x4::<0b10_00_10_00>(odd_top, odd_low);
-            out[12 + c] = _mm512_shuffle_f32x4::<0b11_01_11_01>(odd_top, odd_low);
+            let low01 = _mm512_castps_pd(_mm512_unpacklo_ps(rows[0], rows[1]));
+            let high01 = _mm512_castps_pd(_mm512_unpackhi_ps(rows[0], rows[1]));
+            let low23 = _mm512_castps_pd(_mm512_unpacklo_ps(rows[2], rows[3]));
+            let high23 = _mm512_castps_pd(_mm512_unpackhi_ps(rows[2], rows[3]));
+            out[4 * part] = _mm512_castpd_ps(_mm512_unpacklo_pd(low01, low23));
+            out[4 * part + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low01, low23));
+            out[4 * part + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high01, high23));
+            out[4 * part + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high01, high23));
         }
         out
     }
 }
 
 #[inline(always)]
-unsafe fn transpose_512_f64(r: [__m512d; 8]) -> [__m512d; 8] {
-    // SAFETY: the caller has AVX-512.
+unsafe fn columns_512_f64(runs: &[*const f64; 8]) -> [__m512d; 8] {
+    // SAFETY: the caller has AVX-512, and each run has 8 elements.
     unsafe {
-        let mut pairs = r;
-        for i in 0..4 {
-            pairs[2 * i] = _mm512_unpacklo_pd(r[2 * i], r[2 * i + 1]);
-            pairs[2 * i + 1] = _mm512_unpackhi_pd(r[2 * i], r[2 * i + 1]);
-        }
-        // pairs[2 i + c] holds column c + 2 q of rows 2 i, 2 i + 1 in its quarter q.
-        let mut out = r;
-        for c in 0..2 {
-            let even_top = _mm512_shuffle_f64x2::<0b10_00_10_00>(pairs[c], pairs[2 + c]);
-            let odd_top = _mm512_shuffle_f64x2::<0b11_01_11_01>(pairs[c], pairs[2 + c]);
-            let even_low = _mm512_shuffle_f64x2::<0b10_00_10_00>(pairs[4 + c], pairs[6 + c]);
-            let odd_low = _mm512_shuffle_f64x2::<0b11_01_11_01>(pairs[4 + c], pairs[6 + c]);
-            out[c] = _mm512_shuffle_f64x2::<0b10_00_10_00>(even_top, even_low);
-            out[4 + c] = _mm512_shuffle_f64x2::<0b11_01_11_01>(even_top, even_low);
-            out[2 + c] = _mm512_shuffle_f64x2::<0b10_00_10_00>(odd_top, odd_low);
-            out[6 + c] = _mm512_shuffle_f64x2::<0b11_01_11_01>(odd_top, odd_low);
-        }
-        out
-    }
-}
-
-#[inline(always)]
-unsafe fn transpose_256_f32(r: [__m256; 8]) -> [__m256; 8] {
-    // SAFETY: the caller has AVX2.
-    unsafe {
-        let (mut pairs, mut fours, mut out) = (r, r, r);
-        for i in 0..4 {
-            pairs[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-            pairs[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-        }
-        for i in 0..2 {
-            for half in 0..2 {
-                let (a, b) = (_mm256_castps_pd(pairs[4 * i + half]), _mm256_castps_pd(pairs[4 * i + 2 + half]));
-                fours[4 * i + 2 * half] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
-                fours[4 * i + 2 * half + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+        let mut out = [_mm512_setzero_pd(); 8];
+        for part in 0..4 {
+            let mut rows = [out[0]; 2];
+            for i in 0..2 {
+                let quarter = |q: usize| _mm_loadu_pd(runs[i + 2 * q].add(2 * part));
+                let v = _mm512_broadcast_f64x2(quarter(0));
+                let v = _mm512_mask_broadcast_f64x2(v, 0x0c, quarter(1));
+                let v = _mm512_mask_broadcast_f64x2(v, 0x30, quarter(2));
+                rows[i] = _mm512_mask_broadcast_f64x2(v, 0xc0, quarter(3));
             }
-        }
-        for c in 0..4 {
-            out[c] = _mm256_permute2f128_ps::<0x20>(fours[c], fours[4 + c]);
-            out[4 + c] = _mm256_permute2f128_ps::<0x31>(fours[c], fours[4 + c]);
+            out[2 * part] = _mm512_unpacklo_pd(rows[0], rows[1]);
+            out[2 * part + 1] = _mm512_unpackhi_pd(rows[0], rows[1]);
         }
         out
     }
 }
 
 #[inline(always)]
-unsafe fn transpose_256_f64(r: [__m256d; 4]) -> [__m256d; 4] {
-    // SAFETY: the caller has AVX2.
+unsafe fn columns_256_f32(runs: &[*const f32; 8]) -> [__m256; 8] {
+    // SAFETY: the caller has AVX2, and each run has 8 elements.
     unsafe {
-        let (low01, high01) = (_mm256_unpacklo_pd(r[0], r[1]), _mm256_unpackhi_pd(r[0], r[1]));
-        let (low23, high23) = (_mm256_unpacklo_pd(r[2], r[3]), _mm256_unpackhi_pd(r[2], r[3]));
-        [
-            _mm256_permute2f128_pd::<0x20>(low01, low23),
-            _mm256_permute2f128_pd::<0x20>(high01, high23),
-            _mm256_permute2f128_pd::<0x31>(low01, low23),
-            _mm256_permute2f128_pd::<0x31>(high01, high23),
-        ]
+        let mut out = [_mm256_setzero_ps(); 8];
+        for part in 0..2 {
+            let mut rows = [out[0]; 4];
+            for i in 0..4 {
+                let half = |h: usize| _mm_loadu_ps(runs[i + 4 * h].add(4 * part));
+                rows[i] = _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(half(0)), half(1));
+            }
+            let low01 = _mm256_castps_pd(_mm256_unpacklo_ps(rows[0], rows[1]));
+            let high01 = _mm256_castps_pd(_mm256_unpackhi_ps(rows[0], rows[1]));
+            let low23 = _mm256_castps_pd(_mm256_unpacklo_ps(rows[2], rows[3]));
+            let high23 = _mm256_castps_pd(_mm256_unpackhi_ps(rows[2], rows[3]));
+            out[4 * part] = _mm256_castpd_ps(_mm256_unpacklo_pd(low01, low23));
+            out[4 * part + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low01, low23));
+            out[4 * part + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(high01, high23));
+            out[4 * part + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(high01, high23));
+        }
+        out
+    }
+}
+
+#[inline(always)]
+unsafe fn columns_256_f64(runs: &[*const f64; 4]) -> [__m256d; 4] {
+    // SAFETY: the caller has AVX2, and each run has 4 elements.
+    unsafe {
+        let mut out = [_mm256_setzero_pd(); 4];
+        for part in 0..2 {
+            let mut rows = [out[0]; 2];
+            for i in 0..2 {
+                let half = |h: usize| _mm_loadu_pd(runs[i + 2 * h].add(2 * part));
+                rows[i] = _mm256_insertf128_pd::<1>(_mm256_castpd128_pd256(half(0)), half(1));
+            }
+            out[2 * part] = _mm256_unpacklo_pd(rows[0], rows[1]);
+            out[2 * part + 1] = _mm256_unpackhi_pd(rows[0], rows[1]);
+        }
+        out
     }
 }
