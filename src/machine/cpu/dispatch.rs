@@ -24,7 +24,7 @@ pub type Kernels = [SliceKernel; 3];
 
 /// A scalar function of one element. `FMA` says whether `Float::fma` may fuse.
 pub trait UnaryFn<T, U> {
-    /// Whether the body vectorises; false for those that call out, which then pay for no spare elements.
+    /// Whether the body vectorises; false for those that call out, which then compute no element twice.
     const VECTOR: bool = true;
     fn eval<const FMA: bool>(x: T) -> U;
 }
