@@ -83,8 +83,7 @@ pub static LEAKY_RELU: CompositeDef = CompositeDef {
     infer: like_first,
     expand: |g, _, inputs| {
         let x = inputs[0];
-        let shape = g.shape(x).clone();
-        let slope = super::broadcast_to(g, inputs[1], &shape)?;
+        let slope = number(g, inputs[1], x)?;
         let zero = zeros_like(g, x);
         let passes = greater(g, x, zero)?;
         let scaled = multiply(g, x, slope)?;
@@ -172,7 +171,7 @@ pub static ELU: CompositeDef = CompositeDef {
     infer: like_first,
     expand: |g, _, inputs| {
         let x = inputs[0];
-        let alpha = super::losses::number(g, inputs[1], x)?;
+        let alpha = number(g, inputs[1], x)?;
         let zero = zeros_like(g, x);
         let passes = greater(g, x, zero)?;
         // The exponential never sees a large x: its infinity would meet the zero cotangent of alpha.

@@ -1,10 +1,12 @@
 //! Arithmetic on elements. Integers wrap. `zmul` is the product that rules use where a factor may be infinite.
 
 use super::build::*;
-use super::define::{float_binary, float_fn, float_unary, number_binary, number_unary};
+use super::define::{float_binary, float_fn, float_unary, number_binary, number_unary, signed_fn};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{BinaryDef, Derivative, Graph, Promote, Reads, Rule, Tangents, UnaryDef, Val};
+use crate::graph::{
+    BinaryDef, CompositeDef, Derivative, Graph, Op, Promote, Reads, Rule, Tangents, TensorType, UnaryDef, Val,
+};
 use crate::machine::cpu::dispatch::{BinaryFn, Kernels, UnaryFn};
 use crate::machine::cpu::float::Float;
 use crate::machine::cpu::math;
@@ -131,30 +133,22 @@ impl<T: Float> BinaryFn<T, T> for ZeroProduct {
     }
 }
 
+pub struct Hypot;
+impl<T: Float> BinaryFn<T, T> for Hypot {
+    const VECTOR: bool = false;
+    #[inline(always)]
+    fn eval<const FMA: bool>(x: T, y: T) -> T {
+        math::hypot::<T, FMA>(x, y)
+    }
+}
+
 pub struct Power;
 impl<T: Float> BinaryFn<T, T> for Power {
+    const VECTOR: bool = false;
     #[inline(always)]
     fn eval<const FMA: bool>(x: T, y: T) -> T {
         math::pow::<T, FMA>(x, y)
     }
-}
-
-/// A function of one number, with forms for floats, signed integers and bytes.
-macro_rules! signed_fn {
-    ($name:ident, |$x:ident| $float:expr, $int:expr, $byte:expr) => {
-        pub struct $name;
-        signed_fn!(@ $name, $x, $float, f32, f64);
-        signed_fn!(@ $name, $x, $int, i32, i64);
-        signed_fn!(@ $name, $x, $byte, u8);
-    };
-    (@ $name:ident, $x:ident, $body:expr, $($t:ty),*) => {$(
-        impl UnaryFn<$t, $t> for $name {
-            #[inline(always)]
-            fn eval<const FMA: bool>($x: $t) -> $t {
-                $body
-            }
-        }
-    )*};
 }
 
 signed_fn!(Negative, |x| -x, x.wrapping_neg(), x.wrapping_neg());
@@ -336,7 +330,8 @@ pub static RECIPROCAL: UnaryDef = UnaryDef {
     kernels: float_unary!(Reciprocal),
     reference: |x| 1.0 / x,
     derivative: Derivative::Jvp(|g, rule, t| {
-        let square = unary(g, &SQUARE, rule.outputs[0])?;
+        // zmul inside the slope too: it has slopes of its own at second order.
+        let square = zmul(g, rule.outputs[0], rule.outputs[0])?;
         let slope = negative(g, square)?;
         ztimes(g, t[0], slope)
     }),
@@ -368,6 +363,57 @@ pub static SIGN: UnaryDef = UnaryDef {
     reference: |x| <Sign as UnaryFn<f64, f64>>::eval::<true>(x),
     derivative: Derivative::Zero,
     reads: Reads::NONE,
+};
+
+pub static POW_CONSTANT: CompositeDef = CompositeDef {
+    name: "pow_constant",
+    doc: "x to a constant power that is a multiple of 1/2, by repeated multiplication and one square root; 1 for the \
+          power 0, the reciprocal of the positive power for a negative one.",
+    attrs: &["twice the exponent"],
+    infer: |attrs, inputs| {
+        let ty = inputs[0];
+        if !ty.dtype.is_float() && (attrs[0] < 0 || attrs[0] % 2 != 0) {
+            let exponent = attrs[0] as f64 / 2.0;
+            return Err(Error::dtype(format!("pow: {} to the power {exponent} is not an integer", ty.dtype)));
+        }
+        Ok(smallvec![ty.clone()])
+    },
+    expand: |g, attrs, inputs| Ok(smallvec![constant_power(g, inputs[0], attrs[0])?]),
+    derivative: Some(constant_power_tangent),
+    reads: Reads::INPUT,
+};
+
+pub static CLIP: CompositeDef = CompositeDef {
+    name: "clip",
+    doc: "x, but at least low and at most high. The gradient of x passes in the closed interval; outside it the bound \
+          gets it. Inputs: x, then low and high as far as given, broadcast to x.",
+    attrs: &["1 low, 2 high, 3 both"],
+    infer: |attrs, inputs| infer_clip(attrs[0], inputs),
+    expand: |g, attrs, inputs| {
+        let (low, high) = bounds(g, attrs[0], inputs)?;
+        let mut x = inputs[0];
+        if let Some(low) = low {
+            x = binary(g, &MAXIMUM, x, low)?;
+        }
+        if let Some(high) = high {
+            x = binary(g, &MINIMUM, x, high)?;
+        }
+        Ok(smallvec![x])
+    },
+    derivative: Some(clip_tangent),
+    reads: Reads::ALL_INPUTS,
+};
+
+pub static HYPOT: BinaryDef = BinaryDef {
+    name: "hypot",
+    doc: "√(x² + y²) without overflow between. The gradient at (0, 0) is 0.",
+    domain: [(0.3, 2.0), (0.3, 2.0)],
+    ulp: 1.0,
+    promote: Promote::Float,
+    kernels: float_binary!(Hypot),
+    reference: libm::hypot,
+    derivative: Derivative::Jvp(hypot_tangent),
+    reads: Reads { inputs: 0b11, outputs: 1 },
 };
 
 /// The one cotangent of an op with one output.
@@ -484,4 +530,106 @@ fn remainder_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<Ta
         None => None,
     };
     sum_of_tangents(g, t[0], by_y)
+}
+
+/// x^(twice / 2).
+fn constant_power(g: &mut Graph, x: Val, twice: i64) -> Result<Val> {
+    if twice == 0 {
+        return Ok(full_like(g, 1.0, x));
+    }
+    let mut result = if twice % 2 == 0 { None } else { Some(unary(g, &super::exponential::SQRT, x)?) };
+    let (mut rest, mut power) = (twice.unsigned_abs() / 2, x);
+    while rest > 0 {
+        if rest & 1 == 1 {
+            result = Some(match result {
+                // The root may be NaN, and a masked gradient must not meet it.
+                Some(result) if twice % 2 != 0 => zmul(g, result, power)?,
+                Some(result) => multiply(g, result, power)?,
+                None => power,
+            });
+        }
+        rest >>= 1;
+        if rest > 0 {
+            power = unary(g, &SQUARE, power)?;
+        }
+    }
+    let result = result.ok_or_else(|| Error::internal("pow_constant: no factors"))?;
+    if twice < 0 { unary(g, &RECIPROCAL, result) } else { Ok(result) }
+}
+
+/// d x^n = n·x^(n - 1)·dx.
+fn constant_power_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<Tangents> {
+    let Op::Composite(_, attrs) = rule.op else { return Err(Error::internal("pow_constant: not a composite")) };
+    let twice = attrs[0];
+    if twice == 0 || twice == 2 {
+        return Ok(smallvec![t[0].filter(|_| twice == 2)]);
+    }
+    let power = constant_power(g, rule.inputs[0], twice - 2)?;
+    let exponent = full_like(g, twice as f64 / 2.0, power);
+    let slope = multiply(g, power, exponent)?;
+    if twice > 2 && twice % 2 == 0 { times(g, t[0], slope) } else { ztimes(g, t[0], slope) }
+}
+
+fn infer_clip(flags: i64, inputs: &[&TensorType]) -> Result<smallvec::SmallVec<[TensorType; 1]>> {
+    let x = inputs[0];
+    if !(1..=3).contains(&flags) {
+        return Err(Error::value("clip: give min, max or both"));
+    }
+    match inputs[1..].iter().find(|bound| !crate::shape::broadcasts_to(&bound.shape, &x.shape)) {
+        Some(bound) => {
+            Err(Error::shape(format!("clip: a bound of shape {} does not broadcast to {}", bound.shape, x.shape)))
+        }
+        None => Ok(smallvec![x.clone()]),
+    }
+}
+
+/// low and high, as far as given, in the type of x.
+fn bounds(g: &mut Graph, flags: i64, inputs: &[Val]) -> Result<(Option<Val>, Option<Val>)> {
+    let (low, high) = match flags {
+        1 => (Some(inputs[1]), None),
+        2 => (None, Some(inputs[1])),
+        _ => (Some(inputs[1]), Some(inputs[2])),
+    };
+    let mut bound = |val: Option<Val>| val.map(|val| number(g, val, inputs[0])).transpose();
+    Ok((bound(low)?, bound(high)?))
+}
+
+/// The tangent of x where no bound binds, else that of the bound.
+fn clip_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<Tangents> {
+    let Op::Composite(_, attrs) = rule.op else { return Err(Error::internal("clip: not a composite")) };
+    let (low, high) = bounds(g, attrs[0], rule.inputs)?;
+    let x = rule.inputs[0];
+    let zero = zeros_like(g, x);
+    let moving = |g: &mut Graph, tangent: Option<Val>| match tangent {
+        Some(tangent) => number(g, tangent, x),
+        None => Ok(zero),
+    };
+    let mut tangent = moving(g, t[0])?;
+    if let Some(low) = low {
+        let below = less(g, x, low)?;
+        let bound = moving(g, t[1])?;
+        tangent = select(g, below, bound, tangent)?;
+    }
+    if let Some(high) = high {
+        let above = greater(g, x, high)?;
+        let bound = moving(g, t[t.len() - 1])?;
+        tangent = select(g, above, bound, tangent)?;
+    }
+    Ok(smallvec![Some(tangent)])
+}
+
+/// d√(x² + y²) = (x·dx + y·dy) / √(x² + y²), and 0 where the root is 0.
+fn hypot_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<Tangents> {
+    let root = rule.outputs[0];
+    let (one, zero) = (full_like(g, 1.0, root), full_like(g, 0.0, root));
+    let positive = greater(g, root, zero)?;
+    let divisor = select(g, positive, root, one)?;
+    let mut parts = [None, None];
+    for which in 0..2 {
+        if let Some(tangent) = t[which] {
+            let slope = divide(g, rule.inputs[which], divisor)?;
+            parts[which] = Some(zmul(g, tangent, slope)?);
+        }
+    }
+    sum_of_tangents(g, parts[0], parts[1])
 }

@@ -3,7 +3,8 @@
 use super::{arithmetic, compare, exponential, reduce};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::graph::{BinaryDef, Graph, Op, Rule, Tangents, UnaryDef, Val, Vals};
+use crate::graph::{BinaryDef, Graph, Op, Rule, Source, Tangents, TensorType, UnaryDef, Val, Vals};
+use crate::shape::Shape;
 use smallvec::smallvec;
 
 pub fn unary(g: &mut Graph, def: &'static UnaryDef, x: Val) -> Result<Val> {
@@ -84,10 +85,25 @@ pub fn spread(g: &mut Graph, reduced: Val, axes: u32, like: Val) -> Result<Val> 
     super::broadcast_to(g, kept, &full)
 }
 
+/// 0, 1, 2, … along one axis of a shape, as int64.
+pub fn iota_along(g: &mut Graph, shape: &Shape, axis: usize) -> Result<Val> {
+    let iota = g.add_typed(Op::Source(Source::Iota), &[], TensorType::new(DType::I64, [shape[axis]]));
+    let column: Shape = (0..shape.rank()).map(|i| if i == axis { shape[i] } else { 1 }).collect();
+    let iota = super::reshape(g, iota, &column)?;
+    super::broadcast_to(g, iota, shape)
+}
+
 /// A constant of the shape and dtype of `like`.
 pub fn full_like(g: &mut Graph, value: f64, like: Val) -> Val {
     let ty = g.ty(like).clone();
     g.full(value, ty)
+}
+
+/// An operand in the dtype of `like`, repeated to its shape.
+pub fn number(g: &mut Graph, value: Val, like: Val) -> Result<Val> {
+    let ty = g.ty(like).clone();
+    let value = cast(g, value, ty.dtype)?;
+    super::broadcast_to(g, value, &ty.shape)
 }
 
 pub fn zeros_like(g: &mut Graph, like: Val) -> Val {
@@ -112,7 +128,7 @@ pub fn linear_apply(g: &mut Graph, rule: &Rule, tangents: &[Option<Val>]) -> Res
 }
 
 fn is_number(g: &Graph, val: Val) -> bool {
-    matches!(g.node(val).op, Op::Source(crate::graph::Source::Number(_)))
+    matches!(g.node(val).op, Op::Source(Source::Number(_)))
 }
 
 /// The tangent of a sum of signed operands: only those that move take part.

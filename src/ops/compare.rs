@@ -1,10 +1,10 @@
 //! Comparisons and logic: bool out, no gradient.
 
-use super::define::{bits_binary, compare_binary};
-use crate::binary_kernels;
+use super::define::{bits_binary, compare_binary, compare_unary};
 use crate::dtype::DType;
-use crate::graph::{BinaryDef, Derivative, Promote, Reads};
-use crate::machine::cpu::dispatch::{BinaryFn, Kernels};
+use crate::graph::{BinaryDef, Derivative, Promote, Reads, UnaryDef};
+use crate::machine::cpu::dispatch::{BinaryFn, Kernels, UnaryFn};
+use crate::{binary_kernels, unary_kernels};
 
 macro_rules! comparison {
     ($def:ident, $name:ident, $word:literal, $doc:literal, $op:tt) => {
@@ -68,3 +68,93 @@ macro_rules! bitwise {
 bitwise!(AND, And, "bitwise_and", "Bits set in both; logical and on bools.", &);
 bitwise!(OR, Or, "bitwise_or", "Bits set in either; logical or on bools.", |);
 bitwise!(XOR, Xor, "bitwise_xor", "Bits set in one of them; logical xor on bools.", ^);
+
+/// A property of a float; integers and bools have the constant given last.
+macro_rules! property {
+    ($def:ident, $name:ident, $word:literal, $doc:literal, $method:ident, $otherwise:literal) => {
+        pub struct $name;
+        property!(@ $name, |x| x.$method(), f32, f64);
+        property!(@ $name, |_x| $otherwise, u8, i32, i64);
+        pub static $def: UnaryDef = UnaryDef {
+            name: $word,
+            doc: $doc,
+            domain: (-2.0, 2.0),
+            ulp: 0.0,
+            promote: Promote::Compare,
+            kernels: compare_unary!($name),
+            reference: |x| f64::from(u8::from(x.$method())),
+            derivative: Derivative::Zero,
+            reads: Reads::NONE,
+        };
+    };
+    (@ $name:ident, |$x:ident| $body:expr, $($t:ty),*) => {$(
+        impl UnaryFn<$t, u8> for $name {
+            #[inline(always)]
+            fn eval<const FMA: bool>($x: $t) -> u8 {
+                u8::from($body)
+            }
+        }
+    )*};
+}
+
+property!(ISNAN, IsNan, "isnan", "Whether x is NaN.", is_nan, false);
+property!(ISINF, IsInf, "isinf", "Whether x is infinite.", is_infinite, false);
+property!(ISFINITE, IsFinite, "isfinite", "Whether x is neither infinite nor NaN.", is_finite, true);
+
+pub struct LogicalNot;
+impl UnaryFn<u8, u8> for LogicalNot {
+    #[inline(always)]
+    fn eval<const FMA: bool>(x: u8) -> u8 {
+        x ^ 1
+    }
+}
+
+static NOT: Kernels = unary_kernels!(LogicalNot, u8 => u8);
+
+pub static LOGICAL_NOT: UnaryDef = UnaryDef {
+    name: "logical_not",
+    doc: "Whether x is false.",
+    domain: (0.0, 1.0),
+    ulp: 0.0,
+    promote: Promote::Same,
+    kernels: |dtype| if dtype == DType::Bool { Some(&NOT) } else { None },
+    reference: |x| f64::from(u8::from(x == 0.0)),
+    derivative: Derivative::Zero,
+    reads: Reads::NONE,
+};
+
+pub struct Invert;
+macro_rules! invert {
+    ($($t:ty),*) => {$(
+        impl UnaryFn<$t, $t> for Invert {
+            #[inline(always)]
+            fn eval<const FMA: bool>(x: $t) -> $t {
+                !x
+            }
+        }
+    )*};
+}
+invert!(u8, i32, i64);
+
+pub static INVERT: UnaryDef = UnaryDef {
+    name: "bitwise_invert",
+    doc: "Every bit of x flipped; logical not on bools.",
+    domain: (0.0, 5.0),
+    ulp: 0.0,
+    promote: Promote::Same,
+    kernels: |dtype| {
+        static BYTE: Kernels = unary_kernels!(Invert, u8 => u8);
+        static INT: Kernels = unary_kernels!(Invert, i32 => i32);
+        static LONG: Kernels = unary_kernels!(Invert, i64 => i64);
+        match dtype {
+            DType::Bool => Some(&NOT),
+            DType::U8 => Some(&BYTE),
+            DType::I32 => Some(&INT),
+            DType::I64 => Some(&LONG),
+            DType::F32 | DType::F64 => None,
+        }
+    },
+    reference: |x| !(x as i64) as f64,
+    derivative: Derivative::Zero,
+    reads: Reads::NONE,
+};

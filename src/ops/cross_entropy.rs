@@ -5,12 +5,12 @@
 use super::arithmetic::given_tangent;
 use super::build::*;
 use super::compare::{AND, GREATER_EQUAL, NOT_EQUAL};
-use super::losses::{Reduction, number};
+use super::losses::Reduction;
 use super::softmax::LOG_SOFTMAX;
 use super::statistics::float_only;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Attrs, CompositeDef, Graph, Op, Reads, Rule, Source, Tangents, TensorType, Val};
+use crate::graph::{Attrs, CompositeDef, Graph, Op, Reads, Rule, Tangents, TensorType, Val};
 use crate::shape::Shape;
 use smallvec::{SmallVec, smallvec};
 
@@ -208,8 +208,8 @@ impl Classes {
 
     /// Where the class is the target.
     fn hit(&self, g: &mut Graph) -> Result<Val> {
-        let iota = g.add_typed(Op::Source(Source::Iota), &[], TensorType::new(DType::I64, [self.count]));
-        let classes = self.across(g, iota)?;
+        let shape = g.shape(self.input).clone();
+        let classes = iota_along(g, &shape, self.axis)?;
         let target = spread(g, self.target, self.mask(), self.input)?;
         equal(g, classes, target)
     }

@@ -70,6 +70,26 @@ macro_rules! number_binary {
     };
 }
 
+/// The kernel tables of a property: any dtype in, bool (one byte, 0 or 1) out.
+macro_rules! compare_unary {
+    ($f:ty) => {
+        |dtype| {
+    static BYTE: Kernels = unary_kernels!($f, u8 => u8);
+    static INT: Kernels = unary_kernels!($f, i32 => u8);
+    static LONG: Kernels = unary_kernels!($f, i64 => u8);
+    static SINGLE: Kernels = unary_kernels!($f, f32 => u8);
+    static DOUBLE: Kernels = unary_kernels!($f, f64 => u8);
+            Some(match dtype {
+                DType::Bool | DType::U8 => &BYTE,
+                DType::I32 => &INT,
+                DType::I64 => &LONG,
+                DType::F32 => &SINGLE,
+                DType::F64 => &DOUBLE,
+            })
+        }
+    };
+}
+
 /// The kernel tables of a comparison: any dtype in, bool (one byte, 0 or 1) out.
 macro_rules! compare_binary {
     ($f:ty) => {
@@ -107,11 +127,38 @@ macro_rules! bits_binary {
     };
 }
 
+/// A function of one number, with forms for floats, signed integers and bytes.
+macro_rules! signed_fn {
+    ($name:ident, |$x:ident| $float:expr, $int:expr, $byte:expr) => {
+        pub struct $name;
+        signed_fn!(@ $name, $x, $float, f32, f64);
+        signed_fn!(@ $name, $x, $int, i32, i64);
+        signed_fn!(@ $name, $x, $byte, u8);
+    };
+    (@ $name:ident, $x:ident, $body:expr, $($t:ty),*) => {$(
+        impl UnaryFn<$t, $t> for $name {
+            #[inline(always)]
+            fn eval<const FMA: bool>($x: $t) -> $t {
+                $body
+            }
+        }
+    )*};
+}
+
 /// A scalar function of one float argument: `struct Name` with `eval`.
+///
+/// `call` marks those that call libm for each element and cannot be vectorised.
 macro_rules! float_fn {
     ($name:ident, |$x:ident| $body:expr) => {
+        float_fn!(@ $name, true, $x, $body);
+    };
+    ($name:ident, call |$x:ident| $body:expr) => {
+        float_fn!(@ $name, false, $x, $body);
+    };
+    (@ $name:ident, $vector:literal, $x:ident, $body:expr) => {
         pub struct $name;
         impl<T: Float> UnaryFn<T, T> for $name {
+            const VECTOR: bool = $vector;
             #[inline(always)]
             fn eval<const FMA: bool>($x: T) -> T {
                 $body
@@ -120,4 +167,7 @@ macro_rules! float_fn {
     };
 }
 
-pub(crate) use {bits_binary, compare_binary, float_binary, float_fn, float_unary, number_binary, number_unary};
+pub(crate) use {
+    bits_binary, compare_binary, compare_unary, float_binary, float_fn, float_unary, number_binary, number_unary,
+    signed_fn,
+};

@@ -210,13 +210,6 @@ static LOGIT_LOSS: CompositeDef = CompositeDef {
     reads: Reads::ALL_INPUTS,
 };
 
-/// A 0-d operand in the dtype and shape of `like`.
-pub(super) fn number(g: &mut Graph, value: Val, like: Val) -> Result<Val> {
-    let ty = g.ty(like).clone();
-    let value = cast(g, value, ty.dtype)?;
-    super::broadcast_to(g, value, &ty.shape)
-}
-
 fn equal_shapes(op: &str, attrs: &Attrs, inputs: &[&TensorType]) -> Result<SmallVec<[TensorType; 1]>> {
     let (input, target) = (inputs[0], inputs[1]);
     if input.shape != target.shape {

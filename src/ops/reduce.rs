@@ -1,10 +1,13 @@
 //! Reductions over axes. All dtypes share two trees of additions (see `machine::cpu::reduce`).
 
 use super::build::*;
-use crate::error::Result;
-use crate::graph::{Derivative, Graph, Op, Reads, ReduceDef, Rule, Tangents, Val};
+use super::compare;
+use super::layout::narrow;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{CompositeDef, Derivative, Graph, Op, Reads, ReduceDef, Rule, Tangents, TensorType, Val};
 use crate::machine::cpu::reduce;
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 
 pub static SUM: ReduceDef = ReduceDef {
     name: "sum",
@@ -38,6 +41,114 @@ pub static MIN: ReduceDef = ReduceDef {
     derivative: Derivative::Jvp(extreme_tangent),
     reads: Reads::INPUT,
 };
+
+/// Of bools alone: the largest is whether any is true.
+pub static ANY: ReduceDef = ReduceDef {
+    name: "any",
+    doc: "Whether any element over the given axes is true; false if there are none.",
+    domain: (0.0, 1.0),
+    empty: Some(0.0),
+    kernels: |dtype| if dtype == DType::Bool { reduce::max(dtype) } else { None },
+    reference: f64::max,
+    derivative: Derivative::Zero,
+    reads: Reads::NONE,
+};
+
+/// Of bools alone: the smallest is whether all are true.
+pub static ALL: ReduceDef = ReduceDef {
+    name: "all",
+    doc: "Whether all elements over the given axes are true; true if there are none.",
+    domain: (0.0, 1.0),
+    empty: Some(1.0),
+    kernels: |dtype| if dtype == DType::Bool { reduce::min(dtype) } else { None },
+    reference: f64::min,
+    derivative: Derivative::Zero,
+    reads: Reads::NONE,
+};
+
+pub static PROD: CompositeDef = CompositeDef {
+    name: "prod",
+    doc: "The product of the elements over the given axes; 1 if there are none. Multiplied half by half, so that the \
+          gradient is exact where elements are 0.",
+    attrs: &["mask of the axes, which are dropped"],
+    infer: |attrs, inputs| {
+        let ty = inputs[0];
+        if ty.dtype == DType::Bool {
+            return Err(Error::dtype("prod: bool is not supported; astype an integer first"));
+        }
+        Ok(smallvec![TensorType { dtype: ty.dtype, shape: ty.shape.without(attrs[0] as u32) }])
+    },
+    expand: |g, attrs, inputs| Ok(smallvec![product(g, inputs[0], attrs[0] as u32)?]),
+    derivative: None,
+    reads: Reads::INPUT,
+};
+
+pub static ARGMAX: CompositeDef = CompositeDef {
+    name: "argmax",
+    doc: "The first index of the largest element along the axis; NaN counts as the largest.",
+    attrs: &["axis, which is dropped"],
+    infer: |attrs, inputs| infer_position("argmax", attrs[0] as usize, inputs[0]),
+    expand: |g, attrs, inputs| Ok(smallvec![position(g, inputs[0], attrs[0] as usize, &MAX)?]),
+    derivative: Some(|_, _, _| Ok(smallvec![None])),
+    reads: Reads::NONE,
+};
+
+pub static ARGMIN: CompositeDef = CompositeDef {
+    name: "argmin",
+    doc: "The first index of the smallest element along the axis; NaN counts as the smallest.",
+    attrs: &["axis, which is dropped"],
+    infer: |attrs, inputs| infer_position("argmin", attrs[0] as usize, inputs[0]),
+    expand: |g, attrs, inputs| Ok(smallvec![position(g, inputs[0], attrs[0] as usize, &MIN)?]),
+    derivative: Some(|_, _, _| Ok(smallvec![None])),
+    reads: Reads::NONE,
+};
+
+fn infer_position(op: &str, axis: usize, x: &TensorType) -> Result<SmallVec<[TensorType; 1]>> {
+    if x.shape[axis] == 0 {
+        return Err(Error::value(format!("{op}: axis {axis} of shape {} is empty", x.shape)));
+    }
+    Ok(smallvec![TensorType { dtype: DType::I64, shape: x.shape.without(1 << axis) }])
+}
+
+/// The first index along the axis of an element equal to the extreme one, or of a NaN.
+fn position(g: &mut Graph, x: Val, axis: usize, extreme: &'static ReduceDef) -> Result<Val> {
+    let shape = g.shape(x).clone();
+    let best = g.add(Op::Reduce(extreme, 1 << axis), &[x])?;
+    let best = spread(g, best, 1 << axis, x)?;
+    let mut hit = equal(g, x, best)?;
+    if g.dtype(x).is_float() {
+        let nan = binary(g, &compare::NOT_EQUAL, x, x)?;
+        hit = binary(g, &compare::OR, hit, nan)?;
+    }
+    let indices = iota_along(g, &shape, axis)?;
+    let end = full_like(g, shape[axis] as f64, indices);
+    let candidates = select(g, hit, indices, end)?;
+    g.add(Op::Reduce(&MIN, 1 << axis), &[candidates])
+}
+
+fn product(g: &mut Graph, x: Val, axes: u32) -> Result<Val> {
+    let mut x = x;
+    for axis in (0..g.shape(x).rank()).filter(|axis| axes >> axis & 1 == 1) {
+        let mut length = g.shape(x)[axis];
+        if length == 0 {
+            let ty = TensorType { dtype: g.dtype(x), shape: g.shape(x).keeping(1 << axis) };
+            x = g.full(1.0, ty);
+        }
+        while length > 1 {
+            let half = length / 2;
+            let (first, second) = (narrow(g, x, axis, 0, half)?, narrow(g, x, axis, half, half)?);
+            let mut next = multiply(g, first, second)?;
+            if length % 2 == 1 {
+                let last = narrow(g, x, axis, length - 1, 1)?;
+                next = g.add(Op::Concat(axis as u8), &[next, last])?;
+            }
+            x = next;
+            length -= half;
+        }
+    }
+    let shape = g.shape(x).without(axes);
+    super::reshape(g, x, &shape)
+}
 
 fn axes_of(op: &Op) -> u32 {
     match op {

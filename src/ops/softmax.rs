@@ -56,19 +56,12 @@ pub static LOGSUMEXP: CompositeDef = CompositeDef {
         }
     },
     expand: |g, attrs, inputs| {
-        let (x, axes) = (inputs[0], attrs[0] as u32);
-        let largest = max(g, x, axes)?;
-        let largest = finite_or_zero(g, largest)?;
-        let largest = g.add(Op::Detach, &[largest])?;
-        let against = spread(g, largest, axes, x)?;
-        let shifted = subtract(g, x, against)?;
-        let exps = exp(g, shifted)?;
-        let total = sum(g, exps, axes)?;
+        let (largest, _, total) = exponentials(g, inputs[0], attrs[0] as u32)?;
         let log = log(g, total)?;
         Ok(smallvec![add(g, log, largest)?])
     },
     derivative: Some(logsumexp_tangent),
-    reads: Reads { inputs: 1, outputs: 1 },
+    reads: Reads::INPUT,
 };
 
 fn mask(attrs: &Attrs) -> u32 {
@@ -130,14 +123,28 @@ fn log_softmax_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<
     Ok(smallvec![Some(add(g, tangent, back)?)])
 }
 
-/// dy = Σ exp(x - y)·dx.
+/// The largest element over the axes (0 if it is infinite), exp(x - largest), and their sum.
+fn exponentials(g: &mut Graph, x: Val, axes: u32) -> Result<(Val, Val, Val)> {
+    let largest = max(g, x, axes)?;
+    let largest = finite_or_zero(g, largest)?;
+    let largest = g.add(Op::Detach, &[largest])?;
+    let against = spread(g, largest, axes, x)?;
+    let shifted = subtract(g, x, against)?;
+    let exps = exp(g, shifted)?;
+    let total = sum(g, exps, axes)?;
+    Ok((largest, exps, total))
+}
+
+/// dy = Σ exp(x)·dx / Σ exp(x), and 0 where the sum is 0. Not exp(x - y): y has lost the digits of a large x.
 fn logsumexp_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<Tangents> {
     let Op::Composite(_, attrs) = rule.op else { return Err(Error::internal("logsumexp: not a composite")) };
-    let (x, axes) = (rule.inputs[0], attrs[0] as u32);
-    let against = finite_or_zero(g, rule.outputs[0])?;
-    let against = spread(g, against, axes, x)?;
-    let shifted = subtract(g, x, against)?;
-    let share = exp(g, shifted)?;
-    let moved = zmul(g, given_tangent(t)?, share)?;
-    Ok(smallvec![Some(sum(g, moved, axes)?)])
+    let axes = attrs[0] as u32;
+    let (_, exps, total) = exponentials(g, rule.inputs[0], axes)?;
+    let (one, zero) = (full_like(g, 1.0, total), full_like(g, 0.0, total));
+    let empty = equal(g, total, zero)?;
+    let divisor = select(g, empty, one, total)?;
+    let moved = zmul(g, given_tangent(t)?, exps)?;
+    let moved = sum(g, moved, axes)?;
+    let share = divide(g, one, divisor)?;
+    Ok(smallvec![Some(multiply(g, moved, share)?)])
 }

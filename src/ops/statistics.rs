@@ -123,7 +123,7 @@ fn var_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<Tangents
 /// d‖x‖ = Σ x·dx / ‖x‖, and 0 where the norm is 0.
 fn norm_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<Tangents> {
     let norm = rule.outputs[0];
-    let moved = multiply(g, given_tangent(t)?, rule.inputs[0])?;
+    let moved = zmul(g, given_tangent(t)?, rule.inputs[0])?;
     let total = sum(g, moved, axes_of(rule))?;
     let (one, zero) = (full_like(g, 1.0, norm), full_like(g, 0.0, norm));
     let inverse = divide(g, one, norm)?;

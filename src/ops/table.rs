@@ -2,8 +2,8 @@
 //! definitions in this folder.
 
 use super::{
-    activation, arithmetic, compare, cross_entropy, exponential, losses, matmul, reduce, softmax, statistics,
-    trigonometric,
+    activation, arithmetic, compare, cross_entropy, exponential, losses, matmul, normalization, one_hot, reduce,
+    rounding, softmax, statistics, trigonometric,
 };
 use crate::graph::{BinaryDef, CompositeDef, Derivative, RandomDef, Reads, ReduceDef, UnaryDef};
 
@@ -37,6 +37,7 @@ pub static TABLE: &[Definition] = &[
     Binary(&arithmetic::ADD),
     Binary(&arithmetic::DIVIDE),
     Binary(&arithmetic::FLOOR_DIVIDE),
+    Binary(&arithmetic::HYPOT),
     Binary(&arithmetic::MAXIMUM),
     Binary(&arithmetic::MINIMUM),
     Binary(&arithmetic::MULTIPLY),
@@ -44,6 +45,13 @@ pub static TABLE: &[Definition] = &[
     Binary(&arithmetic::REMAINDER),
     Binary(&arithmetic::SUBTRACT),
     Binary(&arithmetic::ZMUL),
+    Composite(&arithmetic::CLIP),
+    Composite(&arithmetic::POW_CONSTANT),
+    Unary(&compare::INVERT),
+    Unary(&compare::ISFINITE),
+    Unary(&compare::ISINF),
+    Unary(&compare::ISNAN),
+    Unary(&compare::LOGICAL_NOT),
     Binary(&compare::AND),
     Binary(&compare::EQUAL),
     Binary(&compare::GREATER),
@@ -56,11 +64,17 @@ pub static TABLE: &[Definition] = &[
     Composite(&cross_entropy::CROSS_ENTROPY),
     Composite(&cross_entropy::NLL_LOSS),
     Unary(&exponential::ERF),
+    Unary(&exponential::ERFC),
     Unary(&exponential::EXP),
+    Unary(&exponential::EXP2),
     Unary(&exponential::EXPM1),
     Unary(&exponential::LOG),
+    Unary(&exponential::LOG10),
     Unary(&exponential::LOG1P),
+    Unary(&exponential::LOG2),
+    Unary(&exponential::RSQRT),
     Unary(&exponential::SQRT),
+    Composite(&exponential::LOGADDEXP),
     Composite(&losses::BINARY_CROSS_ENTROPY),
     Composite(&losses::BINARY_CROSS_ENTROPY_WITH_LOGITS),
     Composite(&losses::HUBER_LOSS),
@@ -69,17 +83,40 @@ pub static TABLE: &[Definition] = &[
     Composite(&losses::SMOOTH_L1_LOSS),
     Composite(&matmul::LINEAR),
     Composite(&matmul::MATMUL),
+    Composite(&normalization::BATCH_NORM),
+    Composite(&normalization::BATCH_NORM_EVAL),
+    Composite(&normalization::LAYER_NORM),
+    Composite(&one_hot::ONE_HOT),
+    Reduce(&reduce::ALL),
+    Reduce(&reduce::ANY),
     Reduce(&reduce::MAX),
     Reduce(&reduce::MIN),
     Reduce(&reduce::SUM),
+    Composite(&reduce::ARGMAX),
+    Composite(&reduce::ARGMIN),
+    Composite(&reduce::PROD),
+    Unary(&rounding::CEIL),
+    Unary(&rounding::FLOOR),
+    Unary(&rounding::ROUND),
+    Unary(&rounding::TRUNC),
     Composite(&softmax::LOGSUMEXP),
     Composite(&softmax::LOG_SOFTMAX),
     Composite(&softmax::SOFTMAX),
     Composite(&statistics::MEAN),
     Composite(&statistics::NORM),
     Composite(&statistics::VAR),
+    Unary(&trigonometric::ACOS),
+    Unary(&trigonometric::ACOSH),
+    Unary(&trigonometric::ASIN),
+    Unary(&trigonometric::ASINH),
+    Unary(&trigonometric::ATAN),
+    Unary(&trigonometric::ATANH),
     Unary(&trigonometric::COS),
+    Unary(&trigonometric::COSH),
     Unary(&trigonometric::SIN),
+    Unary(&trigonometric::SINH),
+    Unary(&trigonometric::TAN),
+    Binary(&trigonometric::ATAN2),
 ];
 
 /// One definition as plain data.
@@ -169,4 +206,52 @@ impl Definition {
 }
 
 /// Composites whose results do not move with their inputs.
-const DISCRETE: &[&str] = &["bernoulli", "one_hot", "randint"];
+const DISCRETE: &[&str] = &["argmax", "argmin", "one_hot"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The `pub static … Def` lines of the sources of this folder.
+    fn defined() -> Vec<String> {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops");
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let module = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            for line in std::fs::read_to_string(&path).unwrap().lines() {
+                let Some((name, ty)) = line.strip_prefix("pub static ").and_then(|rest| rest.split_once(": ")) else {
+                    continue;
+                };
+                if ["UnaryDef", "BinaryDef", "ReduceDef", "RandomDef", "CompositeDef"]
+                    .iter()
+                    .any(|def| ty.starts_with(def))
+                {
+                    found.push(format!("{module}::{name}"));
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_definition_has_a_row_and_no_name_is_used_twice() {
+        let source = include_str!("table.rs");
+        let missing: Vec<_> = defined().into_iter().filter(|name| !source.contains(&format!("(&{name})"))).collect();
+        assert!(missing.is_empty(), "add to TABLE: {missing:?}");
+        let mut names: Vec<_> = op_table().iter().map(|row| row.name).collect();
+        names.sort_unstable();
+        let twice: Vec<_> = names.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+        assert!(twice.is_empty(), "{twice:?}");
+    }
+
+    #[test]
+    fn rows_are_documented_and_name_the_discrete_ones() {
+        for row in op_table() {
+            assert!(row.doc.ends_with('.'), "{}: {}", row.name, row.doc);
+        }
+        for name in DISCRETE {
+            assert!(op_table().iter().any(|row| row.name == *name), "{name}");
+        }
+    }
+}

@@ -1,45 +1,168 @@
-//! Sine and cosine; x in radians.
+//! Trigonometric and hyperbolic functions and their inverses; angles in radians.
 
-use super::arithmetic::times;
-use super::build::{negative, unary};
-use super::define::{float_fn, float_unary};
+use super::arithmetic::{SQUARE, times, ztimes};
+use super::build::*;
+use super::define::{float_binary, float_fn, float_unary};
+use super::exponential::{RSQRT, SQRT};
 use crate::dtype::DType;
-use crate::graph::{Derivative, Promote, Reads, UnaryDef};
-use crate::machine::cpu::dispatch::{Kernels, UnaryFn};
+use crate::error::Result;
+use crate::graph::{BinaryDef, Derivative, Graph, Promote, Reads, Rule, Tangents, UnaryDef, Val};
+use crate::machine::cpu::dispatch::{BinaryFn, Kernels, UnaryFn};
 use crate::machine::cpu::float::Float;
 use crate::machine::cpu::math;
-use crate::unary_kernels;
+use crate::{binary_kernels, unary_kernels};
 
-float_fn!(Sin, |x| math::sin::<T, FMA>(x));
-float_fn!(Cos, |x| math::cos::<T, FMA>(x));
+/// A function from libm: its definition from its name, its domain, and its slope by input and output.
+macro_rules! from_libm {
+    ($def:ident, $name:ident, $function:ident, $doc:literal, $domain:expr, $reads:expr, $times:ident, $slope:expr) => {
+        float_fn!($name, call | x | math::$function::<T, FMA>(x));
+        pub static $def: UnaryDef = UnaryDef {
+            name: stringify!($function),
+            doc: $doc,
+            domain: $domain,
+            ulp: 1.0,
+            promote: Promote::Float,
+            kernels: float_unary!($name),
+            reference: libm::$function,
+            derivative: Derivative::Jvp(|g, rule, t| {
+                let slope: fn(&mut Graph, Val, Val) -> Result<Val> = $slope;
+                let slope = slope(g, rule.inputs[0], rule.outputs[0])?;
+                $times(g, t[0], slope)
+            }),
+            reads: $reads,
+        };
+    };
+}
 
-pub static SIN: UnaryDef = UnaryDef {
-    name: "sin",
-    doc: "The sine of x radians.",
-    domain: (-1.0, 1.0),
-    ulp: 3.0,
+from_libm!(SIN, Sin, sin, "The sine of x radians.", (-1.0, 1.0), Reads::INPUT, times, |g, x, _| unary(g, &COS, x));
+from_libm!(COS, Cos, cos, "The cosine of x radians.", (0.5, 2.5), Reads::INPUT, times, |g, x, _| {
+    let sin = unary(g, &SIN, x)?;
+    negative(g, sin)
+});
+from_libm!(TAN, Tan, tan, "The tangent of x radians.", (-1.0, 1.0), Reads::OUTPUT, ztimes, |g, _, y| {
+    square_plus(g, y, 1.0)
+});
+from_libm!(
+    ASIN,
+    Asin,
+    asin,
+    "The angle in [-π/2, π/2] with sine x.",
+    (-0.8, 0.8),
+    Reads::INPUT,
+    ztimes,
+    |g, x, _| {
+        let rest = one_less_square(g, x)?;
+        unary(g, &RSQRT, rest)
+    }
+);
+from_libm!(ACOS, Acos, acos, "The angle in [0, π] with cosine x.", (-0.8, 0.8), Reads::INPUT, ztimes, |g, x, _| {
+    let rest = one_less_square(g, x)?;
+    let slope = unary(g, &RSQRT, rest)?;
+    negative(g, slope)
+});
+from_libm!(
+    ATAN,
+    Atan,
+    atan,
+    "The angle in (-π/2, π/2) with tangent x.",
+    (-1.5, 1.5),
+    Reads::INPUT,
+    times,
+    |g, x, _| {
+        let sum = square_plus(g, x, 1.0)?;
+        inverse(g, sum)
+    }
+);
+from_libm!(SINH, Sinh, sinh, "(exp(x) - exp(-x)) / 2.", (-1.5, 1.5), Reads::INPUT, ztimes, |g, x, _| {
+    unary(g, &COSH, x)
+});
+from_libm!(COSH, Cosh, cosh, "(exp(x) + exp(-x)) / 2.", (0.3, 1.5), Reads::INPUT, ztimes, |g, x, _| {
+    unary(g, &SINH, x)
+});
+from_libm!(ASINH, Asinh, asinh, "The number with hyperbolic sine x.", (-1.5, 1.5), Reads::INPUT, times, |g, x, _| {
+    let sum = square_plus(g, x, 1.0)?;
+    unary(g, &RSQRT, sum)
+});
+from_libm!(
+    ACOSH,
+    Acosh,
+    acosh,
+    "The number of at least 0 with hyperbolic cosine x.",
+    (1.3, 3.0),
+    Reads::INPUT,
+    ztimes,
+    |g, x, _| {
+        // Two roots: x² - 1 would lose the digits of x near 1.
+        let (above, below) = (shifted(g, x, -1.0)?, shifted(g, x, 1.0)?);
+        let (above, below) = (unary(g, &SQRT, above)?, unary(g, &SQRT, below)?);
+        let product = zmul(g, above, below)?;
+        inverse(g, product)
+    }
+);
+from_libm!(
+    ATANH,
+    Atanh,
+    atanh,
+    "The number with hyperbolic tangent x.",
+    (-0.8, 0.8),
+    Reads::INPUT,
+    ztimes,
+    |g, x, _| {
+        let rest = one_less_square(g, x)?;
+        inverse(g, rest)
+    }
+);
+
+pub struct Atan2;
+impl<T: Float> BinaryFn<T, T> for Atan2 {
+    const VECTOR: bool = false;
+    #[inline(always)]
+    fn eval<const FMA: bool>(y: T, x: T) -> T {
+        math::atan2::<T, FMA>(y, x)
+    }
+}
+
+pub static ATAN2: BinaryDef = BinaryDef {
+    name: "atan2",
+    doc: "The angle of the point (x, y), y first, in [-π, π].",
+    domain: [(0.3, 2.0), (-2.0, 2.0)],
+    ulp: 1.0,
     promote: Promote::Float,
-    kernels: float_unary!(Sin),
-    reference: libm::sin,
-    derivative: Derivative::Jvp(|g, rule, t| {
-        let cos = unary(g, &COS, rule.inputs[0])?;
-        times(g, t[0], cos)
-    }),
-    reads: Reads::INPUT,
+    kernels: float_binary!(Atan2),
+    reference: libm::atan2,
+    derivative: Derivative::Jvp(atan2_tangent),
+    reads: Reads::BOTH,
 };
 
-pub static COS: UnaryDef = UnaryDef {
-    name: "cos",
-    doc: "The cosine of x radians.",
-    domain: (0.5, 2.5),
-    ulp: 3.0,
-    promote: Promote::Float,
-    kernels: float_unary!(Cos),
-    reference: libm::cos,
-    derivative: Derivative::Jvp(|g, rule, t| {
-        let sin = unary(g, &SIN, rule.inputs[0])?;
-        let slope = negative(g, sin)?;
-        times(g, t[0], slope)
-    }),
-    reads: Reads::INPUT,
-};
+/// (x·dy - y·dx) / (x² + y²).
+fn atan2_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<Tangents> {
+    let (y, x) = (rule.inputs[0], rule.inputs[1]);
+    let (height, width) = (unary(g, &SQUARE, y)?, unary(g, &SQUARE, x)?);
+    let sum = add(g, width, height)?;
+    let turned = negative(g, y)?;
+    let (by_y, by_x) = (divide(g, x, sum)?, divide(g, turned, sum)?);
+    let (first, second) = (ztimes(g, t[0], by_y)?[0], ztimes(g, t[1], by_x)?[0]);
+    sum_of_tangents(g, first, second)
+}
+
+fn shifted(g: &mut Graph, x: Val, by: f64) -> Result<Val> {
+    let by = full_like(g, by, x);
+    add(g, x, by)
+}
+
+fn inverse(g: &mut Graph, x: Val) -> Result<Val> {
+    let one = full_like(g, 1.0, x);
+    divide(g, one, x)
+}
+
+fn square_plus(g: &mut Graph, x: Val, more: f64) -> Result<Val> {
+    let square = unary(g, &SQUARE, x)?;
+    shifted(g, square, more)
+}
+
+/// 1 - x², as (1 - x)·(1 + x): exact near ±1.
+fn one_less_square(g: &mut Graph, x: Val) -> Result<Val> {
+    let one = full_like(g, 1.0, x);
+    let (below, above) = (subtract(g, one, x)?, add(g, one, x)?);
+    multiply(g, below, above)
+}

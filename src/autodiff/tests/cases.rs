@@ -5,7 +5,9 @@ use super::{Case, Numbers};
 use crate::dtype::DType;
 use crate::graph::{Attrs, BinaryDef, CompositeDef, GatherMode, Layout, Op, ReduceDef, SliceDim, TensorType, UnaryDef};
 use crate::ops::table::{Definition, TABLE};
-use crate::ops::{cross_entropy, losses, matmul, softmax, statistics};
+use crate::ops::{
+    arithmetic, cross_entropy, exponential, losses, matmul, normalization, one_hot, reduce, softmax, statistics,
+};
 use smallvec::smallvec;
 
 pub fn all() -> Vec<Case> {
@@ -27,6 +29,8 @@ pub fn all() -> Vec<Case> {
     cases.extend(losses_of_pairs());
     cases.extend(classification());
     cases.extend(activations());
+    cases.extend(elementwise());
+    cases.extend(normalizations());
     cases
 }
 
@@ -70,7 +74,11 @@ fn binary(def: &'static BinaryDef) -> Case {
 
 fn reduction(def: &'static ReduceDef, axes: u32) -> Case {
     let rank = if axes == 0b111 { 3 } else { 2 };
-    let x = Numbers::new(6).tensor(&[2, 3, 4][..rank], def.domain);
+    let mut x = Numbers::new(6).tensor(&[2, 3, 4][..rank], def.domain);
+    if (def.kernels)(DType::F64).is_none() {
+        x.ty.dtype = DType::Bool;
+        x.data.iter_mut().for_each(|x| *x = x.round());
+    }
     of_op(&format!("{}[{axes:b}]", def.name), Op::Reduce(def, axes), vec![x])
 }
 
@@ -227,4 +235,51 @@ fn activations() -> Vec<Case> {
         composite(&SOFTPLUS, &[], vec![x()]),
         composite(&SILU, &[], vec![x()]),
     ]
+}
+
+fn elementwise() -> Vec<Case> {
+    let positive = || Numbers::new(15).tensor([2, 3], (0.3, 2.0));
+    let x = || tensor(16, &[2, 3]);
+    let mut cases: Vec<Case> =
+        (-5..=7).map(|twice| composite(&arithmetic::POW_CONSTANT, &[twice], vec![positive()])).collect();
+    cases.push(composite(&arithmetic::POW_CONSTANT, &[6], vec![x()]));
+    let (low, high) = (|| Value::number(-0.5), || tensor(17, &[3]));
+    cases.push(composite(&arithmetic::CLIP, &[1], vec![x(), low()]));
+    cases.push(composite(&arithmetic::CLIP, &[2], vec![x(), high()]));
+    cases.push(composite(&arithmetic::CLIP, &[3], vec![x(), low(), Value::number(0.6)]));
+    cases.push(composite(&exponential::LOGADDEXP, &[], vec![x(), tensor(18, &[2, 3])]));
+    for axes in [0b001, 0b010, 0b101, 0b111] {
+        cases.push(composite(&reduce::PROD, &[axes], vec![tensor(19, &[2, 5, 3])]));
+    }
+    let mut with_zeros = tensor(19, &[2, 3]);
+    with_zeros.data[1] = 0.0;
+    with_zeros.data[2] = 0.0;
+    with_zeros.data[4] = 0.0;
+    cases.push(composite(&reduce::PROD, &[0b10], vec![with_zeros]));
+    for axis in 0..2 {
+        cases.push(composite(&reduce::ARGMAX, &[axis], vec![x()]));
+        cases.push(composite(&reduce::ARGMIN, &[axis], vec![x()]));
+    }
+    cases.push(composite(&one_hot::ONE_HOT, &[4], vec![Value::ints([2, 2], &[3, 0, 1, 7])]));
+    cases
+}
+
+fn normalizations() -> Vec<Case> {
+    use normalization::*;
+    let eps = || Value::number(0.1);
+    let (weight, bias) = (|| tensor(2, &[3]), || tensor(3, &[3]));
+    let var = || Numbers::new(4).tensor([3], (0.5, 2.0));
+    let mut cases = Vec::new();
+    for shape in [&[4, 3][..], &[2, 3, 2, 2]] {
+        let x = || tensor(1, shape);
+        cases.push(composite(&BATCH_NORM, &[0, 0], vec![x(), eps()]));
+        cases.push(composite(&BATCH_NORM, &[1, 1], vec![x(), eps(), weight(), bias()]));
+        cases.push(composite(&BATCH_NORM_EVAL, &[0, 0], vec![x(), eps(), bias(), var()]));
+        cases.push(composite(&BATCH_NORM_EVAL, &[1, 1], vec![x(), eps(), bias(), var(), weight(), bias()]));
+    }
+    let x = || tensor(1, &[2, 4, 3]);
+    cases.push(composite(&LAYER_NORM, &[1, 0, 0], vec![x(), eps()]));
+    cases.push(composite(&LAYER_NORM, &[1, 1, 1], vec![x(), eps(), weight(), bias()]));
+    cases.push(composite(&LAYER_NORM, &[2, 1, 0], vec![x(), eps(), tensor(5, &[4, 3])]));
+    cases
 }

@@ -84,7 +84,7 @@ impl Recording {
     }
 
     pub fn run(mut self, outputs: &[Val]) -> Vec<Value> {
-        self.graph.outputs = outputs.iter().copied().collect();
+        self.graph.outputs = outputs.to_vec();
         let expanded = expand(&self.graph, &[]).unwrap_or_else(|e| panic!("{}\n{}", e.message(), self.graph));
         evaluate(&expanded, &self.leaves)
     }
