@@ -27,3 +27,4 @@ pub mod ops;
 pub mod planner;
 pub mod scalar;
 pub mod shape;
+pub mod tensor;

@@ -54,7 +54,8 @@ pub fn backward(target: &Tensor, gradient: Option<&Tensor>, options: BackwardOpt
         let mut operands: SmallVec<[Operand; 3]> = smallvec![target];
         operands.extend(gradient.map(|gradient| recorder.operand(gradient)));
         operands.extend(history.markers.iter().map(|&marker| Operand::Node(marker, 0)));
-        let types: Types = history.markers.iter().map(|&marker| recorder.engine().get(marker).types[0].clone()).collect();
+        let types: Types =
+            history.markers.iter().map(|&marker| recorder.engine().get(marker).types[0].clone()).collect();
         let spec = GradientSpec { targets: 1, wrt: history.markers.len() as u32, ones: gradient.is_none() };
         let slot = recorder.push(Op::Gradient(spec), operands, types)?;
         if !options.retain_graph.unwrap_or(options.create_graph) {
@@ -125,12 +126,14 @@ pub fn autograd_grad(
     if let Some(cotangents) = cotangents {
         operands.extend(cotangents.iter().map(|cotangent| recorder.operand(cotangent)));
     }
-    let used: Vec<Operand> = wrt.iter().zip(&reached).filter_map(|(operand, reached)| operand.filter(|_| *reached)).collect();
+    let used: Vec<Operand> =
+        wrt.iter().zip(&reached).filter_map(|(operand, reached)| operand.filter(|_| *reached)).collect();
     operands.extend(used.iter().copied());
     if used.is_empty() {
         return Ok(vec![None; inputs.len()]);
     }
-    let types: Types = inputs.iter().zip(&reached).filter(|(_, reached)| **reached).map(|(input, _)| recorder.ty(input)).collect();
+    let types: Types =
+        inputs.iter().zip(&reached).filter(|(_, reached)| **reached).map(|(input, _)| recorder.ty(input)).collect();
     let spec = GradientSpec { targets: outputs.len() as u32, wrt: used.len() as u32, ones: cotangents.is_none() };
     let slot = recorder.push(Op::Gradient(spec), operands, types)?;
     if !options.retain_graph.unwrap_or(options.create_graph) {
@@ -151,7 +154,8 @@ fn evaluate_last() -> Result<()> {
     let Some((slot, id)) = LAST.take() else { return Ok(()) };
     let pending = {
         let mut engine = engine::lock();
-        let found = engine.find(slot, id).is_some_and(|record| matches!(record.state, State::Pending) && !record.is_example());
+        let found =
+            engine.find(slot, id).is_some_and(|record| matches!(record.state, State::Pending) && !record.is_example());
         found.then(|| Tensor::on(&mut engine, slot, 0))
     };
     pending.map_or(Ok(()), |gradient| evaluate::evaluate(&[&gradient]))

@@ -9,8 +9,8 @@ use super::lower::{self, Lowered};
 use super::publish::{self, Donation, Output};
 use super::walk::{Outcome, Role, Walk, walk};
 use crate::error::{Error, ErrorKind, Result};
+use crate::exec::{self, Cache, Inputs, Leaf, OutputHome, Plan};
 use crate::graph::Op;
-use crate::exec::{self, Inputs, Leaf, Plan};
 use crate::machine::cpu::buffer::Buffer;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Which process this is, counted in forks: claims of another one are not waited for.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
+/// The plans of this process, for all threads.
+pub static PLANS: Cache = Cache::new(64 << 20);
 static PLANS_RUN: AtomicU64 = AtomicU64::new(0);
 
 /// Called in a child right after a fork.
@@ -133,8 +135,13 @@ fn blame(roots: &[Slot]) {
     let open: Vec<Slot> = {
         let mut engine = engine::lock();
         let Ok(Outcome::Ready(walk)) = walk(&mut engine, roots, GENERATION.load(Ordering::Relaxed)) else { return };
-        let open: Vec<Slot> =
-            walk.slots.iter().zip(&walk.roles).filter(|(_, role)| **role == Role::Open).map(|(&slot, _)| slot).collect();
+        let open: Vec<Slot> = walk
+            .slots
+            .iter()
+            .zip(&walk.roles)
+            .filter(|(_, role)| **role == Role::Open)
+            .map(|(&slot, _)| slot)
+            .collect();
         open.iter().for_each(|&slot| engine.retain(slot));
         open
     };
@@ -209,7 +216,7 @@ fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Option<Claimed>> 
     let outputs = publish::outputs(&engine, &walk);
     let donations = publish::donations(&engine, &walk, rebound);
     let description = key::describe(&engine, &walk, &outputs, &donations);
-    let plan = exec::cache::find(&description.words);
+    let plan = PLANS.get(&description.words);
     let lowered = match plan {
         Some(_) => None,
         None => Some(lower::lower(&engine, &walk, &outputs, &donations)?),
@@ -223,46 +230,36 @@ fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Option<Claimed>> 
     Ok(Some(Claimed { walk, outputs, donations, description, lowered, plan }))
 }
 
-fn execute(claimed: &mut Claimed) -> Result<(Arc<Plan>, Vec<Option<Arc<Buffer>>>)> {
+fn execute(claimed: &mut Claimed) -> Result<(Arc<Plan>, Vec<Arc<Buffer>>)> {
     let plan = match (claimed.plan.take(), &claimed.lowered) {
         (Some(plan), _) => plan,
         (None, Some(lowered)) => {
-            let plan =
-                Arc::new(exec::build(&lowered.graph, &lowered.known, &lowered.strides, &lowered.donations)?);
-            exec::cache::insert(std::mem::take(&mut claimed.description.words), plan.clone());
-            plan
+            let plan = Arc::new(exec::build(&lowered.graph, &lowered.known, &lowered.strides, &lowered.donations)?);
+            PLANS.insert(std::mem::take(&mut claimed.description.words), plan)
         }
         (None, None) => return Err(Error::internal("a plan is neither cached nor lowered")),
     };
-    let leaves: Vec<Leaf> = claimed
-        .description
-        .leaves
-        .drain(..)
-        .map(|(buffer, offset)| Leaf { buffer, offset })
-        .collect();
+    let leaves: Vec<Leaf> =
+        claimed.description.leaves.drain(..).map(|(buffer, offset)| Leaf { buffer, offset }).collect();
     PLANS_RUN.fetch_add(1, Ordering::Relaxed);
     let buffers = exec::run(&plan, &Inputs { leaves: &leaves, numbers: &claimed.description.numbers })?;
     Ok((plan, buffers))
 }
 
 /// Sets the values, marks the records done and forgets what nothing needs any more.
-fn publish_values(engine: &mut Engine, claimed: &Claimed, plan: &Plan, buffers: Vec<Option<Arc<Buffer>>>) {
+fn publish_values(engine: &mut Engine, claimed: &Claimed, plan: &Plan, buffers: Vec<Arc<Buffer>>) {
     let walk = &claimed.walk;
-    for (position, (output, buffer)) in claimed.outputs.iter().zip(buffers).enumerate() {
+    for ((output, buffer), home) in claimed.outputs.iter().zip(buffers).zip(plan.outputs()) {
         let slot = walk.slots[output.rank as usize];
-        let value = match buffer {
-            Some(buffer) => {
-                let strides = engine.get(slot).types[output.output as usize].shape.strides();
-                Some(Value { buffer, offset: 0, strides })
-            }
-            // Written over the old value: its buffer moves here.
-            None => claimed.donations.iter().find(|donation| donation.new == *output).and_then(|donation| {
-                debug_assert!(plan.donated(position));
-                let leaf = walk.slots[donation.leaf.rank as usize];
-                engine.get_mut(leaf).values[donation.leaf.output as usize].take()
-            }),
-        };
-        engine.get_mut(slot).values[output.output as usize] = value;
+        if let OutputHome::Donated(_) = home
+            && let Some(donation) = claimed.donations.iter().find(|donation| donation.new == *output)
+        {
+            // Written over the old value, which is gone: its buffer moves here.
+            let leaf = walk.slots[donation.leaf.rank as usize];
+            engine.get_mut(leaf).values[donation.leaf.output as usize] = None;
+        }
+        let strides = engine.get(slot).types[output.output as usize].shape.strides();
+        engine.get_mut(slot).values[output.output as usize] = Some(Value { buffer, offset: 0, strides });
     }
     let retained: Vec<bool> = (0..walk.slots.len())
         .map(|rank| walk.roles[rank] == Role::Leaf || publish::keeps(engine, walk, rank))

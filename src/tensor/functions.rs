@@ -9,8 +9,8 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::infer::infer;
 use crate::graph::{
-    Attrs, BinaryDef, CompositeDef, GatherMode, Layout, Op, Promote, RandomDef, ReduceDef, SliceDim, Source, TensorType,
-    UnaryDef,
+    Attrs, BinaryDef, CompositeDef, GatherMode, Layout, Op, Promote, RandomDef, ReduceDef, SliceDim, Source,
+    TensorType, UnaryDef,
 };
 use crate::scalar::Scalar;
 use crate::shape::{Shape, axes_mask, broadcast, broadcasts_to, normalize_axis};
@@ -33,11 +33,12 @@ pub fn unary(def: &'static UnaryDef, x: Arg) -> Result<Tensor> {
 
 pub fn binary(def: &'static BinaryDef, x: Arg, y: Arg) -> Result<Tensor> {
     let mut recorder = Recorder::begin();
-    let dtype = compute_dtype(def.name, def.promote, recorder.promote(&[x, y]), |dtype| (def.kernels)(dtype).is_some())?;
+    let dtype =
+        compute_dtype(def.name, def.promote, recorder.promote(&[x, y]), |dtype| (def.kernels)(dtype).is_some())?;
     let result = if def.promote == Promote::Compare { DType::Bool } else { dtype };
     let (a, b) = (recorder.arg_shape(x), recorder.arg_shape(y));
-    let shape = broadcast(&a, &b)
-        .ok_or_else(|| Error::shape(format!("{}: shapes {a} and {b} do not broadcast", def.name)))?;
+    let shape =
+        broadcast(&a, &b).ok_or_else(|| Error::shape(format!("{}: shapes {a} and {b} do not broadcast", def.name)))?;
     let operands = smallvec![recorder.typed(x, dtype)?, recorder.typed(y, dtype)?];
     recorder.finish(Op::Binary(def), operands, TensorType { dtype: result, shape })
 }
@@ -51,9 +52,9 @@ pub fn select(condition: &Tensor, x: Arg, y: Arg) -> Result<Tensor> {
     }
     let dtype = recorder.promote(&[x, y]);
     let (a, b) = (recorder.arg_shape(x), recorder.arg_shape(y));
-    let shape = broadcast(&a, &b).and_then(|shape| broadcast(&shape, &flag.shape)).ok_or_else(|| {
-        Error::shape(format!("where: condition {}, {a} and {b} do not broadcast", flag.shape))
-    })?;
+    let shape = broadcast(&a, &b)
+        .and_then(|shape| broadcast(&shape, &flag.shape))
+        .ok_or_else(|| Error::shape(format!("where: condition {}, {a} and {b} do not broadcast", flag.shape)))?;
     let operands = smallvec![recorder.operand(condition), recorder.typed(x, dtype)?, recorder.typed(y, dtype)?];
     recorder.finish(Op::Select, operands, TensorType { dtype, shape })
 }
@@ -145,7 +146,11 @@ pub fn broadcast_to(x: &Tensor, shape: Shape) -> Result<Tensor> {
         return Err(Error::shape(format!("broadcast_to: shape {} does not broadcast to {shape}", ty.shape)));
     }
     let operand = recorder.operand(x);
-    recorder.finish(Op::Layout(Layout::Broadcast), smallvec![operand], TensorType { shape: shape.checked("broadcast_to")?, ..ty })
+    recorder.finish(
+        Op::Layout(Layout::Broadcast),
+        smallvec![operand],
+        TensorType { shape: shape.checked("broadcast_to")?, ..ty },
+    )
 }
 
 /// Another shape of as many elements; one dimension may be -1.
@@ -186,8 +191,10 @@ pub fn permute(x: &Tensor, axes: &[i64]) -> Result<Tensor> {
         return Err(Error::value(format!("permute_dims: {} axes given for shape {}", axes.len(), ty.shape)));
     }
     axes_mask("permute_dims", axes, rank)?;
-    let perm: SmallVec<[u8; 8]> =
-        axes.iter().map(|&axis| normalize_axis("permute_dims", axis, rank).map(|axis| axis as u8)).collect::<Result<_>>()?;
+    let perm: SmallVec<[u8; 8]> = axes
+        .iter()
+        .map(|&axis| normalize_axis("permute_dims", axis, rank).map(|axis| axis as u8))
+        .collect::<Result<_>>()?;
     let shape = perm.iter().map(|&axis| ty.shape[axis as usize]).collect();
     let operand = recorder.operand(x);
     recorder.finish(Op::Layout(Layout::Permute(perm)), smallvec![operand], TensorType { shape, ..ty })
@@ -288,7 +295,10 @@ pub fn scatter_add(mode: GatherMode, x: &Tensor, indices: &Tensor, updates: &Ten
         let want = infer(&Op::Gather(mode, axis as u8), &[&ty, &recorder.ty(&indices)])?;
         let got = recorder.ty(updates).shape;
         if want[0].shape != got {
-            return Err(Error::shape(format!("{name}: updates have shape {got}, the indices ask for {}", want[0].shape)));
+            return Err(Error::shape(format!(
+                "{name}: updates have shape {got}, the indices ask for {}",
+                want[0].shape
+            )));
         }
         let operands = smallvec![recorder.typed(updates.into(), ty.dtype)?, recorder.operand(&indices)];
         recorder.finish(op, operands, ty)?

@@ -155,7 +155,9 @@ impl Tensor {
         let old = match &mut self.0.lock().variable {
             Some(variable) => std::mem::replace(&mut variable.grad, grad),
             None if grad.is_none() => None,
-            None => return Err(Error::grad("grad: this tensor does not require a gradient; call requires_grad_() first")),
+            None => {
+                return Err(Error::grad("grad: this tensor does not require a gradient; call requires_grad_() first"));
+            }
         };
         drop(old);
         Ok(())

@@ -6,6 +6,7 @@ use super::key::Slots;
 use super::publish::{Donation, Output};
 use super::walk::{Role, Walk};
 use crate::error::Result;
+use crate::exec;
 use crate::graph::{Graph, Op, Source, TensorType, Val, Vals};
 use crate::ops;
 use crate::shape::Strides;
@@ -16,8 +17,7 @@ pub(super) struct Lowered {
     /// Values that exist already, and the leaf of each.
     pub known: Vec<(Val, Val)>,
     pub strides: Vec<Strides>,
-    /// (output of the graph, leaf slot) for each donation.
-    pub donations: Vec<(u32, u32)>,
+    pub donations: Vec<exec::Donation>,
 }
 
 struct Place {
@@ -48,14 +48,13 @@ pub(super) fn lower(engine: &Engine, walk: &Walk, outputs: &[Output], donations:
         };
         places.push(place);
     }
-    graph.outputs =
-        outputs.iter().map(|output| places[output.rank as usize].vals[output.output as usize]).collect();
+    graph.outputs = outputs.iter().map(|output| places[output.rank as usize].vals[output.output as usize]).collect();
     let mut given = Vec::with_capacity(donations.len());
     for donation in donations {
         let leaf = places[donation.leaf.rank as usize].leaves.get(donation.leaf.output as usize).copied().flatten();
         let output = outputs.iter().position(|output| *output == donation.new);
         if let (Some(leaf), Some(output)) = (leaf, output) {
-            given.push((output as u32, leaf));
+            given.push(exec::Donation { output: output as u32, leaf });
         }
     }
     Ok(Lowered { graph, known, strides: slots.strides, donations: given })

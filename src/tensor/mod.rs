@@ -18,7 +18,7 @@ mod walk;
 pub use backward::{BackwardOptions, autograd_grad, backward};
 pub use context::{EagerGuard, GradGuard, eager, grad_enabled, set_eager, set_grad_enabled};
 pub use engine::{Value, after_fork, before_fork, live_nodes};
-pub use evaluate::{Rebinding, enter_child, evaluate, evaluate_all, plans_run};
+pub use evaluate::{PLANS, Rebinding, enter_child, evaluate, evaluate_all, plans_run};
 pub use functions::*;
 pub use handle::Tensor;
 pub use record::{Arg, at_user_line};

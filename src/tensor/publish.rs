@@ -136,7 +136,9 @@ pub(super) fn donations(engine: &Engine, walk: &Walk, rebound: &[(Place, Place)]
                 && value.strides == record.types[0].shape.strides()
                 && std::sync::Arc::strong_count(&value.buffer) == 1
         });
-        let taken = donations.iter().any(|d| d.leaf.rank == leaf as u32 || d.new.rank == update as u32 && d.new.output == new.output);
+        let taken = donations
+            .iter()
+            .any(|d| d.leaf.rank == leaf as u32 || d.new.rank == update as u32 && d.new.output == new.output);
         if alone && ours && !taken {
             donations.push(Donation {
                 leaf: Output { rank: leaf as u32, output: old.output },

@@ -48,7 +48,10 @@ impl Transform {
     pub fn argument(&self, tensor: &Tensor) -> Result<Tensor> {
         let ty = tensor.ty();
         if !ty.dtype.is_float() {
-            return Err(Error::grad(format!("a transform differentiates float arguments only, this one is {}", ty.dtype)));
+            return Err(Error::grad(format!(
+                "a transform differentiates float arguments only, this one is {}",
+                ty.dtype
+            )));
         }
         let mut recorder = Recorder::begin();
         let Some((slot, output)) = (match recorder.operand_in(tensor, self.grad) {

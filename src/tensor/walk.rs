@@ -60,7 +60,10 @@ pub(super) fn walk(engine: &mut Engine, roots: &[Slot], generation: u32) -> Resu
             State::Failed(error) => return Err(error.clone()),
             State::Claimed(claim) if *claim == generation => return Ok(Outcome::Busy),
             State::Claimed(_) => {
-                return Err(Error::internal(format!("{} was being computed when the process forked", record.op.name())));
+                return Err(Error::internal(format!(
+                    "{} was being computed when the process forked",
+                    record.op.name()
+                )));
             }
             State::Done if !(structure && record.history) => continue,
             State::Done => true,
