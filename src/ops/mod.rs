@@ -17,6 +17,7 @@ pub mod losses;
 pub mod matmul;
 pub mod normalization;
 pub mod one_hot;
+pub mod random;
 pub mod reduce;
 pub mod rounding;
 mod select;

@@ -2,8 +2,8 @@
 //! definitions in this folder.
 
 use super::{
-    activation, arithmetic, compare, cross_entropy, exponential, losses, matmul, normalization, one_hot, reduce,
-    rounding, softmax, statistics, trigonometric,
+    activation, arithmetic, compare, cross_entropy, exponential, losses, matmul, normalization, one_hot, random,
+    reduce, rounding, softmax, statistics, trigonometric,
 };
 use crate::graph::{BinaryDef, CompositeDef, Derivative, RandomDef, Reads, ReduceDef, UnaryDef};
 
@@ -17,7 +17,7 @@ pub enum Definition {
     Composite(&'static CompositeDef),
 }
 
-use Definition::{Binary, Composite, Reduce, Unary};
+use Definition::{Binary, Composite, Random, Reduce, Unary};
 
 /// Every definition that can be recorded, by family.
 pub static TABLE: &[Definition] = &[
@@ -87,6 +87,12 @@ pub static TABLE: &[Definition] = &[
     Composite(&normalization::BATCH_NORM_EVAL),
     Composite(&normalization::LAYER_NORM),
     Composite(&one_hot::ONE_HOT),
+    Random(&random::NORMAL),
+    Random(&random::RANDOM_BITS),
+    Random(&random::UNIFORM),
+    Composite(&random::BERNOULLI),
+    Composite(&random::DROPOUT),
+    Composite(&random::RANDINT),
     Reduce(&reduce::ALL),
     Reduce(&reduce::ANY),
     Reduce(&reduce::MAX),
@@ -179,7 +185,7 @@ impl Definition {
                 reads: def.reads,
                 differentiable: passes(&def.derivative),
             },
-            Definition::Random(def) => Row {
+            Random(def) => Row {
                 name: def.name,
                 kind: "random",
                 doc: def.doc,
@@ -206,7 +212,7 @@ impl Definition {
 }
 
 /// Composites whose results do not move with their inputs.
-const DISCRETE: &[&str] = &["argmax", "argmin", "one_hot"];
+const DISCRETE: &[&str] = &["argmax", "argmin", "bernoulli", "one_hot", "randint"];
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ use crate::dtype::DType;
 use crate::graph::{Attrs, BinaryDef, CompositeDef, GatherMode, Layout, Op, ReduceDef, SliceDim, TensorType, UnaryDef};
 use crate::ops::table::{Definition, TABLE};
 use crate::ops::{
-    arithmetic, cross_entropy, exponential, losses, matmul, normalization, one_hot, reduce, softmax, statistics,
+    arithmetic, cross_entropy, exponential, losses, matmul, normalization, one_hot, random, reduce, softmax, statistics,
 };
 use smallvec::smallvec;
 
@@ -31,6 +31,17 @@ pub fn all() -> Vec<Case> {
     cases.extend(activations());
     cases.extend(elementwise());
     cases.extend(normalizations());
+    cases
+}
+
+/// Cases that draw: their batches are not their loops.
+pub fn random() -> Vec<Case> {
+    let (seed, stream) = (|| Value::ints([], &[5]), || Value::ints([], &[7]));
+    let mut cases = vec![
+        composite(&random::DROPOUT, &[], vec![tensor(1, &[3, 4]), Value::number(0.3), seed(), stream()]),
+        composite(&random::DROPOUT, &[], vec![tensor(1, &[3, 4]), Value::number(1.0), seed(), stream()]),
+    ];
+    cases.iter_mut().for_each(|case| case.shared = vec![1, 2, 3]);
     cases
 }
 

@@ -99,13 +99,12 @@ fn compute(op: &Op, inputs: &[&Value], out: &TensorType, leaves: &[Value]) -> Ve
         Op::Contract => contract(inputs, out),
         Op::Random(def) => {
             // Any function of seed, stream and position serves the rules that are tested here.
-            assert_eq!(def.name, "uniform");
-            (0..out.shape.size())
-                .map(|i| {
-                    let word = (inputs[0].data[0] * 7919.0 + inputs[1].data[0] * 104_729.0 + i as f64 * 31.7).sin();
-                    (word * 43_758.545).rem_euclid(1.0)
-                })
-                .collect()
+            let unit = |i: usize| {
+                let word = (inputs[0].data[0] * 7919.0 + inputs[1].data[0] * 104_729.0 + i as f64 * 31.7).sin();
+                (word * 43_758.545).rem_euclid(1.0)
+            };
+            let scale = if def.name == "random_bits" { 1e9 } else { 1.0 };
+            (0..out.shape.size()).map(|i| if scale > 1.0 { (unit(i) * scale).floor() } else { unit(i) }).collect()
         }
         op => panic!("{} is not primitive", op.name()),
     }

@@ -8,7 +8,7 @@ use crate::autodiff::expand;
 use crate::dtype::DType;
 use crate::graph::{Attrs, CompositeDef, Graph, Op, Source, Val};
 use crate::ops::{
-    self, activation, arithmetic, compare, cross_entropy, exponential, losses, reduce, softmax, statistics,
+    self, activation, arithmetic, compare, cross_entropy, exponential, losses, random, reduce, softmax, statistics,
     trigonometric,
 };
 use std::collections::BTreeMap;
@@ -19,13 +19,15 @@ struct Found {
     declared: Option<(u32, u32)>,
     inputs: u32,
     outputs: u32,
+    /// Inputs that are numbers of the plan, always at hand.
+    numbers: u32,
     count: usize,
 }
 
 #[test]
 fn reads_are_what_the_gradient_references() {
     let mut table: BTreeMap<&'static str, Found> = BTreeMap::new();
-    for case in cases::all() {
+    for case in cases::all().into_iter().chain(cases::random()) {
         let mut r = Recording::new();
         let markers = r.markers(&case.inputs);
         let outputs = (case.build)(&mut r.graph, &markers);
@@ -53,10 +55,10 @@ fn reads_are_what_the_gradient_references() {
         let found = table.entry(op.name()).or_default();
         let declared = ops::reads(&op);
         found.declared = Some((declared.inputs, declared.outputs));
+        found.numbers |= case.shared.iter().fold(0, |mask, i| mask | 1 << i);
         found.count = found.count.max(case.inputs.len());
         for node in &expanded.nodes {
             match node.op {
-                // Starts and seeds are numbers of the plan, always at hand.
                 Op::Source(Source::Leaf(slot)) if case.shared.contains(&(slot as usize)) => {}
                 Op::Source(Source::Leaf(slot)) if (slot as usize) < case.inputs.len() => found.inputs |= 1 << slot,
                 Op::Source(Source::Leaf(slot)) if slot < first_ct => {
@@ -69,7 +71,7 @@ fn reads_are_what_the_gradient_references() {
     let mut wrong = Vec::new();
     for (name, found) in &table {
         let Some((inputs, outputs)) = found.declared else { continue };
-        let inputs = inputs & ((1u64 << found.count) - 1) as u32;
+        let inputs = inputs & ((1u64 << found.count) - 1) as u32 & !found.numbers;
         if (inputs, outputs) != (found.inputs, found.outputs) {
             let text = |inputs: u32, outputs: u32| format!("inputs {inputs:b}, outputs {outputs:b}");
             wrong.push(format!(
@@ -447,4 +449,39 @@ fn properties_and_rounding_follow_ieee() {
     assert_eq!(run(&compare::ISINF, &x), [0.0, 1.0, 0.0]);
     assert_eq!(run(&compare::ISFINITE, &x), [0.0, 0.0, 1.0]);
     assert_eq!(run(&crate::ops::rounding::ROUND, &[0.5, 1.5, -2.5, 2.6]), [0.0, 2.0, -2.0, 3.0]);
+}
+
+#[test]
+fn random_nodes_differ_between_examples_only_if_told_to() {
+    let mut r = Recording::new();
+    let x = r.leaf(&Value::floats([2, 8], &[1.0; 16]));
+    let p = r.leaf(&Value::number(0.5));
+    let (seed, stream) = (r.leaf(&Value::ints([], &[1])), r.leaf(&Value::ints([], &[2])));
+    let example = r.graph.placeholder(crate::graph::TensorType::new(DType::F64, [8]));
+    let same = composite(&mut r.graph, &random::DROPOUT, &[], &[example, p, seed, stream]);
+    let differ = composite(&mut r.graph, &random::DROPOUT, &[], &[example, p, seed, stream, example]);
+    let all = r.batch(2, &[same, differ], &[example], &[x]);
+    let values = r.run(&all);
+    let rows = |value: &Value| (value.data[..8].to_vec(), value.data[8..].to_vec());
+    let (first, second) = rows(&values[0]);
+    assert_eq!(first, second);
+    let (first, second) = rows(&values[1]);
+    assert_ne!(first, second);
+    assert!(values.iter().flat_map(|value| &value.data).all(|&y| y == 0.0 || y == 2.0));
+}
+
+#[test]
+fn randint_stays_inside_its_bounds_and_dropout_of_everything_is_zero() {
+    let mut r = Recording::new();
+    let bounds = [r.leaf(&Value::ints([], &[-3])), r.leaf(&Value::ints([], &[4]))];
+    let (seed, stream) = (r.leaf(&Value::ints([], &[1])), r.leaf(&Value::ints([], &[2])));
+    let ints = composite(&mut r.graph, &random::RANDINT, &[50, 2], &[bounds[0], bounds[1], seed, stream]);
+    let x = r.marker(&Value::floats([2], &[1.0, f64::INFINITY]));
+    let p = r.leaf(&Value::number(1.0));
+    let dropped = composite(&mut r.graph, &random::DROPOUT, &[], &[x, p, seed, stream]);
+    let pulled = r.gradient(&[dropped], &[], &[x]);
+    let values = r.run(&[ints, dropped, pulled[0]]);
+    assert!((-3..4).all(|i| values[0].data.contains(&f64::from(i))));
+    assert!(values[0].data.iter().all(|x| (-3.0..4.0).contains(x)));
+    assert_eq!((&values[1].data[..], &values[2].data[..]), (&[0.0, 0.0][..], &[0.0, 0.0][..]));
 }
