@@ -1,0 +1,108 @@
+"""Loops that run for ever must not grow: nodes, plans and memory stay level."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable
+
+import pytest
+
+import wengert as wg
+from wengert import _core, nn, optim
+
+
+def model() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+
+
+def training() -> Callable[[], object]:
+    net, x, y = model(), wg.ones((8, 4)), wg.zeros((8, 1))
+    optimizer = optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
+
+    def step() -> object:
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(net(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def evaluation() -> Callable[[], object]:
+    net, x = model(), wg.ones((8, 4))
+    return lambda: net(x).tolist()
+
+
+def recurrence() -> Callable[[], object]:
+    cell, state = nn.Linear(4, 4), [wg.zeros((1, 4))]
+
+    def step() -> None:
+        with wg.no_grad():
+            state[0] = wg.tanh(cell(state[0]))
+
+    return step
+
+
+def gradients() -> Callable[[], object]:
+    net, x = model(), wg.ones((8, 4))
+
+    def step() -> None:
+        net.zero_grad()
+        net(x).sum().backward()
+
+    return step
+
+
+def running_sum() -> Callable[[], object]:
+    net, x, total = model(), wg.ones((8, 4)), [wg.tensor(0.0)]
+
+    def step() -> None:
+        total[0] = total[0] + net(x).sum().detach()
+
+    return step
+
+
+def resident() -> int:
+    """Largest resident memory so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+LOOPS = [training, evaluation, recurrence, gradients, running_sum]
+
+
+@pytest.mark.parametrize("loop", LOOPS, ids=lambda f: f.__name__)
+def test_a_loop_stays_level(loop: Callable[[], Callable[[], object]]) -> None:
+    step = loop()
+
+    def level() -> tuple[int, int]:
+        for _ in range(4_000):
+            step()
+        wg.eval()
+        return _core.counters()["live_nodes"], resident()
+
+    level()
+    nodes, memory = level()
+    later_nodes, later_memory = level()
+    # A pending tail may be cut anywhere below the limit of pending nodes.
+    assert later_nodes <= nodes + 8_200
+    assert later_memory - memory <= 1 << 20
+
+
+def test_a_training_loop_holds_no_nodes_between_steps() -> None:
+    step = training()
+    for _ in range(3):
+        step()
+    before = _core.counters()["live_nodes"]
+    for _ in range(50):
+        step()
+    assert _core.counters()["live_nodes"] == before
+
+
+def test_plans_are_bounded_in_bytes() -> None:
+    """A new shape each time makes a new plan each time; old ones go."""
+    for n in range(1, 3000):
+        (wg.ones((n,)) * 2.0).sum().item()
+    cache = wg.debug.plan_cache()
+    assert cache["bytes"] < 256 << 20
