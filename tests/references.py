@@ -133,3 +133,8 @@ def batch_norm(x: Array, mean: Array, var: Array, weight: Array, bias: Array, ep
 def batch_norm_training(x: Array, weight: Array, bias: Array, eps: float) -> Array:
     axes = (0, *range(2, x.ndim))
     return batch_norm(x, x.mean(axes), x.var(axes), weight, bias, eps)
+
+
+def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
+    """Over the last axis."""
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps) * weight + bias

@@ -22,7 +22,10 @@ __all__ = [
     "Updater",
     "WengertError",
     "__version__",
+    "_rebuild",
     "abs",
+    "acos",
+    "acosh",
     "add",
     "all",
     "any",
@@ -30,7 +33,12 @@ __all__ = [
     "argmax",
     "argmin",
     "asarray",
+    "asin",
+    "asinh",
     "astype",
+    "atan",
+    "atan2",
+    "atanh",
     "batch_norm",
     "bernoulli",
     "binary_cross_entropy",
@@ -41,12 +49,14 @@ __all__ = [
     "bitwise_xor",
     "bool",
     "broadcast_to",
+    "ceil",
     "clear_plan_cache",
     "clip",
     "clip_grad_norm",
     "concat",
     "convert_",
     "cos",
+    "cosh",
     "counters",
     "cross_entropy",
     "custom_gradient",
@@ -58,8 +68,10 @@ __all__ = [
     "enable_grad",
     "equal",
     "erf",
+    "erfc",
     "eval",
     "exp",
+    "exp2",
     "expand_dims",
     "expm1",
     "fill_",
@@ -67,6 +79,7 @@ __all__ = [
     "flip",
     "float32",
     "float64",
+    "floor",
     "floor_divide",
     "from_numpy",
     "full",
@@ -80,6 +93,7 @@ __all__ = [
     "greater_equal",
     "huber_loss",
     "hvp",
+    "hypot",
     "index_add",
     "initial_seed",
     "int32",
@@ -91,6 +105,7 @@ __all__ = [
     "isnan",
     "jvp",
     "l1_loss",
+    "layer_norm",
     "leaky_relu",
     "less",
     "less_equal",
@@ -98,7 +113,10 @@ __all__ = [
     "load_safetensors",
     "log",
     "log1p",
+    "log2",
+    "log10",
     "log_softmax",
+    "logaddexp",
     "logical_and",
     "logical_not",
     "logical_or",
@@ -128,6 +146,7 @@ __all__ = [
     "plan_cache",
     "positive",
     "pow",
+    "prod",
     "rand",
     "randint",
     "randn",
@@ -135,6 +154,8 @@ __all__ = [
     "relu",
     "remainder",
     "reshape",
+    "round",
+    "rsqrt",
     "save_safetensors",
     "scatter_add",
     "set_eager",
@@ -146,6 +167,7 @@ __all__ = [
     "sign",
     "silu",
     "sin",
+    "sinh",
     "smooth_l1_loss",
     "softmax",
     "softplus",
@@ -159,9 +181,11 @@ __all__ = [
     "sum",
     "take",
     "take_along_axis",
+    "tan",
     "tanh",
     "tensor",
     "testing_op",
+    "trunc",
     "uint8",
     "uniform_",
     "value_and_grad",
@@ -391,6 +415,7 @@ class Tensor:
     def broadcast_to(self, shape: _Shape) -> Tensor: ...
     def permute_dims(self, axes: Sequence[int]) -> Tensor: ...
     def sum(self, axis: _Axis = None, *, dtype: DType | None = None, keepdims: _Bool = False) -> Tensor: ...
+    def prod(self, axis: _Axis = None, *, dtype: DType | None = None, keepdims: _Bool = False) -> Tensor: ...
     def mean(self, axis: _Axis = None, *, keepdims: _Bool = False) -> Tensor: ...
     def max(self, axis: _Axis = None, *, keepdims: _Bool = False) -> Tensor: ...
     def min(self, axis: _Axis = None, *, keepdims: _Bool = False) -> Tensor: ...
@@ -453,6 +478,24 @@ def set_rng_state(state: tuple[int, int], /) -> None: ...
 
 # Elementwise functions.
 def abs(x: Tensor, /) -> Tensor: ...
+def acos(x: Tensor, /) -> Tensor: ...
+def acosh(x: Tensor, /) -> Tensor: ...
+def asin(x: Tensor, /) -> Tensor: ...
+def asinh(x: Tensor, /) -> Tensor: ...
+def atan(x: Tensor, /) -> Tensor: ...
+def atanh(x: Tensor, /) -> Tensor: ...
+def ceil(x: Tensor, /) -> Tensor: ...
+def cosh(x: Tensor, /) -> Tensor: ...
+def erfc(x: Tensor, /) -> Tensor: ...
+def exp2(x: Tensor, /) -> Tensor: ...
+def floor(x: Tensor, /) -> Tensor: ...
+def log10(x: Tensor, /) -> Tensor: ...
+def log2(x: Tensor, /) -> Tensor: ...
+def round(x: Tensor, /) -> Tensor: ...
+def rsqrt(x: Tensor, /) -> Tensor: ...
+def sinh(x: Tensor, /) -> Tensor: ...
+def tan(x: Tensor, /) -> Tensor: ...
+def trunc(x: Tensor, /) -> Tensor: ...
 def negative(x: Tensor, /) -> Tensor: ...
 def positive(x: Tensor, /) -> Tensor: ...
 def square(x: Tensor, /) -> Tensor: ...
@@ -475,6 +518,9 @@ def isinf(x: Tensor, /) -> Tensor: ...
 def isfinite(x: Tensor, /) -> Tensor: ...
 def logical_not(x: Tensor, /) -> Tensor: ...
 def bitwise_invert(x: Tensor, /) -> Tensor: ...
+def atan2(x1: _Operand, x2: _Operand, /) -> Tensor: ...
+def hypot(x1: _Operand, x2: _Operand, /) -> Tensor: ...
+def logaddexp(x1: _Operand, x2: _Operand, /) -> Tensor: ...
 def add(x1: _Operand, x2: _Operand, /) -> Tensor: ...
 def subtract(x1: _Operand, x2: _Operand, /) -> Tensor: ...
 def multiply(x1: _Operand, x2: _Operand, /) -> Tensor: ...
@@ -510,6 +556,7 @@ def detach(x: Tensor, /) -> Tensor: ...
 
 # Reductions. `axis=None` is all axes.
 def sum(x: Tensor, /, axis: _Axis = None, *, dtype: DType | None = None, keepdims: _Bool = False) -> Tensor: ...
+def prod(x: Tensor, /, axis: _Axis = None, *, dtype: DType | None = None, keepdims: _Bool = False) -> Tensor: ...
 def mean(x: Tensor, /, axis: _Axis = None, *, keepdims: _Bool = False) -> Tensor: ...
 def max(x: Tensor, /, axis: _Axis = None, *, keepdims: _Bool = False) -> Tensor: ...
 def min(x: Tensor, /, axis: _Axis = None, *, keepdims: _Bool = False) -> Tensor: ...
@@ -566,6 +613,15 @@ def batch_norm(
 
     Fewer than two values a channel raise ShapeError in training.
     """
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise over the last axes, which normalized_shape names."""
 
 # Losses. `weight` arguments are tensors; input and target have equal shapes unless said otherwise.
 def cross_entropy(
@@ -739,6 +795,11 @@ def save_safetensors(
 ) -> None: ...
 def load_safetensors(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors in the order of the file, and the metadata."""
+
+def _rebuild(
+    cls: type[Tensor], data: bytes, shape: Sequence[int], dtype: DType, requires_grad: _Bool, attributes: Any, /
+) -> Tensor:
+    """Make a pickled tensor again."""
 
 # What there is, and what happened: for tests and `wengert.debug`.
 def op_table() -> list[dict[str, Any]]:

@@ -1,6 +1,4 @@
-"""Numbers, slice starts, seeds and learning rates enter a plan as inputs: steady loops hit the cache. What shapes a plan
-is in its key.
-"""
+"""Numbers, slice starts, seeds and learning rates are inputs of a plan; what shapes it is in its key."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from wengert.nn.loss import (
     SmoothL1Loss,
 )
 from wengert.nn.module import Module
-from wengert.nn.normalization import BatchNorm1d
+from wengert.nn.normalization import BatchNorm1d, LayerNorm
 from wengert.nn.parameter import Parameter
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "HuberLoss",
     "Identity",
     "L1Loss",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LogSoftmax",

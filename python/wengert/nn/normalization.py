@@ -1,8 +1,10 @@
-"""Normalisation over a batch. The statistics are buffers; the core computes them and their running means."""
+"""Normalisation over a batch, or within each example. The core computes the statistics and their running means."""
 
 from __future__ import annotations
 
-from wengert._core import Device, DType, ShapeError, Tensor, batch_norm, int64, ones, zeros
+from collections.abc import Sequence
+
+from wengert._core import Device, DType, ShapeError, Tensor, batch_norm, int64, layer_norm, ones, zeros
 from wengert.nn import init
 from wengert.nn.module import Layer
 from wengert.nn.parameter import Parameter
@@ -112,3 +114,68 @@ class BatchNorm1d(Layer):
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
             f"track_running_stats={self.track_running_stats}"
         )
+
+
+class LayerNorm(Layer):
+    """Normalise each example over its last axes: (input - mean) / √(var + eps) · weight + bias.
+
+    mean and var (the biased variance) are those of the example, in training and in evaluation.
+
+    Args:
+        normalized_shape: the sizes of the last axes.
+        eps: added to the variance.
+        elementwise_affine: whether there is a weight.
+        bias: whether there is a bias beside the weight.
+        device: of the parameters.
+        dtype: of the parameters, float32 by default.
+
+    Shape:
+        input (…, *normalized_shape), output the same, weight and bias normalized_shape.
+
+    Raises:
+        ShapeError: when called, the input does not end in normalized_shape.
+
+    Example:
+        >>> import wengert as wg
+        >>> from wengert import nn
+        >>> [round(y, 3) for y in nn.LayerNorm(2)(wg.tensor([1.0, 3.0])).tolist()]
+        [-1.0, 1.0]
+
+    Source:
+        Ba, Kiros and Hinton (2016), Layer Normalization, https://arxiv.org/abs/1607.06450.
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        device: Device | str | None = None,
+        dtype: DType | None = None,
+    ) -> None:
+        super().__init__()
+        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        self.weight: Parameter | None
+        self.bias: Parameter | None
+        for name, wanted in (("weight", elementwise_affine), ("bias", elementwise_affine and bias)):
+            value = Parameter(ones(self.normalized_shape, dtype=dtype, device=device)) if wanted else None
+            self.register_parameter(name, value)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set weight to 1 and bias to 0."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise the input."""
+        return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        """Return the settings."""
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"

@@ -36,11 +36,3 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
-
-    def __deepcopy__(self, memo: Any, /) -> Self:
-        """Copy the value and whether gradients are recorded, not the gradient."""
-        return type(self)(self, self.requires_grad)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the value and whether gradients are recorded."""
-        return type(self), (self.detach(), self.requires_grad)
