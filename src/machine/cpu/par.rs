@@ -1,21 +1,20 @@
 //! Threads: `par` runs independent items over a private pool, and `poll` lets the user stop a long run.
 //!
 //! The calling thread takes its share of the items and never waits for a helper that has not started, so a sleeping
-//! pool costs one wake-up call and no more. Items are claimed one by one from a counter; who runs an item must not
+//! helper costs one wake-up call and no more; after its share a helper looks out for the next run for a short while. Items are claimed one by one from a counter; who runs an item must not
 //! change its result. Only the thread that called in ever runs the poll hook; helpers read the stop flag of their run.
-//! The pool belongs to one process id: a forked child builds its own and leaves the parent's alone.
+//! A team of helpers belongs to one process id: a forked child makes its own and leaves the parent's alone.
 
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// The poll hook asked for an end: the items not yet started were skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +42,14 @@ impl Work {
 }
 
 const POLL_MS: u64 = 50;
-/// About 20 µs: a helper in the middle of an item usually ends within it.
-const SPINS: usize = 1000;
+/// Turns of looking out before a thread sleeps, about 100 µs in all: waking costs 10 µs, and as much as 70 µs pass until
+/// the thread runs. Each turn yields, for the threads may share a core.
+const TURNS: usize = 120;
 const MAX_THREADS: usize = 256;
 
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 static HOOK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
-static POOLS: AtomicPtr<Pool> = AtomicPtr::new(ptr::null_mut());
+static TEAMS: AtomicPtr<Team> = AtomicPtr::new(ptr::null_mut());
 
 thread_local! {
     /// The run this thread works in, if any.
@@ -162,10 +162,11 @@ fn coarse_ms() -> u64 {
 /// `f` is raised again here, after every helper has left `f`.
 pub fn par(n: usize, work: Work, f: &(dyn Fn(usize) + Sync)) -> Result<(), Stopped> {
     let threads = width(work);
-    let pool = if threads.min(n) > 1 { pool(threads - 1) } else { None };
-    match pool {
-        Some(pool) => run_on(pool, threads.min(n) - 1, n, f),
-        None => (0..n).try_for_each(|item| poll().map(|()| f(item))),
+    if threads.min(n) > 1 {
+        let helpers = team(threads - 1);
+        run_with(&helpers[..helpers.len().min(n - 1)], n, f)
+    } else {
+        (0..n).try_for_each(|item| poll().map(|()| f(item)))
     }
 }
 
@@ -190,7 +191,7 @@ unsafe impl Send for Run {}
 // SAFETY: as above.
 unsafe impl Sync for Run {}
 
-fn run_on(pool: &ThreadPool, helpers: usize, n: usize, f: &(dyn Fn(usize) + Sync)) -> Result<(), Stopped> {
+fn run_with(helpers: &[Helper], n: usize, f: &(dyn Fn(usize) + Sync)) -> Result<(), Stopped> {
     // SAFETY: only the lifetime changes. `close` below returns after the last use of `f`, and nothing between here and
     // there unwinds: `work` catches panics of `f` and of the hook.
     let f = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
@@ -203,14 +204,8 @@ fn run_on(pool: &ThreadPool, helpers: usize, n: usize, f: &(dyn Fn(usize) + Sync
         panic: Mutex::new(None),
         caller: thread::current(),
     });
-    for _ in 0..helpers {
-        let run = Arc::clone(&run);
-        pool.spawn(move || {
-            if run.enter() {
-                run.work(true);
-                run.leave();
-            }
-        });
+    for helper in helpers {
+        helper.post(Arc::clone(&run));
     }
     run.work(false);
     run.close();
@@ -223,7 +218,7 @@ fn run_on(pool: &ThreadPool, helpers: usize, n: usize, f: &(dyn Fn(usize) + Sync
 impl Run {
     fn work(&self, is_helper: bool) {
         self.guarded(is_helper, || {
-            // SAFETY: the caller is in `run_on`, before the end of `close`.
+            // SAFETY: the caller is in `run_with`, before the end of `close`.
             let f = unsafe { &*self.f };
             while poll().is_ok() {
                 let item = self.next.fetch_add(1, Ordering::Relaxed);
@@ -249,7 +244,7 @@ impl Run {
     fn enter(&self) -> bool {
         let may = self.inside.fetch_add(1, Ordering::Acquire) & CLOSED == 0;
         if !may {
-            self.inside.fetch_sub(1, Ordering::Relaxed);
+            self.leave();
         }
         may
     }
@@ -263,11 +258,11 @@ impl Run {
     /// Lets no further helper in and waits for those inside.
     fn close(&self) {
         self.inside.fetch_or(CLOSED, Ordering::Relaxed);
-        let mut spins = 0;
+        let mut turns = 0;
         while self.inside.load(Ordering::Acquire) != CLOSED {
-            spins += 1;
-            if spins < SPINS {
-                std::hint::spin_loop();
+            turns += 1;
+            if turns < TURNS {
+                look_out(|| self.inside.load(Ordering::Relaxed) == CLOSED);
             } else {
                 thread::park_timeout(Duration::from_millis(POLL_MS));
                 self.guarded(false, || _ = poll());
@@ -276,46 +271,118 @@ impl Run {
     }
 }
 
-/// The pools made so far, newest first. None is ever freed: a run may use it, and in a forked child its threads do not
+/// One turn of waiting for `seen`.
+fn look_out(seen: impl Fn() -> bool) {
+    for _ in 0..32 {
+        if seen() {
+            return;
+        }
+        std::hint::spin_loop();
+    }
+    thread::yield_now();
+}
+
+struct Helper {
+    mail: &'static Mail,
+    thread: Thread,
+}
+
+/// Where a helper finds its next run.
+struct Mail {
+    /// From `Arc::into_raw`.
+    run: AtomicPtr<Run>,
+    is_asleep: AtomicBool,
+}
+
+impl Helper {
+    fn start(index: usize) -> Option<Helper> {
+        let mail: &Mail =
+            Box::leak(Box::new(Mail { run: AtomicPtr::new(ptr::null_mut()), is_asleep: AtomicBool::new(false) }));
+        let handle = thread::Builder::new().name(format!("wengert-{index}")).spawn(|| mail.serve()).ok()?;
+        Some(Helper { mail, thread: handle.thread().clone() })
+    }
+
+    /// Replaces a run that the helper has not come to: most often one that ended meanwhile.
+    fn post(&self, run: Arc<Run>) {
+        // In one order with `is_asleep`, as the two are read crosswise: either the helper sees the run, or we see it
+        // asleep.
+        let missed = self.mail.run.swap(Arc::into_raw(run).cast_mut(), Ordering::SeqCst);
+        if !missed.is_null() {
+            // SAFETY: from `into_raw`, and taken out of the mail by us alone.
+            drop(unsafe { Arc::from_raw(missed) });
+        }
+        if self.mail.is_asleep.load(Ordering::SeqCst) {
+            self.thread.unpark();
+        }
+    }
+}
+
+impl Mail {
+    fn serve(&self) {
+        let mut turns = 0;
+        loop {
+            let run = self.run.swap(ptr::null_mut(), Ordering::SeqCst);
+            if !run.is_null() {
+                // SAFETY: from `into_raw`, and taken out of the mail by us alone.
+                let run = unsafe { Arc::from_raw(run) };
+                if run.enter() {
+                    run.work(true);
+                    run.leave();
+                }
+                turns = 0;
+            } else if turns < TURNS {
+                turns += 1;
+                look_out(|| !self.run.load(Ordering::Relaxed).is_null());
+            } else {
+                self.is_asleep.store(true, Ordering::SeqCst);
+                if self.run.load(Ordering::SeqCst).is_null() {
+                    thread::park();
+                }
+                self.is_asleep.store(false, Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+/// The teams made so far, newest first. None is ever freed: a run may use it, and in a forked child its threads do not
 /// exist. There is one for each thread count asked for in this process.
-struct Pool {
+struct Team {
     pid: u32,
-    helpers: usize,
-    threads: ThreadPool,
-    older: *const Pool,
+    size: usize,
+    helpers: OnceLock<Vec<Helper>>,
+    older: *const Team,
 }
 
-/// None if the system grants no threads.
-fn pool(helpers: usize) -> Option<&'static ThreadPool> {
+/// `size` helpers of this process.
+fn team(size: usize) -> &'static [Helper] {
     let pid = std::process::id();
-    let mut newest = POOLS.load(Ordering::Acquire);
-    if let Some(found) = find(newest, pid, helpers) {
-        return Some(found);
-    }
-    let name = |index| format!("wengert-{index}");
-    let threads = ThreadPoolBuilder::new().num_threads(helpers).thread_name(name).build().ok()?;
-    let mut made = Box::new(Pool { pid, helpers, threads, older: newest });
-    loop {
-        made.older = newest;
-        let raw: *mut Pool = &mut *made;
-        match POOLS.compare_exchange(newest, raw, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => return Some(&Box::leak(made).threads),
-            Err(now) => newest = now,
+    let mut newest = TEAMS.load(Ordering::Acquire);
+    let mut made: Option<Box<Team>> = None;
+    let team = loop {
+        if let Some(found) = find(newest, pid, size) {
+            break found;
         }
-        // Another thread was first: its pool serves, and ours ends with the box.
-        if let Some(found) = find(newest, pid, helpers) {
-            return Some(found);
+        // Not started yet: if another thread is first, this one goes away.
+        let mut team =
+            made.take().unwrap_or_else(|| Box::new(Team { pid, size, helpers: OnceLock::new(), older: newest }));
+        team.older = newest;
+        let raw: *mut Team = &mut *team;
+        match TEAMS.compare_exchange(newest, raw, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => break Box::leak(team),
+            Err(now) => (newest, made) = (now, Some(team)),
         }
-    }
+    };
+    // The system may grant fewer threads.
+    team.helpers.get_or_init(|| (1..=size).map_while(Helper::start).collect())
 }
 
-fn find(mut pool: *const Pool, pid: u32, helpers: usize) -> Option<&'static ThreadPool> {
-    // SAFETY: pools in the list are complete and never freed.
-    while let Some(at) = unsafe { pool.as_ref() } {
-        if at.pid == pid && at.helpers == helpers {
-            return Some(&at.threads);
+fn find(mut team: *const Team, pid: u32, size: usize) -> Option<&'static Team> {
+    // SAFETY: teams in the list are complete and never freed.
+    while let Some(at) = unsafe { team.as_ref() } {
+        if at.pid == pid && at.size == size {
+            return Some(at);
         }
-        pool = at.older;
+        team = at.older;
     }
     None
 }
