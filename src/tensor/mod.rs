@@ -26,4 +26,6 @@ pub use rng::{manual_seed, next_stream, seed, set_state as set_rng_state};
 pub use transform::{CustomTrace, Transform, gradient, jvp, result, vmap_axis};
 
 #[cfg(test)]
+mod publication_tests;
+#[cfg(test)]
 mod tests;
