@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
 from workloads import Workload
 
 _GELU = np.float32(np.sqrt(2 / np.pi))

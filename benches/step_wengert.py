@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
+from workloads import Workload
+
 import wengert as wg
 from wengert import nn, optim
-
-from workloads import Workload
 
 _ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": lambda: nn.GELU(approximate="tanh")}
 

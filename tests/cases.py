@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import references as ref
 import scipy.special
-from references import Array
 
+import references as ref
 import wengert as wg
 import wengert.nn.functional as F
+from references import Array
 from wengert import _core
 
 Domain = tuple[float, float]

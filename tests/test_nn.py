@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import references as ref
 
+import references as ref
 import wengert as wg
 import wengert.nn.functional as F
 from wengert import nn

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from cases import ROWS, TOLERANCE, ULP, Row
-from references import Array
 
 import wengert as wg
+from cases import ROWS, TOLERANCE, ULP, Row
+from references import Array
 from wengert import _core
 
 TABLE = {row["name"]: row for row in _core.op_table()}

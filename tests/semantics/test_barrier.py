@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from counting import counting, pending
-
 import wengert as wg
+from counting import counting, pending
 from wengert import nn, optim
 
 PENDING_LIMIT = 8_192

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from counting import pending
 
 import wengert as wg
+from counting import pending
 from wengert import _core, nn, optim
 
 

@@ -2,60 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import wengert as wg
+from programs import PROGRAM, SHAPE, Step, leaves, take_step
 from wengert import nn, optim
-
-UNARY: list[Callable[[wg.Tensor], wg.Tensor]] = [
-    wg.exp,
-    wg.tanh,
-    wg.sigmoid,
-    wg.relu,
-    wg.abs,
-    wg.square,
-    wg.sin,
-    lambda x: x * 0.37 - 1.2,
-    lambda x: x - x.mean(axis=-1, keepdims=True),
-    lambda x: x / (x.abs().sum(axis=0, keepdims=True) + 1.0),
-    lambda x: wg.softmax(x, axis=-1),
-    lambda x: x.T if x.ndim == 2 else x,
-    lambda x: x + x.max(axis=0),
-    lambda x: wg.where(x > 0.1, x, -0.5 * x),
-]
-BINARY: list[Callable[[wg.Tensor, wg.Tensor], wg.Tensor]] = [
-    lambda x, y: x + y if x.shape == y.shape else x,
-    lambda x, y: x * y if x.shape == y.shape else y,
-    lambda x, y: x @ y if x.shape[-1] == y.shape[0] else x - 1.0,
-    lambda x, y: wg.maximum(x, y) if x.shape == y.shape else x.T,
-]
-Step = tuple[int, int, int]
-PROGRAM = st.lists(
-    st.tuples(st.integers(0, len(UNARY) + len(BINARY) - 1), st.integers(0, 9), st.integers(0, 9)), max_size=12
-)
-SHAPE = st.tuples(st.integers(1, 9), st.integers(1, 40))
 
 
 def run(program: list[Step], shape: tuple[int, int], *, cuts: list[int], gradients: bool = True) -> list[bytes]:
     """Run a program of small steps on two leaves; at each cut one of the values so far is computed."""
-    rng = np.random.default_rng(0)
-    leaves = [wg.tensor(rng.normal(size=shape).astype("float32")).requires_grad_(gradients) for _ in range(2)]
-    values = list(leaves)
-    for position, (op, first, second) in enumerate(program):
-        a, b = values[first % len(values)], values[second % len(values)]
-        values.append(UNARY[op](a) if op < len(UNARY) else BINARY[op - len(UNARY)](a, b))
+    variables = [wg.tensor(a).requires_grad_(gradients) for a in leaves(shape)]
+    values = list(variables)
+    for position, step in enumerate(program):
+        values.append(take_step(step, values, 0))
         if position in cuts:
-            wg.eval(values[second % len(values)])
+            wg.eval(values[step[2] % len(values)])
     total = values[-1].mean()
     results = [*values, total]
     if gradients and total.requires_grad:
         total.backward()
-        results += [leaf.grad for leaf in leaves if leaf.grad is not None]
+        results += [variable.grad for variable in variables if variable.grad is not None]
     if -1 in cuts:
         results = results[::-1]
         out = [value.numpy().tobytes() for value in results][::-1]

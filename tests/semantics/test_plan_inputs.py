@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from counting import counting
 
 import wengert as wg
+from counting import counting
 from wengert import nn, optim
 
 x = wg.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])

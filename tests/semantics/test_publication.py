@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from counting import Difference, counting
 
 import wengert as wg
+from counting import Difference, counting
 from wengert import nn, optim
 
 

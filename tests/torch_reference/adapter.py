@@ -56,10 +56,15 @@ def parameter(array: np.ndarray[Any, Any]) -> Tensor:
 
 
 # Ops whose arguments and their order are ours already, by PyTorch's name.
-SAME = {
-    name: name
-    for name in ["abs", "acos", "acosh", "add", "asin", "asinh", "atan", "atan2", "atanh", "ceil", "cos", "cosh", "erf", "erfc", "exp", "exp2", "expm1", "floor", "hypot", "log", "log10", "log1p", "log2", "logaddexp", "matmul", "maximum", "minimum", "reciprocal", "remainder", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh", "trunc", "isfinite", "isinf", "isnan", "logical_and", "logical_not", "logical_or", "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor", "floor_divide", "positive", "zeros_like", "ones_like", "relu"]
-} | {
+UNCHANGED = [
+    "abs", "acos", "acosh", "add", "asin", "asinh", "atan", "atan2", "atanh", "ceil", "cos", "cosh", "erf", "erfc",
+    "exp", "exp2", "expm1", "floor", "hypot", "log", "log10", "log1p", "log2", "logaddexp", "matmul", "maximum",
+    "minimum", "reciprocal", "remainder", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh",
+    "trunc", "isfinite", "isinf", "isnan", "logical_and", "logical_not", "logical_or", "logical_xor", "bitwise_and",
+    "bitwise_or", "bitwise_xor", "floor_divide", "positive", "zeros_like", "ones_like", "relu",
+]  # fmt: skip
+
+SAME = dict(zip(UNCHANGED, UNCHANGED, strict=True)) | {
     "absolute": "abs",
     "arccos": "acos",
     "arccosh": "acosh",
@@ -198,10 +203,7 @@ def slice_axis(x: Tensor, dim: int = 0, start: Any = None, end: Any = None, step
 
 
 def squeeze(x: Tensor, dim: Any = None) -> Tensor:
-    if dim is None:
-        dims = range(x.ndim)
-    else:
-        dims = [dim] if isinstance(dim, int) else dim
+    dims = range(x.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
     axes = tuple(d for d in dims if x.ndim and x.shape[d] == 1)
     return wg.squeeze(x, axes) if axes else x
 
