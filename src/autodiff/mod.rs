@@ -6,6 +6,6 @@ mod expand;
 mod forward;
 mod reverse;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use expand::{Known, expand};

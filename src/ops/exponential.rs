@@ -165,7 +165,7 @@ pub static RSQRT: UnaryDef = UnaryDef {
     name: "rsqrt",
     doc: "1 / √x.",
     domain: (0.2, 3.0),
-    ulp: 1.0,
+    ulp: 1.5,
     promote: Promote::Float,
     kernels: float_unary!(Rsqrt),
     reference: |x| 1.0 / libm::sqrt(x),

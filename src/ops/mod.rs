@@ -24,6 +24,8 @@ mod select;
 pub mod softmax;
 pub mod statistics;
 pub mod table;
+#[cfg(test)]
+mod tests;
 pub mod trigonometric;
 
 pub use build::*;

@@ -8,6 +8,7 @@ use crate::ops::table::{Definition, TABLE};
 use crate::ops::{
     arithmetic, cross_entropy, exponential, losses, matmul, normalization, one_hot, random, reduce, softmax, statistics,
 };
+use crate::shape::Shape;
 use smallvec::smallvec;
 
 pub fn all() -> Vec<Case> {
@@ -64,6 +65,8 @@ fn tensor(seed: u64, shape: &[usize]) -> Value {
 fn unary(def: &'static UnaryDef) -> Case {
     let x = if (def.kernels)(DType::F64).is_some() {
         Numbers::new(3).tensor([2, 3], def.domain)
+    } else if (def.kernels)(DType::I64).is_some() {
+        Value::ints([2, 3], &[0, 1, -2, 7, 100, -1])
     } else {
         Value::new(DType::Bool, [2, 3], vec![0.0, 1.0, 1.0, 0.0, 0.0, 1.0])
     };
@@ -94,8 +97,11 @@ fn reduction(def: &'static ReduceDef, axes: u32) -> Case {
 }
 
 fn typed(name: &str, op: Op, inputs: Vec<Value>, shape: &[usize]) -> Case {
-    let ty = TensorType::new(DType::F64, shape);
-    Case::new(name, inputs, move |g, vals| vec![g.add_typed(op.clone(), vals, ty.clone())])
+    let shape = Shape::new(shape);
+    Case::new(name, inputs, move |g, vals| {
+        let ty = TensorType { dtype: g.dtype(vals[0]), shape: shape.clone() };
+        vec![g.add_typed(op.clone(), vals, ty)]
+    })
 }
 
 fn layouts() -> Vec<Case> {

@@ -1,8 +1,8 @@
 //! Every derivative against finite differences, against its own adjoint, at second order, and batched against a loop.
 //! Runs on float64 through the evaluator next door, so that a rule is tested without any kernel.
 
-mod cases;
-mod evaluate;
+pub mod cases;
+pub mod evaluate;
 mod rules;
 
 use crate::autodiff::expand;
@@ -32,7 +32,7 @@ impl Case {
         Case { name: name.into(), inputs, build: Box::new(build), shared: Vec::new(), smooth: true }
     }
 
-    fn floats(&self) -> Vec<usize> {
+    pub fn floats(&self) -> Vec<usize> {
         let carries = |i: &usize| self.inputs[*i].ty.dtype.is_float() && !self.shared.contains(i);
         (0..self.inputs.len()).filter(carries).collect()
     }
@@ -60,7 +60,7 @@ impl Recording {
         self.graph.add(Op::Marker, &[leaf]).unwrap()
     }
 
-    fn markers(&mut self, values: &[Value]) -> Vec<Val> {
+    pub fn markers(&mut self, values: &[Value]) -> Vec<Val> {
         values.iter().map(|value| self.marker(value)).collect()
     }
 
@@ -351,7 +351,7 @@ fn arguments(r: &mut Recording, case: &Case, all: &[Value], batched: &[usize]) -
 }
 
 /// Runs a check on every case and names all that fail.
-fn for_each_case(cases: Vec<Case>, check: impl Fn(&Case)) {
+pub fn for_each_case(cases: Vec<Case>, check: impl Fn(&Case)) {
     let mut failed = Vec::new();
     for case in cases {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&case)));

@@ -1,6 +1,7 @@
 //! Tests of plans and executors: a plan must agree with the unfused executor in every bit.
 
 mod fuzz;
+mod ops;
 mod plans;
 
 use crate::dtype::DType;
