@@ -8,15 +8,32 @@ use hashbrown::HashTable;
 use parking_lot::Mutex;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const DEFAULT_LIMIT: usize = 64 << 20;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    pub hits: u64,
-    pub misses: u64,
-    pub plans: usize,
-    pub bytes: usize,
+/// Lookups of this process's plans that found one, and that did not.
+pub static HITS: AtomicU64 = AtomicU64::new(0);
+pub static MISSES: AtomicU64 = AtomicU64::new(0);
+
+static PLANS: Cache = Cache::new(DEFAULT_LIMIT);
+
+/// The plan of exactly this key, among those of this process.
+pub fn find(key: &[u64]) -> Option<Arc<Plan>> {
+    let found = PLANS.get(key);
+    let count = if found.is_some() { &HITS } else { &MISSES };
+    count.fetch_add(1, Ordering::Relaxed);
+    found
+}
+
+/// Keeps a plan. If another thread was first, its plan stays and is given back.
+pub fn insert(key: Vec<u64>, plan: Arc<Plan>) -> Arc<Plan> {
+    PLANS.insert(key, plan)
+}
+
+/// The plans of this process.
+pub fn plans() -> &'static Cache {
+    &PLANS
 }
 
 pub struct Cache {
@@ -27,8 +44,6 @@ struct State {
     table: HashTable<Entry>,
     limit: usize,
     bytes: usize,
-    hits: u64,
-    misses: u64,
     clock: u64,
 }
 
@@ -40,33 +55,22 @@ struct Entry {
     used: u64,
 }
 
-impl Default for Cache {
-    fn default() -> Cache {
-        Cache::new(DEFAULT_LIMIT)
-    }
-}
-
 impl Cache {
     pub const fn new(limit: usize) -> Cache {
-        let state = State { table: HashTable::new(), limit, bytes: 0, hits: 0, misses: 0, clock: 0 };
+        let state = State { table: HashTable::new(), limit, bytes: 0, clock: 0 };
         Cache { state: Mutex::new(state) }
     }
 
-    /// The plan of exactly this key. Counts a hit or a miss.
+    /// The plan of exactly this key.
     pub fn get(&self, key: &[u64]) -> Option<Arc<Plan>> {
         let hash = hash(key);
         let mut state = self.state.lock();
         state.clock += 1;
         let now = state.clock;
-        let found = state.table.find_mut(hash, |entry| entry.hash == hash && *entry.key == *key).map(|entry| {
+        state.table.find_mut(hash, |entry| entry.hash == hash && *entry.key == *key).map(|entry| {
             entry.used = now;
             Arc::clone(&entry.plan)
-        });
-        match &found {
-            Some(_) => state.hits += 1,
-            None => state.misses += 1,
-        }
-        found
+        })
     }
 
     /// Keeps a plan. If another thread was first, its plan stays and is given back.
@@ -90,9 +94,10 @@ impl Cache {
         plan
     }
 
-    pub fn counters(&self) -> Counters {
+    /// How many plans are kept, and their estimated bytes.
+    pub fn size(&self) -> (usize, usize) {
         let state = self.state.lock();
-        Counters { hits: state.hits, misses: state.misses, plans: state.table.len(), bytes: state.bytes }
+        (state.table.len(), state.bytes)
     }
 
     pub fn set_limit(&self, bytes: usize) {
@@ -146,4 +151,40 @@ fn hash(key: &[u64]) -> u64 {
     let mut hasher = FixedState::default().build_hasher();
     key.iter().for_each(|&word| hasher.write_u64(word));
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::build;
+    use crate::graph::Graph;
+
+    fn plan() -> Arc<Plan> {
+        Arc::new(build(&Graph::new(), &[], &[], &[]).unwrap())
+    }
+
+    #[test]
+    fn only_an_equal_key_hits_and_the_first_plan_stays() {
+        let cache = Cache::new(1 << 20);
+        let first = cache.insert(vec![1, 2, 3], plan());
+        assert!(cache.get(&[1, 2]).is_none() && cache.get(&[1, 2, 4]).is_none());
+        assert!(Arc::ptr_eq(&cache.get(&[1, 2, 3]).unwrap(), &first));
+        assert!(Arc::ptr_eq(&cache.insert(vec![1, 2, 3], plan()), &first));
+        assert_eq!(cache.size().0, 1);
+        cache.clear();
+        assert_eq!(cache.size(), (0, 0));
+    }
+
+    #[test]
+    fn the_least_recently_used_go_first() {
+        let cache = Cache::new(1 << 20);
+        for key in 0..100 {
+            cache.insert(vec![key], plan());
+            cache.get(&[0]);
+        }
+        let (plans, bytes) = cache.size();
+        cache.set_limit(bytes / 2);
+        assert!(cache.size().1 <= bytes / 2 && cache.size().0 < plans);
+        assert!(cache.get(&[0]).is_some() && cache.get(&[99]).is_some() && cache.get(&[1]).is_none());
+    }
 }

@@ -53,6 +53,7 @@ fn widen_leaf(graph: &Graph, slot: u32, leaf: &Leaf) -> Result<Leaf> {
     Ok(Leaf { buffer: Arc::new(wide), offset: leaf.offset })
 }
 
+#[allow(clippy::mut_from_ref, reason = "values are raw memory, as in every executor")]
 fn floats(value: &Value) -> &mut [f64] {
     // SAFETY: float values are float64 here and contiguous; each is written once, before it is read.
     unsafe { std::slice::from_raw_parts_mut(value.ptr().cast(), value.ty.shape.size()) }

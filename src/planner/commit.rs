@@ -4,16 +4,11 @@
 
 use super::fuse::{Class, Group, Groups};
 use super::tasks::{Origin, Program};
-use crate::shape::Strides;
 use hashbrown::HashMap;
 
-/// The output at this position may take the buffer of this leaf. The caller promises that no other leaf of the run
+/// The output at position `.0` may take the buffer of leaf slot `.1`. The caller promises that no other leaf of the run
 /// shares the buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Donation {
-    pub output: u32,
-    pub leaf: u32,
-}
+pub type Donation = (u32, u32);
 
 pub struct Commit {
     /// The leaf that each donated value is written to.
@@ -22,7 +17,7 @@ pub struct Commit {
     pub last: Vec<bool>,
 }
 
-pub fn choose(program: &Program, groups: &Groups, leaf_strides: &[Strides], donations: &[Donation]) -> Commit {
+pub fn choose(program: &Program, groups: &Groups, donations: &[Donation]) -> Commit {
     let mut commit = Commit { donated: HashMap::new(), last: vec![false; groups.groups.len()] };
     if donations.is_empty() {
         return commit;
@@ -30,15 +25,15 @@ pub fn choose(program: &Program, groups: &Groups, leaf_strides: &[Strides], dona
     let facts = Facts::gather(program, groups);
     // Which group rewrites each leaf so far.
     let mut writers: HashMap<u32, u32> = HashMap::new();
-    for donation in donations {
-        let Some((value, leaf, group)) = facts.candidate(program, groups, leaf_strides, donation) else { continue };
+    for &(output, slot) in donations {
+        let Some((value, leaf, group)) = facts.candidate(program, groups, output, slot) else { continue };
         let free = !writers.contains_key(&leaf) && !commit.donated.contains_key(&value);
         // No other kernel of the commit block reads what this one overwrites, and this one reads nothing overwritten.
         let unread = facts.readers[&leaf].iter().all(|&reader| reader == group || !commit.last[reader as usize]);
         let reads_old = facts.leaves[group as usize].iter().all(|read| writers.get(read).is_none_or(|&w| w == group));
         if free && unread && reads_old {
             writers.insert(leaf, group);
-            commit.donated.insert(value, donation.leaf);
+            commit.donated.insert(value, slot);
             commit.last[group as usize] = true;
         }
     }
@@ -99,15 +94,9 @@ impl Facts {
     }
 
     /// The value, the leaf's value and the group of a donation that could be honoured.
-    fn candidate(
-        &self,
-        program: &Program,
-        groups: &Groups,
-        leaf_strides: &[Strides],
-        donation: &Donation,
-    ) -> Option<(u32, u32, u32)> {
-        let &value = program.outputs.get(donation.output as usize)?;
-        let &leaf = self.by_slot.get(&donation.leaf)?;
+    fn candidate(&self, program: &Program, groups: &Groups, output: u32, slot: u32) -> Option<(u32, u32, u32)> {
+        let &value = program.outputs.get(output as usize)?;
+        let &leaf = self.by_slot.get(&slot)?;
         let (new, old) = (&program.values[value as usize], &program.values[leaf as usize]);
         let Origin::Task(task) = new.origin else { return None };
         let (group, class) = groups.places[task as usize];
@@ -119,8 +108,7 @@ impl Facts {
             && self.times_output[&value] == 1
             && self.sink[group as usize]
             && !self.scattered.contains_key(&(group, leaf))
-            && leaf_strides.len() > donation.leaf as usize
-            && program.flat_leaves.contains(&donation.leaf);
+            && program.flat_leaves.contains(&slot);
         fits.then_some((value, leaf, group))
     }
 }

@@ -5,6 +5,7 @@
 
 use super::tasks::{Origin, Program, Task, TaskKind};
 use super::window::{Window, split};
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 /// Rows up to this long are reduced inside a row group; longer ones by a kernel of their own.
@@ -53,18 +54,34 @@ pub fn fuse(program: &Program) -> Groups {
         groups: Vec::new(),
         places: Vec::with_capacity(program.tasks.len()),
         readers: vec![NONE; program.values.len()],
+        latest: HashMap::new(),
+        into: Vec::new(),
+        outside: Vec::new(),
     };
     for (index, task) in program.tasks.iter().enumerate() {
         let place = fuser.place(index as u32, task);
         fuser.places.push(place);
         for window in &task.inputs {
-            fuser.readers[window.value as usize] = place.0;
+            fuser.read(window, place.0);
+        }
+        for window in &task.inputs {
+            if let Some((maker, _)) = fuser.maker(window) {
+                fuser.merge(maker, fuser.find(place.0));
+            }
         }
     }
-    Groups { groups: fuser.groups, places: fuser.places }
+    fuser.finish()
 }
 
 const NONE: u32 = u32::MAX;
+
+/// Who reads the values of a group from outside.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outside {
+    Nobody,
+    One(u32),
+    Many,
+}
 
 struct Fuser<'a> {
     program: &'a Program,
@@ -72,49 +89,145 @@ struct Fuser<'a> {
     places: Vec<(u32, Class)>,
     /// The last group that read each value.
     readers: Vec<u32>,
+    /// The last group of each size.
+    latest: HashMap<usize, u32>,
+    /// The group that each group was merged into; itself if it stands.
+    into: Vec<u32>,
+    outside: Vec<Outside>,
 }
 
 impl Fuser<'_> {
+    /// What has become of a group.
+    fn find(&self, mut group: u32) -> u32 {
+        while self.into[group as usize] != group {
+            group = self.into[group as usize];
+        }
+        group
+    }
+
+    fn open(&mut self, group: Group) -> u32 {
+        let index = self.groups.len() as u32;
+        self.groups.push(group);
+        self.into.push(index);
+        self.outside.push(Outside::Nobody);
+        index
+    }
+
+    fn read(&mut self, window: &Window, reader: u32) {
+        self.readers[window.value as usize] = reader;
+        let Some((maker, _)) = self.maker(window).filter(|&(maker, _)| maker != reader) else { return };
+        let before = self.outside[maker as usize];
+        self.outside[maker as usize] = match before {
+            Outside::Nobody => Outside::One(reader),
+            Outside::One(one) if self.find(one) == reader => before,
+            _ => Outside::Many,
+        };
+    }
+
+    /// Moves the tasks of an earlier group into a later one that alone reads its values, if they fit.
+    fn merge(&mut self, earlier: u32, later: u32) {
+        let Outside::One(reader) = self.outside[earlier as usize] else { return };
+        let (Group::Rows(old), Group::Rows(new)) = (&self.groups[earlier as usize], &self.groups[later as usize])
+        else {
+            return;
+        };
+        let agrees = |a: Option<usize>, b: Option<usize>| a.is_none() || b.is_none() || a == b;
+        let fits = earlier < later
+            && self.find(reader) == later
+            && old.size == new.size
+            && old.size > 0
+            && agrees(old.row, new.row)
+            && agrees(old.segment, new.segment)
+            && old.tasks.len() + new.tasks.len() <= MOST_TASKS;
+        if !fits {
+            return;
+        }
+        let row = old.row.or(new.row);
+        let readable = new.tasks.iter().all(|&task| {
+            let reader = space(&self.program.tasks[task as usize], self.places[task as usize].1);
+            let inputs = &self.program.tasks[task as usize].inputs;
+            inputs.iter().all(|window| self.readable(window, earlier, row, reader))
+        });
+        if !readable {
+            return;
+        }
+        let segment = old.segment.or(new.segment);
+        let mut tasks = [old.tasks.as_slice(), new.tasks.as_slice()].concat();
+        tasks.sort_unstable();
+        let size = old.size;
+        self.groups[later as usize] = Group::Rows(Rows { size, row, segment, tasks });
+        self.groups[earlier as usize] = Group::Alone(NONE);
+        self.into[earlier as usize] = later;
+    }
+
+    /// Numbers the groups that stand.
+    fn finish(self) -> Groups {
+        let mut numbers = vec![NONE; self.groups.len()];
+        let mut next = 0;
+        for (index, number) in numbers.iter_mut().enumerate().filter(|(index, _)| self.into[*index] == *index as u32) {
+            debug_assert!(self.groups[index] != Group::Alone(NONE));
+            *number = next;
+            next += 1;
+        }
+        let places = self.places.iter().map(|&(group, class)| (numbers[self.find(group) as usize], class)).collect();
+        let groups = self.groups.into_iter().zip(numbers).filter(|(_, number)| *number != NONE).map(|(group, _)| group);
+        Groups { groups: groups.collect(), places }
+    }
+
     fn place(&mut self, index: u32, task: &Task) -> (u32, Class) {
         let size = match task.kind {
             TaskKind::Map { .. } => self.program.values[task.output as usize].size,
             TaskKind::RowReduce { len, .. } if len <= LONGEST_ROW => task.inputs[0].size(),
             TaskKind::OuterReduce { .. } => task.inputs[0].size(),
             _ => {
-                self.groups.push(Group::Alone(index));
-                return (self.groups.len() as u32 - 1, Class::Late);
+                return (self.open(Group::Alone(index)), Class::Late);
             }
         };
         let earliest = task.inputs.iter().filter_map(|window| self.maker(window)).map(|(group, _)| group).max();
-        for candidate in self.candidates(task) {
-            if earliest.is_none_or(|earliest| earliest <= candidate) && size > 0 {
-                if let Some(class) = self.fits(task, size, candidate) {
-                    self.join(candidate, index, task, class);
-                    return (candidate, class);
-                }
+        for candidate in self.candidates(task, size) {
+            let fits = (size > 0 && earliest.is_none_or(|earliest| earliest <= candidate))
+                .then(|| self.fits(task, size, candidate))
+                .flatten();
+            if let Some(class) = fits {
+                self.join(candidate, index, task, class);
+                return (candidate, class);
             }
         }
         let (row, segment) = demands(task);
-        self.groups.push(Group::Rows(Rows { size, row, segment, tasks: vec![index] }));
-        (self.groups.len() as u32 - 1, made(task))
+        let group = self.open(Group::Rows(Rows { size, row, segment, tasks: vec![index] }));
+        self.latest.insert(size, group);
+        (group, made(task))
     }
 
     /// The group and class of the task that makes what a window sees.
     fn maker(&self, window: &Window) -> Option<(u32, Class)> {
         match self.program.values[window.value as usize].origin {
-            Origin::Task(task) => Some(self.places[task as usize]),
+            Origin::Task(task) => {
+                let (group, class) = self.places[task as usize];
+                Some((self.find(group), class))
+            }
             _ => None,
         }
     }
 
-    /// Groups that make or read an operand of this task, latest first.
-    fn candidates(&self, task: &Task) -> SmallVec<[u32; 6]> {
+    /// Groups that make or read an operand of this task, latest first. A task that reads no operand of the full size
+    /// (a mask of indices, say) is cheap wherever it stands, so it may join the last group of its size.
+    fn candidates(&self, task: &Task, size: usize) -> SmallVec<[u32; 6]> {
         let mut found: SmallVec<[u32; 6]> = SmallVec::new();
+        let mut cheap = true;
         for window in &task.inputs {
+            let value = &self.program.values[window.value as usize];
             found.extend(self.maker(window).map(|(group, _)| group));
-            if !window.is_scalar() && self.readers[window.value as usize] != NONE {
-                found.push(self.readers[window.value as usize]);
+            let shared = matches!(value.origin, Origin::Leaf(_) | Origin::Task(_))
+                && (!window.is_scalar() || value.size == size)
+                && self.readers[window.value as usize] != NONE;
+            if shared {
+                found.push(self.find(self.readers[window.value as usize]));
             }
+            cheap &= value.size < size;
+        }
+        if cheap {
+            found.extend(self.latest.get(&size).map(|&group| self.find(group)));
         }
         found.sort_unstable_by(|a, b| b.cmp(a));
         found.dedup();
@@ -132,18 +245,18 @@ impl Fuser<'_> {
             let agrees = |have: Option<usize>, want: Option<usize>| have.is_none() || want.is_none() || have == want;
             let fits = agrees(rows.row, row)
                 && agrees(rows.segment, segment)
-                && task.inputs.iter().all(|window| self.readable(window, group, rows, Class::Tile));
+                && task.inputs.iter().all(|window| self.readable(window, group, rows.row, Class::Tile));
             return fits.then(|| made(task));
         }
         let column = matches!(task.kind, TaskKind::Map { .. })
             && rows.row.is_some_and(|row| rows.size == size * row)
             && task.inputs.iter().any(|window| self.maker(window) == Some((group, Class::Column)))
-            && task.inputs.iter().all(|window| self.readable(window, group, rows, Class::Column));
+            && task.inputs.iter().all(|window| self.readable(window, group, rows.row, Class::Column));
         column.then_some(Class::Column)
     }
 
-    /// Whether an instruction of this class in the group can read the window while the group runs.
-    fn readable(&self, window: &Window, group: u32, rows: &Rows, reader: Class) -> bool {
+    /// Whether an instruction in this space of the group can read the window while the group runs.
+    fn readable(&self, window: &Window, group: u32, row: Option<usize>, reader: Class) -> bool {
         let Some((maker, class)) = self.maker(window) else { return true };
         if maker != group {
             return true;
@@ -152,7 +265,7 @@ impl Fuser<'_> {
         match (class, reader) {
             (Class::Late, _) | (Class::Tile, Class::Column) | (_, Class::Late) => false,
             (Class::Tile, Class::Tile) | (Class::Column, Class::Column) => window.is_whole(made),
-            (Class::Column, Class::Tile) => rows.row.is_some_and(|row| is_column(window, row, made)),
+            (Class::Column, Class::Tile) => row.is_some_and(|row| is_column(window, row, made)),
         }
     }
 
@@ -189,5 +302,13 @@ fn made(task: &Task) -> Class {
         TaskKind::Map { .. } => Class::Tile,
         TaskKind::RowReduce { .. } => Class::Column,
         _ => Class::Late,
+    }
+}
+
+/// The space in which a task reads, from the class of what it makes.
+fn space(task: &Task, class: Class) -> Class {
+    match (&task.kind, class) {
+        (TaskKind::Map { .. }, Class::Column) => Class::Column,
+        _ => Class::Tile,
     }
 }

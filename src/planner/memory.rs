@@ -4,7 +4,7 @@
 
 use super::commit::Commit;
 use super::fuse::{Class, Group, Groups};
-use super::tasks::{Origin, Program};
+use super::tasks::{Origin, Program, TaskKind, Value};
 use crate::machine::cpu::buffer::ALIGN;
 use crate::machine::cpu::reduce::CHUNK_ROWS;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,12 +54,10 @@ pub fn assign(program: &Program, groups: &Groups, order: &[u32], commit: &Commit
         let mut working = Vec::new();
         for (position, &task) in tasks.iter().enumerate() {
             let value = program.tasks[task as usize].output;
-            if let Some((bytes, chunked)) = partials(program, task) {
-                if chunked {
-                    let place = free.take(bytes);
-                    memory.partials.push((task, place));
-                    working.push((place, bytes));
-                }
+            if let Some(bytes) = partials(program, task) {
+                let place = free.take(bytes);
+                memory.partials.push((task, place));
+                working.push((place, bytes));
             }
             if memory.homes[value as usize] != Home::Register || !lives.is_stored(value, alone) {
                 continue;
@@ -91,7 +89,7 @@ pub fn assign(program: &Program, groups: &Groups, order: &[u32], commit: &Commit
 }
 
 fn fixed_homes(program: &Program, commit: &Commit) -> Vec<Home> {
-    let home = |(index, value): (usize, &super::tasks::Value)| match value.origin {
+    let home = |(index, value): (usize, &Value)| match value.origin {
         Origin::Leaf(slot) => Home::Leaf(slot),
         Origin::Number(cell) => Home::Number(cell),
         Origin::Constant(at) => Home::Constant(at),
@@ -100,12 +98,12 @@ fn fixed_homes(program: &Program, commit: &Commit) -> Vec<Home> {
     program.values.iter().enumerate().map(home).collect()
 }
 
-/// Bytes for the chunk partials of an outer reduction, and whether there is more than one chunk.
-fn partials(program: &Program, task: u32) -> Option<(usize, bool)> {
+/// Bytes for the partials of an outer reduction of more than one chunk.
+fn partials(program: &Program, task: u32) -> Option<usize> {
     let task = &program.tasks[task as usize];
-    let super::tasks::TaskKind::OuterReduce { len, .. } = task.kind else { return None };
+    let TaskKind::OuterReduce { len, .. } = task.kind else { return None };
     let chunks = len.div_ceil(CHUNK_ROWS);
-    Some((program.values[task.output as usize].bytes() * chunks, chunks > 1))
+    (chunks > 1).then(|| program.values[task.output as usize].bytes() * chunks)
 }
 
 /// Whether the group reads `old` at the same index only, and nowhere after the task at `position`.
@@ -113,7 +111,7 @@ fn is_read_before(program: &Program, groups: &Groups, tasks: &[u32], position: u
     let size = program.values[old as usize].size;
     tasks.iter().enumerate().all(|(at, &task)| {
         let column = groups.places[task as usize].1 == Class::Column
-            && matches!(program.tasks[task as usize].kind, super::tasks::TaskKind::Map { .. });
+            && matches!(program.tasks[task as usize].kind, TaskKind::Map { .. });
         program.tasks[task as usize]
             .inputs
             .iter()

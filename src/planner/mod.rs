@@ -42,7 +42,7 @@ const SERIAL_BELOW_NANOS: u64 = 100_000;
 pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation]) -> Result<Plan> {
     let program = tasks::lower(graph, leaf_strides)?;
     let groups = fuse::fuse(&program);
-    let commit = commit::choose(&program, &groups, leaf_strides, donations);
+    let commit = commit::choose(&program, &groups, donations);
     let order = order(&groups, &commit);
     let memory = memory::assign(&program, &groups, &order, &commit);
     let scene = Scene::new(&program, &groups, &memory, leaf_strides.len());

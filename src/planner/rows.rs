@@ -111,10 +111,13 @@ struct Builder<'a> {
     sums: Vec<Sum>,
     /// Registers of values made here, by task output.
     made: hashbrown::HashMap<u32, u16>,
-    /// Registers of operands seen so far: window, how it was asked for, register.
-    seen: hashbrown::HashMap<u32, SmallVec<[(Window, Want, u16); 1]>>,
+    /// Operands seen so far, by value.
+    seen: hashbrown::HashMap<u32, SmallVec<[Seen; 1]>>,
     work: (usize, bool),
 }
+
+/// An operand, the form in which it was asked for, and its register.
+type Seen = (Window, Want, u16);
 
 /// The form in which an instruction needs an operand.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -248,10 +251,9 @@ impl<'a> Builder<'a> {
     }
 
     fn operand(&mut self, window: &Window, want: Want) -> Result<u16> {
-        if let Some(seen) = self.seen.get(&window.value) {
-            if let Some((.., reg)) = seen.iter().find(|(w, as_what, _)| *as_what == want && w == window) {
-                return Ok(*reg);
-            }
+        let seen = self.seen.get(&window.value).map_or(&[][..], |seen| seen);
+        if let Some((.., reg)) = seen.iter().find(|(w, as_what, _)| *as_what == want && w == window) {
+            return Ok(*reg);
         }
         let reg = match (self.made.get(&window.value).copied(), self.scene.maker(window)) {
             (Some(reg), Some((maker, class))) if maker == self.group => match (class, want) {
