@@ -8,32 +8,15 @@ use hashbrown::HashTable;
 use parking_lot::Mutex;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 const DEFAULT_LIMIT: usize = 64 << 20;
 
-/// Lookups of this process's plans that found one, and that did not.
-pub static HITS: AtomicU64 = AtomicU64::new(0);
-pub static MISSES: AtomicU64 = AtomicU64::new(0);
-
-static PLANS: Cache = Cache::new(DEFAULT_LIMIT);
-
-/// The plan of exactly this key, among those of this process.
-pub fn find(key: &[u64]) -> Option<Arc<Plan>> {
-    let found = PLANS.get(key);
-    let count = if found.is_some() { &HITS } else { &MISSES };
-    count.fetch_add(1, Ordering::Relaxed);
-    found
-}
-
-/// Keeps a plan. If another thread was first, its plan stays and is given back.
-pub fn insert(key: Vec<u64>, plan: Arc<Plan>) -> Arc<Plan> {
-    PLANS.insert(key, plan)
-}
-
-/// The plans of this process.
-pub fn plans() -> &'static Cache {
-    &PLANS
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub hits: u64,
+    pub misses: u64,
+    pub plans: usize,
+    pub bytes: usize,
 }
 
 pub struct Cache {
@@ -44,6 +27,8 @@ struct State {
     table: HashTable<Entry>,
     limit: usize,
     bytes: usize,
+    hits: u64,
+    misses: u64,
     clock: u64,
 }
 
@@ -55,22 +40,33 @@ struct Entry {
     used: u64,
 }
 
+impl Default for Cache {
+    fn default() -> Cache {
+        Cache::new(DEFAULT_LIMIT)
+    }
+}
+
 impl Cache {
     pub const fn new(limit: usize) -> Cache {
-        let state = State { table: HashTable::new(), limit, bytes: 0, clock: 0 };
+        let state = State { table: HashTable::new(), limit, bytes: 0, hits: 0, misses: 0, clock: 0 };
         Cache { state: Mutex::new(state) }
     }
 
-    /// The plan of exactly this key.
+    /// The plan of exactly this key. Counts a hit or a miss.
     pub fn get(&self, key: &[u64]) -> Option<Arc<Plan>> {
         let hash = hash(key);
         let mut state = self.state.lock();
         state.clock += 1;
         let now = state.clock;
-        state.table.find_mut(hash, |entry| entry.hash == hash && *entry.key == *key).map(|entry| {
+        let found = state.table.find_mut(hash, |entry| entry.hash == hash && *entry.key == *key).map(|entry| {
             entry.used = now;
             Arc::clone(&entry.plan)
-        })
+        });
+        match &found {
+            Some(_) => state.hits += 1,
+            None => state.misses += 1,
+        }
+        found
     }
 
     /// Keeps a plan. If another thread was first, its plan stays and is given back.
@@ -94,10 +90,9 @@ impl Cache {
         plan
     }
 
-    /// How many plans are kept, and their estimated bytes.
-    pub fn size(&self) -> (usize, usize) {
+    pub fn counters(&self) -> Counters {
         let state = self.state.lock();
-        (state.table.len(), state.bytes)
+        Counters { hits: state.hits, misses: state.misses, plans: state.table.len(), bytes: state.bytes }
     }
 
     pub fn set_limit(&self, bytes: usize) {
@@ -170,9 +165,10 @@ mod tests {
         assert!(cache.get(&[1, 2]).is_none() && cache.get(&[1, 2, 4]).is_none());
         assert!(Arc::ptr_eq(&cache.get(&[1, 2, 3]).unwrap(), &first));
         assert!(Arc::ptr_eq(&cache.insert(vec![1, 2, 3], plan()), &first));
-        assert_eq!(cache.size().0, 1);
+        let counters = cache.counters();
+        assert_eq!((counters.hits, counters.misses, counters.plans), (1, 2, 1));
         cache.clear();
-        assert_eq!(cache.size(), (0, 0));
+        assert_eq!((cache.counters().plans, cache.counters().bytes), (0, 0));
     }
 
     #[test]
@@ -182,9 +178,9 @@ mod tests {
             cache.insert(vec![key], plan());
             cache.get(&[0]);
         }
-        let (plans, bytes) = cache.size();
-        cache.set_limit(bytes / 2);
-        assert!(cache.size().1 <= bytes / 2 && cache.size().0 < plans);
+        let before = cache.counters();
+        cache.set_limit(before.bytes / 2);
+        assert!(cache.counters().bytes <= before.bytes / 2 && cache.counters().plans < before.plans);
         assert!(cache.get(&[0]).is_some() && cache.get(&[99]).is_some() && cache.get(&[1]).is_none());
     }
 }

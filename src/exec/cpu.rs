@@ -29,9 +29,9 @@ pub struct Inputs<'a> {
 /// Time between polls, as far as estimates tell.
 const POLL_NANOS: u64 = 200_000;
 
-/// Runs the plan. Gives the buffer of each output, contiguous from its start; None for a donated one, which lies where
-/// its leaf was. The caller holds the only use of donated buffers. On an error none of them has been written.
-pub fn run(plan: &Plan, inputs: &Inputs) -> Result<Vec<Option<Arc<Buffer>>>> {
+/// Runs the plan. Gives the buffer of each output, contiguous from its start; a donated output is its leaf's buffer,
+/// at the leaf's offset. The caller holds the only use of donated buffers. On an error none of them has been written.
+pub fn run(plan: &Plan, inputs: &Inputs) -> Result<Vec<Arc<Buffer>>> {
     check_inputs(plan, inputs)?;
     let bases = base::FIRST_LEAF as usize + plan.leaves.len() + plan.buffers.len();
     let table = (bases * size_of::<*mut u8>()).next_multiple_of(ALIGN);
@@ -69,8 +69,8 @@ pub fn run(plan: &Plan, inputs: &Inputs) -> Result<Vec<Option<Arc<Buffer>>>> {
     run.check_starts(plan)?;
     run.instructions(plan, scratch)?;
     let output = |home: &OutputHome| match home {
-        OutputHome::Buffer(buffer) => Some(Arc::clone(&buffers[*buffer as usize])),
-        OutputHome::Donated(_) => None,
+        OutputHome::Buffer(buffer) => Arc::clone(&buffers[*buffer as usize]),
+        OutputHome::Donated(leaf) => Arc::clone(&inputs.leaves[*leaf as usize].buffer),
     };
     Ok(plan.outputs.iter().map(output).collect())
 }
@@ -85,11 +85,7 @@ fn check_inputs(plan: &Plan, inputs: &Inputs) -> Result<()> {
             inputs.numbers.len()
         )));
     }
-    let foreign = |home: &OutputHome| match home {
-        OutputHome::Buffer(_) => false,
-        OutputHome::Donated(leaf) => !inputs.leaves[*leaf as usize].buffer.is_owned(),
-    };
-    if plan.outputs.iter().any(foreign) {
+    if plan.donated().any(|leaf| !inputs.leaves[leaf as usize].buffer.is_owned()) {
         return Err(Error::internal("a donated buffer belongs to somebody else"));
     }
     Ok(())

@@ -6,9 +6,13 @@ use super::fuse::{Class, Group, Groups};
 use super::tasks::{Origin, Program};
 use hashbrown::HashMap;
 
-/// The output at position `.0` may take the buffer of leaf slot `.1`. The caller promises that no other leaf of the run
+/// The output at this position may take the buffer of this leaf. The caller promises that no other leaf of the run
 /// shares the buffer.
-pub type Donation = (u32, u32);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Donation {
+    pub output: u32,
+    pub leaf: u32,
+}
 
 pub struct Commit {
     /// The leaf that each donated value is written to.
@@ -25,7 +29,7 @@ pub fn choose(program: &Program, groups: &Groups, donations: &[Donation]) -> Com
     let facts = Facts::gather(program, groups);
     // Which group rewrites each leaf so far.
     let mut writers: HashMap<u32, u32> = HashMap::new();
-    for &(output, slot) in donations {
+    for &Donation { output, leaf: slot } in donations {
         let Some((value, leaf, group)) = facts.candidate(program, groups, output, slot) else { continue };
         let free = !writers.contains_key(&leaf) && !commit.donated.contains_key(&value);
         // No other kernel of the commit block reads what this one overwrites, and this one reads nothing overwritten.

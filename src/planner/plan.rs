@@ -202,9 +202,17 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether this output is written over its leaf's old value.
-    pub fn donated(&self, output: usize) -> bool {
-        matches!(self.outputs.get(output), Some(OutputHome::Donated(_)))
+    /// Where each output is found after a run.
+    pub fn outputs(&self) -> &[OutputHome] {
+        &self.outputs
+    }
+
+    /// The leaves whose buffers a run overwrites.
+    pub fn donated(&self) -> impl Iterator<Item = u32> + '_ {
+        self.outputs.iter().filter_map(|home| match home {
+            OutputHome::Donated(leaf) => Some(*leaf),
+            OutputHome::Buffer(_) => None,
+        })
     }
 
     pub fn kernels(&self) -> usize {

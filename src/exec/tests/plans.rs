@@ -4,13 +4,18 @@
 use super::{Case, floats};
 use crate::dtype::DType;
 use crate::error::ErrorKind;
-use crate::exec::Plan;
+use crate::exec::{Donation, OutputHome, Plan};
 use crate::graph::{Attrs, GatherMode, GradientSpec, Op, TensorType, Val};
 use crate::machine::cpu::par::set_num_threads;
 use crate::ops;
 use crate::shape::Shape;
 use smallvec::smallvec;
+use std::sync::Arc;
 use std::time::Instant;
+
+fn pairs(donations: &[(u32, u32)]) -> Vec<Donation> {
+    donations.iter().map(|&(output, leaf)| Donation { output, leaf }).collect()
+}
 
 fn wave(i: usize) -> f64 {
     ((i * 37) % 101) as f64 / 25.0 - 2.0
@@ -93,10 +98,10 @@ fn adam_is_one_kernel_and_updates_in_place() {
             let case = adam(size);
             assert_eq!(case.check().kernels(), 1);
             let expected = case.unfused().unwrap();
-            let plan = case.plan(&[(0, 0), (1, 1), (2, 2)]);
-            assert!((0..3).all(|output| plan.donated(output)), "{plan}");
-            let outputs = crate::exec::run(&plan, &case.inputs()).unwrap();
-            assert!(outputs.iter().all(Option::is_none));
+            let plan = case.plan(&pairs(&[(0, 0), (1, 1), (2, 2)]));
+            assert_eq!(plan.donated().collect::<Vec<_>>(), [0, 1, 2], "{plan}");
+            let outputs = case.run(&plan).unwrap();
+            assert!(outputs.iter().zip(&case.leaves).all(|(buffer, leaf)| Arc::ptr_eq(buffer, &leaf.buffer)));
             for (leaf, expected) in case.leaves.iter().zip(&expected) {
                 assert_eq!(floats(&leaf.buffer), floats(expected));
             }
@@ -110,14 +115,12 @@ fn honoured(f: impl Fn(&mut crate::graph::Graph, Val, Val) -> Vec<Val>, donation
     let (a, b) = (case.leaf(DType::F32, &[4, 4], wave), case.leaf(DType::F32, &[4, 4], |i| i as f64));
     case.graph.outputs = f(&mut case.graph, a, b);
     let expected = case.unfused().unwrap();
-    let plan = case.plan(donations);
-    let outputs = crate::exec::run(&plan, &case.inputs()).unwrap();
+    let plan = case.plan(&pairs(donations));
+    let outputs = case.run(&plan).unwrap();
     for (at, (ours, theirs)) in outputs.iter().zip(&expected).enumerate() {
-        let leaf = donations.iter().find(|(output, _)| *output as usize == at).map(|&(_, leaf)| leaf as usize);
-        let ours = ours.clone().unwrap_or_else(|| case.leaves[leaf.unwrap()].buffer.clone());
-        assert_eq!(floats(&ours), floats(theirs), "output {at}\n{plan}");
+        assert_eq!(floats(ours), floats(theirs), "output {at}\n{plan}");
     }
-    donations.iter().map(|&(output, _)| plan.donated(output as usize)).collect()
+    donations.iter().map(|&(output, leaf)| plan.outputs()[output as usize] == OutputHome::Donated(leaf)).collect()
 }
 
 #[test]
@@ -199,9 +202,9 @@ fn a_bad_index_is_told_before_anything_is_committed() {
     let new = ops::subtract(g, table, moved).unwrap();
     g.outputs = vec![new];
     let old = floats(&case.leaves[0].buffer);
-    let plan = case.plan(&[(0, 0)]);
-    assert!(plan.donated(0), "{plan}");
-    let error = crate::exec::run(&plan, &case.inputs()).err().unwrap();
+    let plan = case.plan(&pairs(&[(0, 0)]));
+    assert_eq!(plan.donated().count(), 1, "{plan}");
+    let error = case.run(&plan).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Index);
     assert_eq!(error.message(), "take: index -6 is out of range for axis 0 of 5 elements");
     assert_eq!(floats(&case.leaves[0].buffer), old);
@@ -305,8 +308,8 @@ fn xor() -> Case {
     case
 }
 
-fn donate_all() -> Vec<(u32, u32)> {
-    (0..4).flat_map(|k| [(1 + 2 * k, 2 + k), (2 + 2 * k, 6 + k)]).collect()
+fn donate_all() -> Vec<Donation> {
+    (0..4).flat_map(|k| pairs(&[(1 + 2 * k, 2 + k), (2 + 2 * k, 6 + k)])).collect()
 }
 
 #[test]
@@ -315,9 +318,9 @@ fn a_training_step_is_a_few_kernels() {
     case.check();
     let plan = case.plan(&donate_all());
     println!("{plan}");
-    assert!((1..9).all(|output| plan.donated(output)), "{plan}");
+    assert_eq!(plan.donated().count(), 8, "{plan}");
     let expected = case.unfused().unwrap();
-    crate::exec::run(&plan, &case.inputs()).unwrap();
+    case.run(&plan).unwrap();
     for k in 0..4 {
         assert_eq!(floats(&case.leaves[2 + k].buffer), floats(&expected[1 + 2 * k]));
     }
@@ -352,7 +355,7 @@ fn costs() {
     println!("running xor: {:.2} µs, {} kernels\n{plan}", running * 1e3, plan.kernels());
     for size in [1000, 100_000, 4_000_000] {
         let case = adam(size);
-        let plan = case.plan(&[(0, 0), (1, 1), (2, 2)]);
+        let plan = case.plan(&pairs(&[(0, 0), (1, 1), (2, 2)]));
         for threads in [1, 2] {
             set_num_threads(threads);
             let running = best(20, || drop(crate::exec::run(&plan, &case.inputs()).unwrap()));
