@@ -1,4 +1,4 @@
-//! Kernels outside the row interpreter: products, long reductions, gathers, scatters, embeds, joins and random fills.
+//! Kernels outside the row interpreter: products, gathers, scatters, embeds, joins and random fills.
 
 use super::cpu::Run;
 use crate::dtype::DType;
@@ -18,17 +18,6 @@ pub fn run(instr: &Instr, run: &Run) -> Result<Option<Error>> {
     match &instr.kernel {
         Kernel::Rows(_) => Err(Error::internal("a row program outside the interpreter")),
         Kernel::Contract(product) => contract(product, run).map(|()| None),
-        Kernel::Reduce { kernels, rows, len, from, out, dtype } => {
-            let kernel = kernels.rows[isa() as usize];
-            let bytes = dtype.size();
-            let (from, out) = (run.resolve(from) as usize, run.resolve(out) as usize);
-            let work = if run.serial { Work::Plain(0) } else { Work::Plain(rows * len) };
-            let result = par::par(*rows, work, &|row| {
-                // SAFETY: the planner gave `rows` runs of `len` elements, and an element of the result for each.
-                unsafe { kernel(1, *len, (from + row * len * bytes) as *const u8, (out + row * bytes) as *mut u8) }
-            });
-            run.stopped(result).map(|()| None)
-        }
         Kernel::Gather { mode, axis, from, indices, out } => {
             // SAFETY: the operands are those of the plan; inference checked their shapes.
             let bad =

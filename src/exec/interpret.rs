@@ -5,8 +5,9 @@ use super::cpu::Run;
 use super::reduce;
 use crate::error::Result;
 use crate::machine::cpu::dispatch::Arg;
+use crate::machine::cpu::isa::isa;
 use crate::machine::cpu::par;
-use crate::machine::cpu::reduce::CHUNK_ROWS;
+use crate::machine::cpu::reduce::{BLOCK, CHUNK_ROWS};
 use crate::planner::MOST_REGS;
 use crate::planner::plan::{RowProgram, Step, base};
 use crate::planner::window::Dims;
@@ -36,23 +37,28 @@ pub unsafe fn rows(program: &RowProgram, run: &Run, scratch: *mut u8) -> Result<
             });
         }))?;
     }
-    for sum in program.sums.iter().filter(|sum| sum.chunks > 1) {
+    for sum in program.sums.iter().filter(|sum| sum.parts > 1) {
         let (partials, out) = (run.resolve(&sum.partials), run.resolve(&sum.out));
-        let row = program.len * sum.bytes;
-        for segment in 0..program.rows / program.segment {
-            // SAFETY: every chunk's partial is complete.
+        let bytes = sum.len * sum.bytes;
+        for result in 0..sum.results {
+            // SAFETY: every partial result is complete.
             unsafe {
-                let from = partials.add(segment * sum.chunks * row);
-                reduce::fold(sum.kernels, sum.chunks, (program.len, sum.bytes), from, out.add(segment * row));
+                let from = partials.add(result * sum.parts * bytes);
+                reduce::fold(sum.kernels, sum.parts, (sum.len, sum.bytes), from, out.add(result * bytes));
             }
         }
     }
     Ok(())
 }
 
+/// Whether some reduction adds rows, so that work is cut at chunks of them.
+fn adds_rows(program: &RowProgram) -> bool {
+    program.sums.iter().any(|sum| sum.len > 1)
+}
+
 /// Pieces of work in order: whole tiles, or whole chunks where rows are added up, for each piece of a row.
 fn units(program: &RowProgram) -> usize {
-    let blocks = if program.sums.is_empty() {
+    let blocks = if !adds_rows(program) {
         program.rows.div_ceil(program.tile_rows)
     } else {
         program.rows / program.segment * program.segment.div_ceil(CHUNK_ROWS)
@@ -66,7 +72,7 @@ fn area(program: &RowProgram, unit: usize) -> (Range<usize>, Range<usize>) {
     let (block, piece) = if pieces == 1 { (unit, 0) } else { (unit / pieces, unit % pieces) };
     let from = piece * program.piece;
     let columns = from..(from + program.piece).min(program.len);
-    if program.sums.is_empty() {
+    if !adds_rows(program) {
         let from = block * program.tile_rows;
         return (from..(from + program.tile_rows).min(program.rows), columns);
     }
@@ -190,11 +196,17 @@ unsafe fn execute(program: &RowProgram, run: &Run, step: &Step, registers: &Regi
             Step::Sum { sum } => {
                 let sum = &program.sums[*sum as usize];
                 let (segment, within) = (tile.row / program.segment, tile.row % program.segment);
-                let place = ((segment * sum.chunks + within / CHUNK_ROWS) * program.len + tile.column) * sum.bytes;
+                let place = ((segment * sum.parts + within / CHUNK_ROWS) * program.len + tile.column) * sum.bytes;
                 let partial = run.resolve(&sum.partials).add(place);
                 let from = registers.arg(sum.from).ptr;
                 let rows = (within % CHUNK_ROWS, tile.rows);
                 reduce::accumulate(sum.kernels, rows, (tile.width, sum.bytes), from, partial);
+            }
+            Step::Block { sum } => {
+                let sum = &program.sums[*sum as usize];
+                let at = tile.row * sum.parts + tile.column / BLOCK;
+                let partial = run.resolve(&sum.partials).add(at * sum.bytes);
+                sum.kernels.rows[isa() as usize](1, tile.width, registers.arg(sum.from).ptr, partial);
             }
         }
     }

@@ -8,7 +8,8 @@ use super::window::{Window, split};
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-/// Rows up to this long are reduced inside a row group; longer ones by a kernel of their own.
+/// Rows up to this long are whole in a tile, so that what they are reduced to can be used in the same group. Longer ones
+/// are reduced block by block, and complete only at the end.
 pub const LONGEST_ROW: usize = 8192;
 /// Bounds what one interpreter pass keeps in registers and in the L1 cache.
 const MOST_TASKS: usize = 96;
@@ -177,8 +178,7 @@ impl Fuser<'_> {
     fn place(&mut self, index: u32, task: &Task) -> (u32, Class) {
         let size = match task.kind {
             TaskKind::Map { .. } => self.program.values[task.output as usize].size,
-            TaskKind::RowReduce { len, .. } if len <= LONGEST_ROW => task.inputs[0].size(),
-            TaskKind::OuterReduce { .. } => task.inputs[0].size(),
+            TaskKind::RowReduce { .. } | TaskKind::OuterReduce { .. } => task.inputs[0].size(),
             _ => {
                 return (self.open(Group::Alone(index)), Class::Late);
             }
@@ -300,7 +300,7 @@ fn demands(task: &Task) -> (Option<usize>, Option<usize>) {
 fn made(task: &Task) -> Class {
     match task.kind {
         TaskKind::Map { .. } => Class::Tile,
-        TaskKind::RowReduce { .. } => Class::Column,
+        TaskKind::RowReduce { len, .. } if len <= LONGEST_ROW => Class::Column,
         _ => Class::Late,
     }
 }

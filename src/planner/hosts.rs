@@ -1,5 +1,4 @@
-//! Lowers tasks that have a kernel of their own: products, gathers, scatters, embeds, joins, random fills and the
-//! reductions of long rows. Resolves their operands to addresses and strides.
+//! Lowers tasks that have a kernel of their own: products, gathers, scatters, embeds, joins and random fills. Resolves their operands to addresses and strides.
 
 use super::Scene;
 use super::plan::{Batch, Instr, Kernel, Operand, Product, operand};
@@ -22,17 +21,6 @@ pub fn lower(scene: &Scene, task: &Task) -> Result<Option<Instr>> {
             let product = product(scene, task);
             nanos = size as u64 * product.shape.1 as u64 / 40;
             Kernel::Contract(product)
-        }
-        TaskKind::RowReduce { kernels, len } => {
-            nanos = (size * len) as u64 / 10;
-            Kernel::Reduce {
-                kernels,
-                rows: size,
-                len: *len,
-                from: scene.place(&task.inputs[0]),
-                out: scene.place(&scene.whole(task.output)),
-                dtype: value.dtype,
-            }
         }
         TaskKind::Gather(mode, axis) => {
             Kernel::Gather { mode: *mode, axis: *axis as usize, from: input(0), indices: input(1), out: out() }
@@ -64,7 +52,7 @@ pub fn lower(scene: &Scene, task: &Task) -> Result<Option<Instr>> {
             size,
             dtype: value.dtype,
         },
-        TaskKind::Map { .. } | TaskKind::OuterReduce { .. } => {
+        TaskKind::Map { .. } | TaskKind::RowReduce { .. } | TaskKind::OuterReduce { .. } => {
             return Err(Error::internal(format!("{} outside a row group", task.name)));
         }
     };

@@ -3,10 +3,10 @@
 //! that dies with the kernel and is read only at the same index. Outputs get buffers of their own.
 
 use super::commit::Commit;
-use super::fuse::{Class, Group, Groups};
+use super::fuse::{Class, Group, Groups, LONGEST_ROW};
 use super::tasks::{Origin, Program, TaskKind, Value};
 use crate::machine::cpu::buffer::ALIGN;
-use crate::machine::cpu::reduce::CHUNK_ROWS;
+use crate::machine::cpu::reduce::{BLOCK, CHUNK_ROWS};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Memory {
     pub homes: Vec<Home>,
     /// Bytes of each output buffer.
     pub buffers: Vec<usize>,
-    /// The arena place of the chunk partials of each outer reduction, by task.
+    /// The arena place of the partial results of reductions, by task.
     pub partials: Vec<(u32, usize)>,
     /// Bytes of the arena.
     pub arena: usize,
@@ -98,12 +98,15 @@ fn fixed_homes(program: &Program, commit: &Commit) -> Vec<Home> {
     program.values.iter().enumerate().map(home).collect()
 }
 
-/// Bytes for the partials of an outer reduction of more than one chunk.
+/// Bytes for the partial results of a reduction of more than one chunk or block.
 fn partials(program: &Program, task: u32) -> Option<usize> {
     let task = &program.tasks[task as usize];
-    let TaskKind::OuterReduce { len, .. } = task.kind else { return None };
-    let chunks = len.div_ceil(CHUNK_ROWS);
-    (chunks > 1).then(|| program.values[task.output as usize].bytes() * chunks)
+    let parts = match task.kind {
+        TaskKind::OuterReduce { len, .. } => len.div_ceil(CHUNK_ROWS),
+        TaskKind::RowReduce { len, .. } if len > LONGEST_ROW => len.div_ceil(BLOCK),
+        _ => return None,
+    };
+    (parts > 1).then(|| program.values[task.output as usize].bytes() * parts)
 }
 
 /// Whether the group reads `old` at the same index only, and nowhere after the task at `position`.

@@ -64,19 +64,26 @@ pub enum Step {
     Spread { from: u16, out: u16, bytes: u8 },
     /// One row again for each row of the tile.
     Repeat { from: u16, out: u16, bytes: u8 },
-    /// Adds the rows of the tile to the chunk's partial sum.
+    /// Adds the rows of the tile to the chunk's partial result.
     Sum { sum: u16 },
+    /// Reduces the tile, a block of a long row, to the block's partial result.
+    Block { sum: u16 },
 }
 
-/// An outer reduction at the end of a row program.
+/// A reduction that is complete only when the row program is: of rows to one, or of a long row.
 #[derive(Clone)]
 pub struct Sum {
     pub kernels: &'static ReduceKernels,
     pub from: u16,
-    /// The partials of all chunks, segment by segment; the result itself if there is one chunk.
+    /// The partial results of all parts, result by result; the result itself if there is one part.
     pub partials: Place,
     pub out: Place,
-    pub chunks: usize,
+    /// Chunks of rows, or blocks of a row.
+    pub parts: usize,
+    /// Elements of one result: a row, or 1 for the reduction of a long row.
+    pub len: usize,
+    /// How many results there are.
+    pub results: usize,
     pub bytes: usize,
 }
 
@@ -124,15 +131,6 @@ pub struct Batch {
 
 pub enum Kernel {
     Rows(RowProgram),
-    /// Long rows of contiguous elements, each to one.
-    Reduce {
-        kernels: &'static ReduceKernels,
-        rows: usize,
-        len: usize,
-        from: Place,
-        out: Place,
-        dtype: DType,
-    },
     Contract(Product),
     Gather {
         mode: GatherMode,
@@ -257,7 +255,6 @@ impl fmt::Display for Plan {
                     writeln!(f)?;
                 }
                 Kernel::Contract(p) => writeln!(f, "matmul {:?} batch {:?} {:?}", p.shape, p.batch.extent, p.outer)?,
-                Kernel::Reduce { rows, len, .. } => writeln!(f, "{} rows {rows}x{len}", instr.name)?,
                 _ => writeln!(f, "{}", instr.name)?,
             }
         }
@@ -276,6 +273,7 @@ impl fmt::Display for Step {
             Step::Spread { from, out, .. } => write!(f, "spread{out}=[{from}]"),
             Step::Repeat { from, out, .. } => write!(f, "repeat{out}=[{from}]"),
             Step::Sum { sum } => write!(f, "sum#{sum}"),
+            Step::Block { sum } => write!(f, "block#{sum}"),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! over them, and gives each intermediate value a register in scratch.
 
 use super::Scene;
-use super::fuse::{Class, Rows};
+use super::fuse::{Class, LONGEST_ROW, Rows};
 use super::kernels;
 use super::memory::Home;
 use super::plan::{Place, Reg, RowProgram, Step, Sum, base};
@@ -11,7 +11,7 @@ use super::window::{Dims, Window, split};
 use crate::error::{Error, Result};
 use crate::machine::cpu::isa::isa;
 use crate::machine::cpu::par::Work;
-use crate::machine::cpu::reduce::CHUNK_ROWS;
+use crate::machine::cpu::reduce::{BLOCK, CHUNK_ROWS, ReduceKernels};
 use smallvec::SmallVec;
 
 /// What the live operands of a tile may fill: half of a first-level cache.
@@ -44,16 +44,21 @@ struct Cut {
 impl Cut {
     fn choose(scene: &Scene, rows: &Rows, len: usize) -> Cut {
         let mut live = 2;
-        let mut whole_rows = false;
+        let (mut whole_rows, mut blocks) = (false, false);
         for &task in &rows.tasks {
             let task = &scene.program.tasks[task as usize];
             live += task.inputs.iter().filter(|w| !matches!(scene.homes[w.value as usize], Home::Register)).count();
             live += usize::from(scene.homes[task.output as usize] != Home::Register);
-            whole_rows |= matches!(task.kind, TaskKind::RowReduce { .. });
+            if let TaskKind::RowReduce { len, .. } = task.kind {
+                (whole_rows, blocks) = (len <= LONGEST_ROW, len > LONGEST_ROW);
+            }
         }
         let block = (TILE_BYTES / (4 * live)).clamp(SHORTEST_TILE, LONGEST_TILE) / 64 * 64;
         let count = rows.size / len;
-        if rows.segment.is_some() && len * CHUNK_ROWS <= 4 * LONGEST_TILE {
+        if blocks {
+            // Rows this long have no column in the group: each tile is one block of the lane tree.
+            Cut { rows: count, len, tile_rows: 1, piece: BLOCK }
+        } else if rows.segment.is_some() && len * CHUNK_ROWS <= 4 * LONGEST_TILE {
             // A tile of a whole chunk is added up by one call.
             Cut { rows: count, len, tile_rows: CHUNK_ROWS.min(count), piece: len }
         } else if whole_rows || len <= block {
@@ -113,7 +118,7 @@ struct Builder<'a> {
     made: hashbrown::HashMap<u32, u16>,
     /// Operands seen so far, by value.
     seen: hashbrown::HashMap<u32, SmallVec<[Seen; 1]>>,
-    work: (usize, bool),
+    heavy: bool,
 }
 
 /// An operand, the form in which it was asked for, and its register.
@@ -145,7 +150,7 @@ impl<'a> Builder<'a> {
             sums: Vec::new(),
             made: hashbrown::HashMap::new(),
             seen: hashbrown::HashMap::new(),
-            work: (0, false),
+            heavy: false,
         }
     }
 
@@ -159,30 +164,45 @@ impl<'a> Builder<'a> {
                 let args = task.inputs.iter().map(|window| self.operand(window, want)).collect::<Result<_>>()?;
                 let out = self.output(position, task, column)?;
                 self.steps.push(Step::Map { kernel: kernels[isa], out, args, column });
-                self.work = (self.work.0 + 1, self.work.1 | *heavy);
+                self.heavy |= *heavy;
+            }
+            TaskKind::RowReduce { kernels, len } if *len > LONGEST_ROW => {
+                let sum = self.sum(index, task, kernels, len.div_ceil(BLOCK), 1)?;
+                self.steps.push(Step::Block { sum });
             }
             TaskKind::RowReduce { kernels, .. } => {
                 let from = self.operand(&task.inputs[0], Want::Filled)?;
                 let out = self.output(position, task, true)?;
                 self.steps.push(Step::Reduce { kernel: kernels.rows[isa], from, out });
-                self.work.0 += 1;
             }
-            TaskKind::OuterReduce { kernels, len, .. } => {
-                let from = self.operand(&task.inputs[0], Want::Filled)?;
-                let out = self.place(&self.scene.whole(task.output));
-                let chunks = len.div_ceil(CHUNK_ROWS);
-                let partials = match self.scene.partials.get(&index) {
-                    Some(&at) => Place { base: base::ARENA, offset: at as isize, starts: SmallVec::new() },
-                    None => out.clone(),
-                };
-                let bytes = self.scene.program.values[task.output as usize].dtype.size();
-                self.steps.push(Step::Sum { sum: self.sums.len() as u16 });
-                self.sums.push(Sum { kernels, from, partials, out, chunks, bytes });
-                self.work.0 += 1;
+            TaskKind::OuterReduce { kernels, len, inner } => {
+                let sum = self.sum(index, task, kernels, len.div_ceil(CHUNK_ROWS), *inner)?;
+                self.steps.push(Step::Sum { sum });
             }
             _ => return Err(Error::internal(format!("{} in a row group", task.name))),
         }
         Ok(())
+    }
+
+    /// A reduction of `parts` parts to results of `len` elements.
+    fn sum(
+        &mut self,
+        index: u32,
+        task: &Task,
+        kernels: &'static ReduceKernels,
+        parts: usize,
+        len: usize,
+    ) -> Result<u16> {
+        let from = self.operand(&task.inputs[0], Want::Filled)?;
+        let out = self.place(&self.scene.whole(task.output));
+        let partials = match self.scene.partials.get(&index) {
+            Some(&at) => Place { base: base::ARENA, offset: at as isize, starts: SmallVec::new() },
+            None => out.clone(),
+        };
+        let value = &self.scene.program.values[task.output as usize];
+        let (results, bytes) = (value.size / len, value.dtype.size());
+        self.sums.push(Sum { kernels, from, partials, out, parts, len, results, bytes });
+        Ok(self.sums.len() as u16 - 1)
     }
 
     fn place(&self, window: &Window) -> Place {
@@ -353,7 +373,7 @@ impl<'a> Builder<'a> {
             steps: self.steps,
             sums: self.sums,
             scratch,
-            work: if self.work.1 { Work::Transcendental(size) } else { Work::Plain(size) },
+            work: if self.heavy { Work::Transcendental(size) } else { Work::Plain(size) },
         })
     }
 }
@@ -366,7 +386,7 @@ fn touched(step: &Step, sums: &[Sum]) -> (SmallVec<[u16; 3]>, Option<u16>) {
         | Step::Load { from, out, .. }
         | Step::Spread { from, out, .. }
         | Step::Repeat { from, out, .. } => (smallvec::smallvec![*from], Some(*out)),
-        Step::Sum { sum } => (smallvec::smallvec![sums[*sum as usize].from], None),
+        Step::Sum { sum } | Step::Block { sum } => (smallvec::smallvec![sums[*sum as usize].from], None),
     }
 }
 

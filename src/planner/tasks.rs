@@ -2,7 +2,6 @@
 //! reductions, and what is left is one task a value. Fused and unfused executors agree because both use `runs` to take
 //! a reduction apart. Chooses no memory and groups nothing.
 
-use super::fuse::LONGEST_ROW;
 use super::window::Window;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -333,11 +332,6 @@ impl Lowering<'_> {
     ) -> Result<Window> {
         let mut window = from;
         for ReduceStep { outer, len, inner } in reduce_steps(&window.shape.clone(), axes) {
-            if inner == 1 && len > LONGEST_ROW && !window.is_flat() {
-                // A kernel of its own reads runs of elements that lie one after another.
-                let flat = TensorType { dtype: ty.dtype, shape: window.shape.clone() };
-                window = self.copy(window, &flat);
-            }
             let kind = match inner {
                 1 => TaskKind::RowReduce { kernels, len },
                 _ => TaskKind::OuterReduce { kernels, len, inner },

@@ -1,8 +1,9 @@
 //! Random graphs over all kinds, shapes, strides and thread counts: fused equals unfused in every bit.
 
-use super::Case;
+use super::{Case, difference};
 use crate::dtype::DType;
-use crate::graph::{GatherMode, Layout, Op, SliceDim, TensorType, Val};
+use crate::exec::Donation;
+use crate::graph::{GatherMode, Layout, Op, SliceDim, Source, TensorType, Val};
 use crate::machine::cpu::par::set_num_threads;
 use crate::ops;
 use crate::shape::{Shape, Strides, broadcast};
@@ -244,6 +245,43 @@ fn graph(seed: u64, steps: usize) -> Case {
     }
     fuzz.case.graph.outputs.extend(fuzz.vals.last());
     fuzz.case
+}
+
+/// Donations of each output to some leaf of its type; a plan refuses those that would lose an old value.
+fn donations(case: &Case, seed: u64) -> Vec<Donation> {
+    let mut donations: Vec<Donation> = Vec::new();
+    for (output, &val) in case.graph.outputs.iter().enumerate() {
+        let ty = case.graph.ty(val);
+        let fitting = case.graph.nodes.iter().filter_map(|node| match node.op {
+            Op::Source(Source::Leaf(slot)) if node.outputs[0] == *ty => Some(slot),
+            _ => None,
+        });
+        let leaves: Vec<u32> = fitting.filter(|&slot| case.leaves[slot as usize].offset == 0).collect();
+        if !leaves.is_empty() {
+            let leaf = leaves[(seed as usize + output) % leaves.len()];
+            donations.push(Donation { output: output as u32, leaf });
+        }
+    }
+    donations
+}
+
+#[test]
+fn random_graphs_agree_when_buffers_are_donated() {
+    let mut honoured = 0;
+    for seed in 0..2000 {
+        set_num_threads(1 + seed as usize % 3);
+        let case = graph(seed, 3 + seed as usize % 25);
+        let plan = case.plan(&donations(&case, seed));
+        honoured += plan.donated().count();
+        let expected = case.unfused().unwrap();
+        let outputs = case.run(&plan).unwrap();
+        for (at, (ours, theirs)) in outputs.iter().zip(&expected).enumerate() {
+            let ty = case.graph.ty(case.graph.outputs[at]);
+            let found = difference(ty.dtype, ours, theirs, ty.shape.size());
+            assert!(found.is_none(), "seed {seed}, output {at}: {found:?}\n{}\n{plan}", case.graph);
+        }
+    }
+    assert!(honoured > 100, "{honoured} donations were honoured");
 }
 
 #[test]

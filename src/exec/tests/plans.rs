@@ -231,6 +231,33 @@ fn sums_of_many_rows_and_long_rows_agree_for_any_thread_count() {
     }
 }
 
+#[test]
+fn a_mean_squared_error_of_many_elements_is_one_kernel() {
+    let mut case = Case::default();
+    let (x, y) = (case.leaf(DType::F32, &[300, 70], wave), case.leaf(DType::F32, &[300, 70], |i| wave(i * 3)));
+    let g = &mut case.graph;
+    let e = ops::subtract(g, x, y).unwrap();
+    let e = ops::multiply(g, e, e).unwrap();
+    let s = ops::sum(g, e, 0b11).unwrap();
+    g.outputs = vec![s];
+    assert_eq!(case.check().kernels(), 1);
+}
+
+/// The reference is within rounding of the plan, and not a copy of it.
+#[test]
+fn the_reference_bounds_errors() {
+    let case = xor();
+    let ours = case.run(&case.plan(&[])).unwrap();
+    let exact = crate::exec::reference::run(&case.graph, &[], &case.strides, &case.inputs()).unwrap();
+    for (at, (ours, exact)) in ours.iter().zip(&exact).enumerate() {
+        for (i, x) in floats(ours).into_iter().enumerate() {
+            // SAFETY: float outputs of the reference are float64.
+            let y = unsafe { *exact.as_ptr().cast::<f64>().add(i) };
+            assert!((f64::from(x) - y).abs() < 2e-6 * y.abs().max(1.0), "output {at}: {x} instead of {y}");
+        }
+    }
+}
+
 fn chain(nodes: usize) -> Case {
     let mut case = Case::default();
     let (mut x, b) = (case.leaf(DType::F32, &[4], wave), case.leaf(DType::F32, &[4, 4], wave));
