@@ -74,8 +74,9 @@ pub fn reduce(def: &'static ReduceDef, x: &Tensor, axes: Option<&[i64]>, keepdim
     let ty = x.ty();
     let mask = mask_of(def.name, axes, ty.shape.rank())?;
     // Sums of bools and small integers are counted in int64, as NumPy and the Array API have it.
+    let counts = def.empty.is_some() && (def.kernels)(DType::I64).is_some();
     let widened = match ty.dtype {
-        DType::Bool | DType::U8 | DType::I32 if def.empty.is_some() => cast(x, DType::I64)?,
+        DType::Bool | DType::U8 | DType::I32 if counts => cast(x, DType::I64)?,
         _ => x.clone(),
     };
     let reduced = if mask == 0 {

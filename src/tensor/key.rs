@@ -11,6 +11,7 @@ use crate::machine::cpu::buffer::Buffer;
 use crate::scalar::Scalar;
 use crate::shape::Strides;
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 pub(super) struct Description {
@@ -23,9 +24,9 @@ pub(super) struct Description {
 pub(super) fn describe(engine: &Engine, walk: &Walk, outputs: &[Output], donations: &[Donation]) -> Description {
     let mut key = Key {
         words: Vec::with_capacity(walk.slots.len() * 12),
-        leaves: Vec::new(),
-        numbers: Vec::new(),
-        buffers: HashMap::new(),
+        leaves: Vec::with_capacity(walk.slots.len()),
+        numbers: Vec::with_capacity(walk.slots.len()),
+        buffers: Buffers::default(),
     };
     for (rank, &slot) in walk.slots.iter().enumerate() {
         let record = engine.get(slot);
@@ -56,8 +57,28 @@ struct Key {
     words: Vec<u64>,
     leaves: Vec<(Arc<Buffer>, usize)>,
     numbers: Vec<Scalar>,
-    /// The first leaf on each buffer.
-    buffers: HashMap<usize, u64>,
+    buffers: Buffers,
+}
+
+/// The first leaf on each buffer. Small plans look through a list; long ones hash.
+#[derive(Default)]
+struct Buffers {
+    few: SmallVec<[(usize, u64); 24]>,
+    many: HashMap<usize, u64>,
+}
+
+impl Buffers {
+    /// The first leaf on the buffer at this address; `next` if there is none yet.
+    fn first(&mut self, address: usize, next: u64) -> u64 {
+        if let Some(&(_, first)) = self.few.iter().find(|(known, _)| *known == address) {
+            return first;
+        }
+        if self.few.len() < self.few.inline_size() {
+            self.few.push((address, next));
+            return next;
+        }
+        *self.many.entry(address).or_insert(next)
+    }
 }
 
 impl Key {
@@ -96,7 +117,7 @@ impl Key {
                 None => self.words.push(0),
                 Some(value) => {
                     let next = self.leaves.len() as u64;
-                    let first = *self.buffers.entry(value.buffer.as_ptr() as usize).or_insert(next);
+                    let first = self.buffers.first(value.buffer.as_ptr() as usize, next);
                     self.words.push(1 | first << 8);
                     self.words.extend(value.strides.iter().map(|&stride| stride as u64));
                     self.leaves.push((value.buffer.clone(), value.offset));

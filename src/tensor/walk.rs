@@ -40,11 +40,15 @@ impl Walk {
     }
 }
 
+/// Records in the plan of a small training step: room for them is made at once.
+const TYPICAL: usize = 64;
+
 /// Collects what `roots` need. `generation` tells this process from one that forked it.
 pub(super) fn walk(engine: &mut Engine, roots: &[Slot], generation: u32) -> Result<Outcome> {
     let id = engine.next_walk();
-    let mut found: Vec<(u64, Slot)> = Vec::new();
-    let mut stack: Vec<(Slot, bool)> = roots.iter().map(|&slot| (slot, false)).collect();
+    let mut found: Vec<(u64, Slot)> = Vec::with_capacity(TYPICAL);
+    let mut stack: Vec<(Slot, bool)> = Vec::with_capacity(TYPICAL);
+    stack.extend(roots.iter().map(|&slot| (slot, false)));
     while let Some((slot, structure)) = stack.pop() {
         let record = engine.get_mut(slot);
         let seen = record.visit.walk == id;
