@@ -24,6 +24,7 @@ mod select;
 pub mod softmax;
 pub mod statistics;
 pub mod table;
+pub mod testing;
 #[cfg(test)]
 mod tests;
 pub mod trigonometric;

@@ -1,7 +1,7 @@
 //! What each thread has of its own: grad mode, the eager switch, open transforms, and the list of what it recorded and
 //! not yet evaluated.
 
-use super::engine::Slot;
+use super::engine::{self, Engine, Slot};
 use super::handle::{Place, Tensor};
 use hashbrown::HashSet;
 use std::cell::{Cell, RefCell};
@@ -22,6 +22,7 @@ thread_local! {
 }
 
 static EAGER_EVERYWHERE: AtomicBool = AtomicBool::new(false);
+static LINES: AtomicBool = AtomicBool::new(false);
 
 #[derive(Default)]
 struct Pending {
@@ -55,6 +56,15 @@ pub fn eager() -> bool {
 /// Sets the switch for all threads that have not set their own.
 pub fn set_eager(on: bool) {
     EAGER_EVERYWHERE.store(on, Ordering::Relaxed);
+}
+
+/// Whether each node remembers the user's line; gives the setting before.
+pub fn set_lines(on: bool) -> bool {
+    LINES.swap(on, Ordering::Relaxed)
+}
+
+pub(super) fn lines() -> bool {
+    LINES.load(Ordering::Relaxed)
 }
 
 /// Sets grad mode until dropped.
@@ -105,6 +115,14 @@ pub(super) fn note_leaf(address: usize, bytes: usize) -> bool {
             pending.leaf_bytes += bytes;
         }
         pending.leaf_bytes > LEAF_LIMIT
+    })
+}
+
+/// How many nodes of the list satisfy `is_pending`.
+pub(super) fn count_pending(is_pending: impl Fn(Slot, u64, &Engine) -> bool) -> usize {
+    PENDING.with_borrow(|pending| {
+        let engine = engine::lock();
+        pending.nodes.iter().filter(|&&(slot, id)| is_pending(slot, id, &engine)).count()
     })
 }
 

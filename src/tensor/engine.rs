@@ -11,6 +11,7 @@ use crate::scalar::Scalar;
 use crate::shape::Strides;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use smallvec::SmallVec;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 pub(super) type Slot = u32;
@@ -96,12 +97,20 @@ pub(super) struct Engine {
     free: Vec<Slot>,
     next_id: u64,
     next_walk: u64,
+    /// The lines that recorded nodes, by slot, with the id of the node; only while lines are kept.
+    lines: BTreeMap<Slot, (u64, String)>,
     /// Work list of `release`, kept for its capacity.
     dropping: Vec<Slot>,
 }
 
-static ENGINE: Mutex<Engine> =
-    Mutex::new(Engine { records: Vec::new(), free: Vec::new(), next_id: 0, next_walk: 0, dropping: Vec::new() });
+static ENGINE: Mutex<Engine> = Mutex::new(Engine {
+    records: Vec::new(),
+    free: Vec::new(),
+    next_id: 0,
+    next_walk: 0,
+    lines: BTreeMap::new(),
+    dropping: Vec::new(),
+});
 
 /// Told whenever claimed records are published or given back.
 pub(super) static SETTLED: Condvar = Condvar::new();
@@ -156,6 +165,22 @@ impl Engine {
                 self.records.push(Some(record));
                 self.records.len() as Slot - 1
             }
+        }
+    }
+
+    /// Remembers which line of the user's program recorded a node.
+    pub fn keep_line(&mut self, slot: Slot, line: &str) {
+        let id = self.get(slot).id;
+        self.lines.insert(slot, (id, line.to_owned()));
+    }
+
+    /// The error with the line that recorded the node, if that is known.
+    pub fn with_line(&self, slot: Slot, error: Error) -> Error {
+        match self.lines.get(&slot) {
+            Some((id, line)) if *id == self.get(slot).id => {
+                Error::new(error.kind(), format!("{} ({line})", error.message()))
+            }
+            _ => error,
         }
     }
 

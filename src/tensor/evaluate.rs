@@ -13,14 +13,15 @@ use crate::exec::{self, Cache, Inputs, Leaf, OutputHome, Plan};
 use crate::graph::Op;
 use crate::machine::cpu::buffer::Buffer;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Which process this is, counted in forks: claims of another one are not waited for.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 /// The plans of this process, for all threads.
 pub static PLANS: Cache = Cache::new(64 << 20);
 static PLANS_RUN: AtomicU64 = AtomicU64::new(0);
+static NODES_COMPUTED: AtomicU64 = AtomicU64::new(0);
 
 /// Called in a child right after a fork.
 pub fn enter_child() {
@@ -30,6 +31,28 @@ pub fn enter_child() {
 /// Plans run so far, for tests and `wg.debug`.
 pub fn plans_run() -> u64 {
     PLANS_RUN.load(Ordering::Relaxed)
+}
+
+/// Recorded nodes computed so far, each as often as a plan computed it.
+pub fn nodes_computed() -> u64 {
+    NODES_COMPUTED.load(Ordering::Relaxed)
+}
+
+/// Nodes that this thread recorded and that wait to be computed.
+pub fn pending_nodes() -> usize {
+    context::count_pending(|slot, id, engine| {
+        engine.find(slot, id).is_some_and(|record| matches!(record.state, State::Pending))
+    })
+}
+
+/// Runs the work it is given, with what evaluation must not hold let go of: a language binding's own lock.
+pub type Scope = fn(&mut (dyn FnMut() + Send));
+
+static SCOPE: OnceLock<Scope> = OnceLock::new();
+
+/// Sets what every evaluation runs in. The first call wins.
+pub fn set_evaluation_scope(scope: Scope) {
+    let _ = SCOPE.set(scope);
 }
 
 /// A handle that an optimizer moved to a new value, and what it named before.
@@ -93,8 +116,8 @@ pub fn evaluate_all(rebound: &[Rebinding]) -> Result<()> {
         roots
     };
     let places: Vec<(Place, Place)> = rebound.iter().map(|rebinding| (rebinding.old, rebinding.new)).collect();
-    let result = run(&roots, &places);
-    match &result {
+    let mut result = run(&roots, &places);
+    match &mut result {
         Ok(()) => {
             let mut engine = engine::lock();
             rebound.iter().for_each(|rebinding| engine.release(rebinding.old.slot));
@@ -103,8 +126,10 @@ pub fn evaluate_all(rebound: &[Rebinding]) -> Result<()> {
         Err(error) => {
             // In reverse, so that a handle rebound twice ends at its first value.
             rebound.iter().rev().for_each(|rebinding| rebinding.tensor.restore(rebinding.old));
-            if error.kind() != ErrorKind::Interrupted {
-                blame(&roots);
+            if error.kind() != ErrorKind::Interrupted
+                && let Some(first) = blame(&roots)
+            {
+                *error = first;
             }
             let mut engine = engine::lock();
             for &slot in &roots {
@@ -120,21 +145,20 @@ pub fn evaluate_all(rebound: &[Rebinding]) -> Result<()> {
 }
 
 fn run_or_blame(roots: &[Slot]) -> Result<()> {
-    let result = run(roots, &[]);
-    if let Err(error) = &result
-        && error.kind() != ErrorKind::Interrupted
-        && error.kind() != ErrorKind::Grad
-    {
-        blame(roots);
-    }
-    result
+    run(roots, &[]).map_err(|error| match error.kind() {
+        ErrorKind::Interrupted | ErrorKind::Grad => error,
+        _ => blame(roots).unwrap_or(error),
+    })
 }
 
 /// Finds which nodes failed, by evaluating them one by one in record order; those keep the error, and so do their users.
-fn blame(roots: &[Slot]) {
+/// Gives the first error, with the line that recorded its node if lines are kept.
+fn blame(roots: &[Slot]) -> Option<Error> {
     let open: Vec<Slot> = {
         let mut engine = engine::lock();
-        let Ok(Outcome::Ready(walk)) = walk(&mut engine, roots, GENERATION.load(Ordering::Relaxed)) else { return };
+        let Ok(Outcome::Ready(walk)) = walk(&mut engine, roots, GENERATION.load(Ordering::Relaxed)) else {
+            return None;
+        };
         let open: Vec<Slot> = walk
             .slots
             .iter()
@@ -145,15 +169,21 @@ fn blame(roots: &[Slot]) {
         open.iter().for_each(|&slot| engine.retain(slot));
         open
     };
+    let mut first = None;
     for &slot in &open {
         if let Err(error) = run(&[slot], &[])
             && error.kind() != ErrorKind::Interrupted
         {
-            engine::lock().get_mut(slot).state = State::Failed(error);
+            let mut engine = engine::lock();
+            // A user of a failed node has that node's error, line included.
+            let error = if first.as_ref() == Some(&error) { error } else { engine.with_line(slot, error) };
+            first.get_or_insert(error.clone());
+            engine.get_mut(slot).state = State::Failed(error);
         }
     }
     let mut engine = engine::lock();
     open.into_iter().for_each(|slot| engine.release(slot));
+    first
 }
 
 /// What one plan needs to run, once its records are claimed.
@@ -167,8 +197,18 @@ struct Claimed {
 }
 
 fn run(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
+    let Some(scope) = SCOPE.get() else { return run_here(roots, rebound) };
+    let mut result = Ok(());
+    scope(&mut || result = run_here(roots, rebound));
+    result
+}
+
+fn run_here(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
     let Some(mut claimed) = claim(roots, rebound)? else { return Ok(()) };
     let made = catch_unwind(AssertUnwindSafe(|| execute(&mut claimed))).unwrap_or_else(|panic| {
+        if let Some(error) = panic.downcast_ref::<Error>() {
+            return Err(error.clone());
+        }
         let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
         Err(Error::internal(format!("a kernel panicked: {text}")))
@@ -264,15 +304,18 @@ fn publish_values(engine: &mut Engine, claimed: &Claimed, plan: &Plan, buffers: 
     let retained: Vec<bool> = (0..walk.slots.len())
         .map(|rank| walk.roles[rank] == Role::Leaf || publish::keeps(engine, walk, rank))
         .collect();
+    let mut computed = 0;
     for (&slot, role) in walk.slots.iter().zip(&walk.roles) {
         let record = engine.get_mut(slot);
         // A marker has no value of its own and stays open for the walk to pass.
+        computed += u64::from(*role == Role::Open && !matches!(record.op, Op::Marker));
         if *role == Role::Open && !matches!(record.op, Op::Marker) {
             record.state = State::Done;
         } else if *role == Role::Open {
             record.state = State::Pending;
         }
     }
+    NODES_COMPUTED.fetch_add(computed, Ordering::Relaxed);
     publish::forget(engine, walk, &retained);
 }
 

@@ -1,5 +1,6 @@
 //! The operations that users call: each checks and promotes its operands and records one node, rarely two.
 
+use super::compose::alias;
 use super::context;
 use super::engine::{self, Operand, Value};
 use super::handle::Tensor;
@@ -63,7 +64,8 @@ pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
     let mut recorder = Recorder::begin();
     let ty = recorder.ty(x);
     if ty.dtype == dtype {
-        return Ok(x.clone());
+        drop(recorder);
+        return Ok(alias(x));
     }
     let operand = recorder.operand(x);
     recorder.finish(Op::Cast(dtype), smallvec![operand], TensorType { dtype, shape: ty.shape })
@@ -80,7 +82,7 @@ pub fn reduce(def: &'static ReduceDef, x: &Tensor, axes: Option<&[i64]>, keepdim
         _ => x.clone(),
     };
     let reduced = if mask == 0 {
-        widened
+        alias(&widened)
     } else {
         let mut recorder = Recorder::begin();
         let input = recorder.ty(&widened);
@@ -108,6 +110,16 @@ pub fn composite(def: &'static CompositeDef, attrs: Attrs, args: &[Arg]) -> Resu
 
 /// Records a composite and gives all its outputs.
 pub fn composite_all(def: &'static CompositeDef, attrs: Attrs, args: &[Arg]) -> Result<Vec<Tensor>> {
+    record_composite(def, attrs, args, &[])
+}
+
+/// Records a composite that draws random numbers: seed, stream and examples follow the operands given.
+pub fn random_composite(def: &'static CompositeDef, attrs: Attrs, args: &[Arg]) -> Result<Tensor> {
+    let mut made = record_composite(def, attrs, args, &draw())?;
+    made.pop().ok_or_else(|| Error::internal("a composite without outputs"))
+}
+
+fn record_composite(def: &'static CompositeDef, attrs: Attrs, args: &[Arg], more: &[Operand]) -> Result<Vec<Tensor>> {
     let mut recorder = Recorder::begin();
     let floats: SmallVec<[Arg; 4]> = args
         .iter()
@@ -131,6 +143,13 @@ pub fn composite_all(def: &'static CompositeDef, attrs: Attrs, args: &[Arg]) -> 
                 inputs.push(TensorType::scalar(dtype));
             }
         }
+    }
+    for &operand in more {
+        inputs.push(match operand {
+            Operand::Number(_, dtype) => TensorType::scalar(dtype),
+            Operand::Node(slot, output) => recorder.engine().get(slot).types[output as usize].clone(),
+        });
+        operands.push(operand);
     }
     let types = (def.infer)(&attrs, &inputs.iter().collect::<SmallVec<[&TensorType; 4]>>())?;
     let count = types.len() as u32;
@@ -178,7 +197,8 @@ pub fn reshape_to(x: &Tensor, shape: Shape) -> Result<Tensor> {
     let mut recorder = Recorder::begin();
     let ty = recorder.ty(x);
     if ty.shape == shape {
-        return Ok(x.clone());
+        drop(recorder);
+        return Ok(alias(x));
     }
     let operand = recorder.operand(x);
     recorder.finish(Op::Layout(Layout::Reshape), smallvec![operand], TensorType { shape, ..ty })
@@ -213,7 +233,7 @@ pub struct SliceArg {
 /// A basic slice. Starts are plan inputs; a slice of a value outside differentiation is a view at once.
 pub fn slice(x: &Tensor, slices: &[SliceArg]) -> Result<Tensor> {
     if slices.is_empty() {
-        return Ok(x.clone());
+        return Ok(alias(x));
     }
     if let Some(view) = slice_value(x, slices) {
         return Ok(view);
@@ -380,19 +400,24 @@ pub fn iota(n: usize) -> Result<Tensor> {
     Recorder::begin().finish(Op::Source(Source::Iota), SmallVec::new(), ty)
 }
 
-/// The operands that every random op starts with: seed and stream, and below a batch the examples it differs for.
-pub fn random(def: &'static RandomDef, shape: Shape, dtype: DType) -> Result<Tensor> {
-    if (def.fill)(dtype).is_none() {
-        return Err(Error::dtype(format!("{}: {dtype} is not supported", def.name)));
-    }
+/// The operands that every random op takes: seed and stream, and below a batch the examples it differs for.
+fn draw() -> SmallVec<[Operand; 3]> {
     let (seed, stream) = rng::next_stream();
     let mut operands: SmallVec<[Operand; 3]> = smallvec![
         Operand::Number(Scalar::I64(seed as i64), DType::I64),
         Operand::Number(Scalar::I64(stream as i64), DType::I64)
     ];
     operands.extend(context::open_placeholders().into_iter().map(|slot| Operand::Node(slot, 0)));
+    operands
+}
+
+/// Random numbers of this shape and dtype.
+pub fn random(def: &'static RandomDef, shape: Shape, dtype: DType) -> Result<Tensor> {
+    if (def.fill)(dtype).is_none() {
+        return Err(Error::dtype(format!("{}: {dtype} is not supported", def.name)));
+    }
     let ty = TensorType { dtype, shape: shape.checked(def.name)? };
-    Recorder::begin().finish(Op::Random(def), operands, ty)
+    Recorder::begin().finish(Op::Random(def), draw(), ty)
 }
 
 /// The number in a tensor of one element.

@@ -2,6 +2,7 @@
 //! layer, optimizer or Python.
 
 mod backward;
+mod compose;
 mod context;
 mod engine;
 mod evaluate;
@@ -16,14 +17,18 @@ mod transform;
 mod walk;
 
 pub use backward::{BackwardOptions, autograd_grad, backward};
-pub use context::{EagerGuard, GradGuard, eager, grad_enabled, set_eager, set_grad_enabled};
+pub use compose::*;
+pub use context::{EagerGuard, GradGuard, eager, grad_enabled, set_eager, set_grad_enabled, set_lines};
 pub use engine::{Value, after_fork, before_fork, live_nodes};
-pub use evaluate::{PLANS, Rebinding, enter_child, evaluate, evaluate_all, plans_run};
+pub use evaluate::{
+    PLANS, Rebinding, Scope, enter_child, evaluate, evaluate_all, nodes_computed, pending_nodes, plans_run,
+    set_evaluation_scope,
+};
 pub use functions::*;
 pub use handle::Tensor;
 pub use record::{Arg, at_user_line};
 pub use rng::{manual_seed, next_stream, seed, set_state as set_rng_state};
-pub use transform::{CustomTrace, Transform, gradient, jvp, result, vmap_axis};
+pub use transform::{CustomTrace, Transform, gradient, jvp, result, results, vmap_axis};
 
 #[cfg(test)]
 mod publication_tests;

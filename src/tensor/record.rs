@@ -48,11 +48,15 @@ pub struct Recorder {
     grad: bool,
     last: Slot,
     full: bool,
+    /// The user's line, if lines are kept.
+    line: Option<String>,
 }
 
 impl Recorder {
     pub fn begin() -> Recorder {
-        Recorder { engine: engine::lock(), grad: context::grad_enabled(), last: 0, full: false }
+        // Asked before the lock is taken: the answer may run other code, which may drop tensors.
+        let line = if context::lines() { crate::location::current() } else { None };
+        Recorder { engine: engine::lock(), grad: context::grad_enabled(), last: 0, full: false, line }
     }
 
     pub(super) fn with_grad(grad: bool) -> Recorder {
@@ -187,6 +191,9 @@ impl Recorder {
         });
         self.full |= context::note_pending(slot, self.engine.get(slot).id);
         self.last = slot;
+        if let Some(line) = &self.line {
+            self.engine.keep_line(slot, line);
+        }
         Ok(slot)
     }
 

@@ -209,13 +209,22 @@ impl CustomTrace {
 
 /// Cuts a result of a closed transform off its arguments, unless it has history of the caller's own.
 pub fn result(tensor: &Tensor, arguments: &[&Tensor]) -> Result<Tensor> {
-    let kept = {
-        let mut engine = engine::lock();
-        let own: Vec<Slot> = arguments.iter().map(|argument| argument.0.lock().slot).collect();
-        let slot = tensor.0.lock().slot;
-        context::grad_enabled() && has_other_history(&mut engine, slot, &own)
-    };
+    let kept = keeps_history(tensor, arguments);
     if kept { Ok(tensor.clone()) } else { functions::detach(tensor) }
+}
+
+/// Cuts the outputs of one transform's node off its arguments, likewise.
+pub fn results(made: Vec<Tensor>, arguments: &[&Tensor]) -> Result<Vec<Tensor>> {
+    let Some(first) = made.first() else { return Ok(made) };
+    let kept = keeps_history(first, arguments);
+    if kept { Ok(made) } else { made.iter().map(functions::detach).collect() }
+}
+
+fn keeps_history(tensor: &Tensor, arguments: &[&Tensor]) -> bool {
+    let mut engine = engine::lock();
+    let own: Vec<Slot> = arguments.iter().map(|argument| argument.0.lock().slot).collect();
+    let slot = tensor.0.lock().slot;
+    context::grad_enabled() && has_other_history(&mut engine, slot, &own)
 }
 
 /// Whether a variable, or the argument of another transform, is reached below `root` other than through `own` markers.
