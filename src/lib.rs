@@ -23,8 +23,12 @@ pub mod graph;
 pub mod io;
 pub mod location;
 pub mod machine;
+pub mod nn;
 pub mod ops;
+pub mod optim;
 pub mod planner;
+#[cfg(feature = "python")]
+pub mod python;
 pub mod scalar;
 pub mod shape;
 pub mod tensor;

@@ -1,0 +1,15 @@
+//! What networks need beyond operations: layers and losses in one call, initial values, and the clipping of gradients.
+//! Modules, which hold parameters, are the package's.
+
+mod clip;
+mod init;
+mod layers;
+mod losses;
+
+pub use clip::{Norm, clip_grad_norm};
+pub use init::{assign, convert, fill, normal, uniform};
+pub use layers::{BatchNorm, batch_norm, layer_norm, linear};
+pub use losses::{
+    Classes, binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy, huber_loss, l1_loss, mse_loss,
+    nll_loss, smooth_l1_loss,
+};

@@ -1,0 +1,98 @@
+use super::*;
+use crate::dtype::DType;
+use crate::graph::TensorType;
+use crate::tensor::{self, Tensor};
+
+const START: [f64; 3] = [1.0, -2.0, 0.5];
+
+fn tensor(values: &[f64]) -> Tensor {
+    let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_ne_bytes()).collect();
+    Tensor::from_bytes(&bytes, TensorType::new(DType::F64, [values.len()])).unwrap()
+}
+
+fn values(tensor: &Tensor) -> Vec<f64> {
+    let bytes = tensor::to_bytes(tensor).unwrap();
+    bytes.chunks_exact(8).map(|chunk| f64::from_ne_bytes(chunk.try_into().unwrap())).collect()
+}
+
+/// The gradient at step t: fixed numbers that change sign and size.
+fn gradient(t: usize) -> Vec<f64> {
+    START.iter().enumerate().map(|(i, _)| ((t * 3 + i) as f64 * 0.7).sin() * 2.0).collect()
+}
+
+/// Five steps of a rule on the core, and the same in plain loops.
+fn compare(rule: Rule, settings: &[f64], mut expected: impl FnMut(usize, &mut f64, f64, usize)) {
+    let param = tensor(&START);
+    param.set_requires_grad(true).unwrap();
+    let mut updater = Updater::new(rule, vec![param.clone()]);
+    let mut plain = START;
+    for t in 1..=5 {
+        let grad = gradient(t);
+        param.set_grad(Some(tensor(&grad))).unwrap();
+        step(&mut [(&mut updater, settings)]).unwrap();
+        plain.iter_mut().zip(&grad).enumerate().for_each(|(i, (p, g))| expected(i, p, *g, t));
+        for (got, want) in values(&param).iter().zip(&plain) {
+            assert!((got - want).abs() <= 1e-12 * want.abs().max(1.0), "{rule:?} step {t}: {got} against {want}");
+        }
+    }
+    assert_eq!(updater.state(0).unwrap().step, 5);
+}
+
+#[test]
+fn sgd_follows_its_formula() {
+    compare(Rule::Sgd, &[0.1, 0.0, 0.0, 0.0, 0.0, 0.0], |_, p, g, _| *p -= 0.1 * g);
+    for (nesterov, dampening) in [(0.0, 0.3), (1.0, 0.0)] {
+        let mut buffer = [0.0; 3];
+        compare(Rule::Sgd, &[0.1, 0.9, dampening, 0.01, nesterov, 1.0], move |i, p, g, t| {
+            let g = -g + 0.01 * *p;
+            buffer[i] = if t == 1 { g } else { 0.9 * buffer[i] + (1.0 - dampening) * g };
+            *p -= 0.1 * if nesterov == 1.0 { g + 0.9 * buffer[i] } else { buffer[i] };
+        });
+    }
+}
+
+#[test]
+fn rmsprop_follows_its_formula() {
+    for (momentum, centered) in [(0.0, 0.0), (0.9, 0.0), (0.0, 1.0), (0.9, 1.0)] {
+        let (mut square, mut buffer, mut mean) = ([0.0; 3], [0.0; 3], [0.0; 3]);
+        compare(Rule::RmsProp, &[0.01, 0.99, 1e-8, 0.1, momentum, centered, 0.0], move |i, p, g, _| {
+            let g = g + 0.1 * *p;
+            square[i] = 0.99 * square[i] + (1.0 - 0.99) * g * g;
+            mean[i] += (1.0 - 0.99) * (g - mean[i]);
+            let under = if centered == 1.0 { square[i] - mean[i] * mean[i] } else { square[i] };
+            buffer[i] = momentum * buffer[i] + g / (under.sqrt() + 1e-8);
+            *p -= 0.01 * buffer[i];
+        });
+    }
+}
+
+#[test]
+fn adam_and_adamw_follow_their_formulas() {
+    for (rule, amsgrad) in [(Rule::Adam, 0.0), (Rule::Adam, 1.0), (Rule::AdamW, 0.0), (Rule::AdamW, 1.0)] {
+        let (mut mean, mut square, mut largest) = ([0.0; 3], [0.0; 3], [0.0f64; 3]);
+        compare(rule, &[0.05, 0.9, 0.99, 1e-8, 0.2, amsgrad, 0.0], move |i, p, g, t| {
+            let g = if rule == Rule::Adam { g + 0.2 * *p } else { g };
+            if rule == Rule::AdamW {
+                *p *= 1.0 - 0.05 * 0.2;
+            }
+            mean[i] = 0.9 * mean[i] + (1.0 - 0.9) * g;
+            square[i] = 0.99 * square[i] + (1.0 - 0.99) * g * g;
+            largest[i] = largest[i].max(square[i]);
+            let second = if amsgrad == 1.0 { largest[i] } else { square[i] };
+            let (first, second) = (mean[i] / (1.0 - 0.9f64.powi(t as i32)), second / (1.0 - 0.99f64.powi(t as i32)));
+            *p -= 0.05 * first / (second.sqrt() + 1e-8);
+        });
+    }
+}
+
+#[test]
+fn a_parameter_without_a_gradient_is_left_alone() {
+    let (moved, still) = (tensor(&[1.0]), tensor(&[1.0]));
+    moved.set_requires_grad(true).unwrap();
+    still.set_requires_grad(true).unwrap();
+    moved.set_grad(Some(tensor(&[1.0]))).unwrap();
+    let mut updater = Updater::new(Rule::Adam, vec![moved.clone(), still.clone()]);
+    step(&mut [(&mut updater, &[0.1, 0.9, 0.999, 1e-8, 0.0, 0.0, 0.0])]).unwrap();
+    assert!(values(&moved)[0] < 1.0 && values(&still)[0] == 1.0);
+    assert!(updater.state(1).unwrap().step == 0 && updater.state(1).unwrap().tensors[0].is_none());
+}
