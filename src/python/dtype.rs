@@ -1,0 +1,117 @@
+//! Element types and devices as Python objects.
+
+use super::errors::refuse;
+use crate::device_id::DeviceId;
+use crate::dtype::DType;
+use crate::error::{Error, ErrorKind};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+/// An element type. There is one object for each.
+#[pyclass(frozen, eq, hash, name = "DType", module = "wengert")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PyDType(pub DType);
+
+static DTYPES: PyOnceLock<Vec<Py<PyDType>>> = PyOnceLock::new();
+
+/// The object of this element type.
+pub fn dtype_object(py: Python<'_>, dtype: DType) -> PyResult<Py<PyDType>> {
+    let all = DTYPES.get_or_try_init(py, || DType::ALL.iter().map(|&dtype| Py::new(py, PyDType(dtype))).collect())?;
+    match DType::ALL.iter().zip(all).find(|(other, _)| **other == dtype) {
+        Some((_, object)) => Ok(object.clone_ref(py)),
+        None => Err(refuse(Error::internal("a dtype is not listed"))),
+    }
+}
+
+#[pymethods]
+impl PyDType {
+    #[getter]
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    /// Bytes of one element.
+    #[getter]
+    fn itemsize(&self) -> usize {
+        self.0.size()
+    }
+
+    #[getter]
+    fn is_floating_point(&self) -> bool {
+        self.0.is_float()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("wengert.{}", self.0)
+    }
+
+    fn __str__(&self) -> &'static str {
+        self.0.name()
+    }
+
+    /// Pickled by its name in the package.
+    fn __reduce__(&self) -> &'static str {
+        self.0.name()
+    }
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for PyDType {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<PyDType> {
+        if let Ok(dtype) = object.cast::<PyDType>() {
+            return Ok(*dtype.get());
+        }
+        let kind = object.get_type().name()?;
+        let hint = "use one of wengert.float32, float64, int64, int32, uint8, bool";
+        Err(refuse(Error::new(ErrorKind::DType, format!("dtype: a {kind} was given, {hint}"))))
+    }
+}
+
+/// Where a tensor's values are.
+#[pyclass(frozen, eq, hash, name = "Device", module = "wengert")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PyDevice(pub DeviceId);
+
+#[pymethods]
+impl PyDevice {
+    #[getter]
+    fn r#type(&self) -> &'static str {
+        match self.0 {
+            DeviceId::Cpu => "cpu",
+        }
+    }
+
+    #[getter]
+    fn index(&self) -> Option<usize> {
+        match self.0 {
+            DeviceId::Cpu => None,
+        }
+    }
+
+    fn __repr__(&self) -> String {
+        format!("device('{}')", self.0)
+    }
+
+    fn __str__(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for PyDevice {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<PyDevice> {
+        if let Ok(device) = object.cast::<PyDevice>() {
+            return Ok(*device.get());
+        }
+        let name: String = object.extract()?;
+        if name == "cpu" {
+            return Ok(PyDevice(DeviceId::Cpu));
+        }
+        Err(refuse(Error::new(
+            ErrorKind::Device,
+            format!("device {name:?} does not exist here; this build has \"cpu\""),
+        )))
+    }
+}
