@@ -88,6 +88,8 @@ fn transpose(
     // Back to front: contributions are kept from the last user to the first.
     for which in (0..node.inputs.len()).rev().filter(|&which| is_linear(node.inputs[which])) {
         let cotangent = transpose_input(graph, &node, &rule, &cotangents, which)?;
+        #[cfg(test)]
+        let cotangent = super::tests::mutation::cotangent(graph, node.op.name(), cotangent);
         contributions.entry(node.inputs[which]).or_default().push(cotangent);
     }
     Ok(())

@@ -3,6 +3,7 @@
 
 pub mod cases;
 pub mod evaluate;
+pub mod mutation;
 mod rules;
 
 use crate::autodiff::expand;
