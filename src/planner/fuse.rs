@@ -163,13 +163,9 @@ impl Fuser<'_> {
 
     /// Numbers the groups that stand.
     fn finish(self) -> Groups {
+        let stands: Vec<usize> = (0..self.groups.len()).filter(|&index| self.into[index] == index as u32).collect();
         let mut numbers = vec![NONE; self.groups.len()];
-        let mut next = 0;
-        for (index, number) in numbers.iter_mut().enumerate().filter(|(index, _)| self.into[*index] == *index as u32) {
-            debug_assert!(self.groups[index] != Group::Alone(NONE));
-            *number = next;
-            next += 1;
-        }
+        stands.iter().enumerate().for_each(|(number, &index)| numbers[index] = number as u32);
         let places = self.places.iter().map(|&(group, class)| (numbers[self.find(group) as usize], class)).collect();
         let groups = self.groups.into_iter().zip(numbers).filter(|(_, number)| *number != NONE).map(|(group, _)| group);
         Groups { groups: groups.collect(), places }

@@ -191,6 +191,23 @@ fn donations_are_refused_where_an_old_value_would_be_lost() {
     honoured(swap, &[(0, 1), (1, 0)]);
 }
 
+/// Two kernels of different sizes, one of which reads what the other overwrites: one donation at most, either way.
+#[test]
+fn commit_kernels_do_not_read_what_others_overwrite() {
+    for order in [[(0, 0), (1, 1)], [(1, 1), (0, 0)]] {
+        let mut case = Case::default();
+        let (a, b) = (case.leaf(DType::F32, &[8], wave), case.leaf(DType::F32, &[4], |i| i as f64));
+        let g = &mut case.graph;
+        let half = ops::narrow(g, a, 0, 2, 4).unwrap();
+        g.outputs = vec![ops::negative(g, a).unwrap(), ops::add(g, b, half).unwrap()];
+        let expected = case.unfused().unwrap();
+        let plan = case.plan(&pairs(&order));
+        assert_eq!(plan.donated().collect::<Vec<_>>(), [order[0].1], "{plan}");
+        let outputs = case.run(&plan).unwrap();
+        assert!(outputs.iter().zip(&expected).all(|(x, y)| floats(x) == floats(y)), "{plan}");
+    }
+}
+
 #[test]
 fn a_bad_index_is_told_before_anything_is_committed() {
     let mut case = Case::default();
