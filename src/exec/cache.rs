@@ -6,7 +6,7 @@ use crate::planner::Plan;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use parking_lot::Mutex;
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 const DEFAULT_LIMIT: usize = 64 << 20;
@@ -144,7 +144,8 @@ impl State {
 
 fn hash(key: &[u64]) -> u64 {
     let mut hasher = FixedState::default().build_hasher();
-    key.iter().for_each(|&word| hasher.write_u64(word));
+    // The bytes of all words in one call: several times faster than word by word.
+    key.hash(&mut hasher);
     hasher.finish()
 }
 

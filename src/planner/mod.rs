@@ -12,8 +12,6 @@ pub mod plan;
 mod rows;
 mod simplify;
 mod tasks;
-#[cfg(test)]
-mod tests;
 pub(crate) mod window;
 
 pub use commit::Donation;

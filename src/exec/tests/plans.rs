@@ -397,6 +397,14 @@ fn costs() {
     let inputs = case.inputs();
     let running = best(20, || (0..1000).for_each(|_| drop(crate::exec::run(&plan, &inputs).unwrap())));
     println!("running xor: {:.2} µs, {} kernels\n{plan}", running * 1e3, plan.kernels());
+    let cache = crate::exec::Cache::new(1 << 20);
+    let plan = Arc::new(plan);
+    for words in [100, 400, 2000] {
+        let key: Vec<u64> = (0..words).collect();
+        cache.insert(key.clone(), Arc::clone(&plan));
+        let looking = best(20, || (0..1000).for_each(|_| drop(std::hint::black_box(cache.get(&key)))));
+        println!("a lookup of {words} words: {:.0} ns", looking * 1e6);
+    }
     for size in [1000, 100_000, 4_000_000] {
         let case = adam(size);
         let plan = case.plan(&pairs(&[(0, 0), (1, 1), (2, 2)]));
