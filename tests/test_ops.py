@@ -147,9 +147,14 @@ def test_integers(row: Row, dtype: str) -> None:
 
 
 def cotangent_for(y: Array, seed: int = 1) -> Array:
-    return np.random.default_rng(seed).uniform(0.5, 1.5, y.shape) * np.random.default_rng(seed + 1).choice(
-        [-1, 1], y.shape
-    )
+    """Numbers of both signs and of size about 1, in the shape of y."""
+    rng = np.random.default_rng(seed)
+    return np.asarray(rng.uniform(0.5, 1.5, y.shape) * rng.choice([-1, 1], y.shape))
+
+
+def constant(a: Array) -> wg.Tensor:
+    """In the dtype of a; a NumPy scalar would be a Python number."""
+    return wg.tensor(a.tolist(), dtype=wg.float64) if a.ndim == 0 else wg.tensor(a)
 
 
 def numeric_gradients(f: Callable[[list[Array]], float], arrays: list[Array]) -> list[Array]:
@@ -182,7 +187,7 @@ def test_reverse_mode_equals_differences(row: Row) -> None:
     arrays = row.sample(2)
     c = cotangent_for(row.expect(arrays))
     want = numeric_gradients(lambda moved: float((row.run(moved).numpy() * c).sum()), arrays)
-    got = pull(row, [wg.tensor(a) for a in arrays], wg.tensor(c))
+    got = pull(row, [wg.tensor(a) for a in arrays], constant(c))
     for g, w in zip(got, want, strict=True):
         close(g.numpy(), w)
 
@@ -196,7 +201,7 @@ def test_forward_mode_is_the_adjoint_of_reverse_mode(row: Row) -> None:
     value, along = wg.jvp(lambda *x: row.run(x), primals, [wg.tensor(t) for t in tangents])
     np.testing.assert_array_equal(value.numpy(), row.run(arrays).numpy())
     forward = (along.numpy() * c).sum()
-    terms = [(g.numpy() * t).sum() for g, t in zip(pull(row, primals, wg.tensor(c)), tangents, strict=True)]
+    terms = [(g.numpy() * t).sum() for g, t in zip(pull(row, primals, constant(c)), tangents, strict=True)]
     size = float(np.abs(along.numpy() * c).sum()) + float(np.abs(terms).sum())
     assert abs(forward - sum(terms)) <= 1e-12 * max(size, 1.0)
 
@@ -224,9 +229,9 @@ def test_each_argument_alone_moves_forward(row: Row) -> None:
 def test_second_order_equals_differences_of_the_gradient(row: Row) -> None:
     """Of the analytic gradient, by reverse over reverse and forward over reverse."""
     arrays = row.sample(5)
-    c = wg.tensor(cotangent_for(row.expect(arrays)))
+    c = constant(cotangent_for(row.expect(arrays)))
     directions = [cotangent_for(a, 30 + i) for i, a in enumerate(arrays)]
-    weights = [wg.tensor(cotangent_for(a, 40 + i)) for i, a in enumerate(arrays)]
+    weights = [constant(cotangent_for(a, 40 + i)) for i, a in enumerate(arrays)]
 
     def slope(*x: wg.Tensor) -> wg.Tensor:
         total = wg.tensor(0.0, dtype=wg.float64)
@@ -278,7 +283,7 @@ def test_vmap_of_each_argument_alone(row: Row) -> None:
 @rows(differentiable=True, batched=True)
 def test_vmap_of_the_gradient(row: Row) -> None:
     examples = [row.sample(seed) for seed in range(2)]
-    c = wg.tensor(cotangent_for(row.expect(examples[0])))
+    c = constant(cotangent_for(row.expect(examples[0])))
     stacked = [wg.tensor(np.stack(column)) for column in zip(*examples, strict=True)]
     got = wg.vmap(lambda *x: pull(row, list(x), c))(*stacked)
     for position, gradient in enumerate(got):

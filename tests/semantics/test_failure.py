@@ -69,9 +69,11 @@ def test_a_failed_step_changes_nothing(make: type[optim.Optimizer]) -> None:
 def test_a_failed_step_leaves_nothing_pending() -> None:
     w = wg.tensor([1.0]).requires_grad_()
     optimizer = optim.SGD([w], lr=0.1)
-    failing(w * 2.0).sum().backward()
+    loss = failing(w * 2.0).sum()
+    loss.backward()
     with pytest.raises(ValueError, match="testing_op"):
         optimizer.step()
+    assert w.tolist() == [1.0]
     assert pending() == 0
     w.grad = None
     (w * 2.0).sum().backward()

@@ -52,9 +52,8 @@ class Linear(Layer):
         self.in_features = in_features
         self.out_features = out_features
         self.weight = Parameter(zeros((out_features, in_features), dtype=dtype, device=device))
-        self.bias = Parameter(zeros((out_features,), dtype=dtype, device=device)) if bias else None
-        if not bias:
-            self.register_parameter("bias", None)
+        self.bias: Parameter | None
+        self.register_parameter("bias", Parameter(zeros((out_features,), dtype=dtype, device=device)) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
