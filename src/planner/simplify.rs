@@ -18,13 +18,18 @@ type Words = SmallVec<[u64; 24]>;
 
 pub fn simplify(graph: &Graph) -> Result<Graph> {
     let mut merged = Merger::new(graph.nodes.len());
+    let uses = uses(graph);
     let mut map: Vec<Vals> = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
         let inputs: Vals = node.inputs.iter().map(|val| map[val.node as usize][val.output as usize]).collect();
         let vals = match rewrite(&merged.graph, node, &inputs) {
             Rewrite::Same(val) => Vals::from_slice(&[val]),
             Rewrite::Other(op, inputs) => merged.add(op, &inputs, node),
-            Rewrite::None => merged.add(node.op.clone(), &inputs, node),
+            Rewrite::Transposed(left, right) if uses[node.inputs[0].node as usize] == 1 => {
+                let inputs = [merged.swap_last(right), merged.swap_last(left)];
+                merged.add(Op::Contract, &inputs, node)
+            }
+            Rewrite::None | Rewrite::Transposed(..) => merged.add(node.op.clone(), &inputs, node),
         };
         map.push(vals);
     }
@@ -32,6 +37,14 @@ pub fn simplify(graph: &Graph) -> Result<Graph> {
     out.outputs = graph.outputs.iter().map(|val| map[val.node as usize][val.output as usize]).collect();
     out.prune();
     Ok(out)
+}
+
+/// How often each node is used, by nodes and as an output.
+fn uses(graph: &Graph) -> Vec<u32> {
+    let mut uses = vec![0; graph.nodes.len()];
+    let inputs = graph.nodes.iter().flat_map(|node| &node.inputs);
+    inputs.chain(&graph.outputs).for_each(|val| uses[val.node as usize] += 1);
+    uses
 }
 
 /// The graph being built, with a table of its nodes by content.
@@ -45,6 +58,26 @@ impl Merger {
     fn new(nodes: usize) -> Merger {
         let graph = Graph { nodes: Vec::with_capacity(nodes), outputs: Vec::new() };
         Merger { graph, table: HashTable::with_capacity(nodes), hasher: FixedState::default() }
+    }
+
+    /// The value with its last two axes exchanged.
+    fn swap_last(&mut self, val: Val) -> Val {
+        let TensorType { dtype, mut shape } = self.graph.ty(val).clone();
+        let rank = shape.rank();
+        let mut perm: SmallVec<[u8; 8]> = (0..rank as u8).collect();
+        perm.swap(rank - 2, rank - 1);
+        shape.dims_mut().swap(rank - 2, rank - 1);
+        let op = Op::Layout(Layout::Permute(perm));
+        let node = Node {
+            op,
+            inputs: SmallVec::from_slice(&[val]),
+            outputs: SmallVec::from_elem(TensorType { dtype, shape }, 1),
+        };
+        match rewrite(&self.graph, &node, &[val]) {
+            Rewrite::Same(val) => val,
+            Rewrite::Other(op, inputs) => self.add(op, &inputs, &node)[0],
+            Rewrite::None | Rewrite::Transposed(..) => self.add(node.op.clone(), &[val], &node)[0],
+        }
     }
 
     /// A node of this op, with the types of `like`: an old one if there is an equal one.
@@ -89,6 +122,9 @@ enum Rewrite {
     Same(Val),
     /// The node is another op on other inputs, with the same type.
     Other(Op, Vals),
+    /// The node is the transpose of the product of these two, which nothing else should need: (a·b)ᵀ = bᵀ·aᵀ adds the
+    /// same products in the same order, and gives elements in the order that users of the transpose read them.
+    Transposed(Val, Val),
 }
 
 fn rewrite(graph: &Graph, node: &Node, inputs: &[Val]) -> Rewrite {
@@ -180,6 +216,9 @@ fn relayout(graph: &Graph, layout: &Layout, node: &Node, inputs: &[Val]) -> Rewr
             let original = before.inputs[0];
             if graph.shape(original) == shape { Rewrite::Same(original) } else { again(Op::Layout(Layout::Reshape)) }
         }
+        (Layout::Permute(perm), Op::Contract) if swaps_last(perm) => {
+            Rewrite::Transposed(before.inputs[0], before.inputs[1])
+        }
         (Layout::Permute(second), Op::Layout(Layout::Permute(first))) => {
             let both: SmallVec<[u8; 8]> = second.iter().map(|&axis| first[axis as usize]).collect();
             if both.iter().enumerate().all(|(i, &axis)| i == axis as usize) {
@@ -190,4 +229,11 @@ fn relayout(graph: &Graph, layout: &Layout, node: &Node, inputs: &[Val]) -> Rewr
         }
         _ => Rewrite::None,
     }
+}
+
+/// Whether a permutation exchanges the last two axes and leaves the others.
+fn swaps_last(perm: &[u8]) -> bool {
+    let rank = perm.len();
+    let expected = |i: usize| if i + 2 < rank { i } else { 2 * rank - 3 - i };
+    rank >= 2 && perm.iter().enumerate().all(|(i, &axis)| axis as usize == expected(i))
 }
