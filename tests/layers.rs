@@ -1,5 +1,7 @@
 //! A module imports only from lower layers: reads the `crate::` paths of every source file.
 
+#![allow(clippy::unwrap_used)] // In a test an unwrap is an assertion.
+
 use std::fs;
 use std::path::Path;
 

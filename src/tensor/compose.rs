@@ -3,7 +3,7 @@
 use super::engine::Operand;
 use super::functions::{
     SliceArg, binary, broadcast_to, cast, composite, concat, full, iota, mask_of, permute, random_composite, reduce,
-    reshape_to, select, slice, unary,
+    reshape_to, result_type, select, slice, unary,
 };
 use super::handle::Tensor;
 use super::record::{Arg, Recorder};
@@ -116,7 +116,7 @@ pub fn clip(x: &Tensor, min: Option<Arg>, max: Option<Arg>) -> Result<Tensor> {
     if args.len() == 1 {
         return Ok(alias(x));
     }
-    let dtype = Recorder::begin().promote(&args);
+    let dtype = result_type(&args);
     let x = cast(x, dtype)?;
     let flags = i64::from(min.is_some()) | i64::from(max.is_some()) << 1;
     let rest = args[1..].iter().copied();
@@ -129,7 +129,7 @@ pub fn pow(x: Arg, y: Arg) -> Result<Tensor> {
     if let (Arg::Tensor(base), Arg::Number(exponent)) = (x, y)
         && let Some(twice) = twice_exponent(exponent)
     {
-        let dtype = Recorder::begin().promote(&[x, y]);
+        let dtype = result_type(&[x, y]);
         return composite(&arithmetic::POW_CONSTANT, smallvec![twice], &[(&cast(base, dtype)?).into()]);
     }
     binary(&arithmetic::POWER, x, y)

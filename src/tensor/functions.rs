@@ -4,7 +4,7 @@ use super::compose::alias;
 use super::context;
 use super::engine::{self, Operand, Value};
 use super::handle::Tensor;
-use super::record::{Arg, Recorder};
+use super::record::{Arg, Found, Recorder};
 use super::rng;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -25,22 +25,25 @@ fn compute_dtype(op: &str, promote: Promote, dtype: DType, supported: impl Fn(DT
 
 pub fn unary(def: &'static UnaryDef, x: Arg) -> Result<Tensor> {
     let mut recorder = Recorder::begin();
+    let x = recorder.find(x);
     let dtype = compute_dtype(def.name, def.promote, recorder.promote(&[x]), |dtype| (def.kernels)(dtype).is_some())?;
     let result = if def.promote == Promote::Compare { DType::Bool } else { dtype };
-    let shape = recorder.arg_shape(x);
-    let operand = recorder.typed(x, dtype)?;
+    let shape = Shape::new(recorder.shape_of(x));
+    let operand = recorder.operand_as(x, dtype)?;
     recorder.finish(Op::Unary(def), smallvec![operand], TensorType { dtype: result, shape })
 }
 
 pub fn binary(def: &'static BinaryDef, x: Arg, y: Arg) -> Result<Tensor> {
     let mut recorder = Recorder::begin();
+    let (x, y) = (recorder.find(x), recorder.find(y));
     let dtype =
         compute_dtype(def.name, def.promote, recorder.promote(&[x, y]), |dtype| (def.kernels)(dtype).is_some())?;
     let result = if def.promote == Promote::Compare { DType::Bool } else { dtype };
-    let (a, b) = (recorder.arg_shape(x), recorder.arg_shape(y));
-    let shape =
-        broadcast(&a, &b).ok_or_else(|| Error::shape(format!("{}: shapes {a} and {b} do not broadcast", def.name)))?;
-    let operands = smallvec![recorder.typed(x, dtype)?, recorder.typed(y, dtype)?];
+    let (a, b) = (recorder.shape_of(x), recorder.shape_of(y));
+    let shape = broadcast(a, b).ok_or_else(|| {
+        Error::shape(format!("{}: shapes {} and {} do not broadcast", def.name, Shape::new(a), Shape::new(b)))
+    })?;
+    let operands = smallvec![recorder.operand_as(x, dtype)?, recorder.operand_as(y, dtype)?];
     recorder.finish(Op::Binary(def), operands, TensorType { dtype: result, shape })
 }
 
@@ -51,13 +54,23 @@ pub fn select(condition: &Tensor, x: Arg, y: Arg) -> Result<Tensor> {
     if flag.dtype != DType::Bool {
         return Err(Error::dtype(format!("where: the condition is {}, it must be bool", flag.dtype)));
     }
+    let (x, y) = (recorder.find(x), recorder.find(y));
     let dtype = recorder.promote(&[x, y]);
-    let (a, b) = (recorder.arg_shape(x), recorder.arg_shape(y));
-    let shape = broadcast(&a, &b)
-        .and_then(|shape| broadcast(&shape, &flag.shape))
-        .ok_or_else(|| Error::shape(format!("where: condition {}, {a} and {b} do not broadcast", flag.shape)))?;
-    let operands = smallvec![recorder.operand(condition), recorder.typed(x, dtype)?, recorder.typed(y, dtype)?];
+    let (a, b) = (recorder.shape_of(x), recorder.shape_of(y));
+    let shape = broadcast(a, b).and_then(|shape| broadcast(&shape, &flag.shape)).ok_or_else(|| {
+        let (a, b) = (Shape::new(a), Shape::new(b));
+        Error::shape(format!("where: condition {}, {a} and {b} do not broadcast", flag.shape))
+    })?;
+    let operands =
+        smallvec![recorder.operand(condition), recorder.operand_as(x, dtype)?, recorder.operand_as(y, dtype)?];
     recorder.finish(Op::Select, operands, TensorType { dtype, shape })
+}
+
+/// The dtype that these operands are computed in together.
+pub fn result_type(args: &[Arg]) -> DType {
+    let mut recorder = Recorder::begin();
+    let found: SmallVec<[Found; 3]> = args.iter().map(|&arg| recorder.find(arg)).collect();
+    recorder.promote(&found)
 }
 
 pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
@@ -121,28 +134,20 @@ pub fn random_composite(def: &'static CompositeDef, attrs: Attrs, args: &[Arg]) 
 
 fn record_composite(def: &'static CompositeDef, attrs: Attrs, args: &[Arg], more: &[Operand]) -> Result<Vec<Tensor>> {
     let mut recorder = Recorder::begin();
-    let floats: SmallVec<[Arg; 4]> = args
-        .iter()
-        .copied()
-        .filter(|arg| matches!(arg, Arg::Tensor(tensor) if recorder.dtype(tensor).is_float()))
-        .collect();
-    let dtype = if floats.is_empty() { DType::F32 } else { recorder.promote(&floats) };
-    let mut operands: SmallVec<[Operand; 3]> = SmallVec::new();
-    let mut inputs: SmallVec<[TensorType; 4]> = SmallVec::new();
-    for arg in args {
-        match arg {
-            Arg::Tensor(tensor) => {
-                let ty = recorder.ty(tensor);
-                let target = if ty.dtype.is_float() { dtype } else { ty.dtype };
-                operands.push(recorder.typed(*arg, target)?);
-                inputs.push(TensorType { dtype: target, shape: ty.shape });
-            }
-            Arg::Number(number) => {
-                let dtype = if let Scalar::I64(_) = number { DType::I64 } else { dtype };
-                operands.push(Operand::Number(*number, dtype));
-                inputs.push(TensorType::scalar(dtype));
-            }
-        }
+    let found: SmallVec<[Found; 16]> = args.iter().map(|&arg| recorder.find(arg)).collect();
+    let floats = found.iter().filter_map(|&found| recorder.type_of(found)).map(|ty| ty.dtype).filter(|d| d.is_float());
+    let dtype = floats.reduce(DType::promote).unwrap_or(DType::F32);
+    let mut operands: SmallVec<[Operand; 3]> = SmallVec::with_capacity(args.len() + more.len());
+    let mut inputs: SmallVec<[TensorType; 4]> = SmallVec::with_capacity(args.len() + more.len());
+    for found in found {
+        let own = recorder.type_of(found);
+        let target = match (own.map(|ty| ty.dtype), found) {
+            (Some(other), _) if !other.is_float() => other,
+            (None, Found::Number(Scalar::I64(_))) => DType::I64,
+            _ => dtype,
+        };
+        inputs.push(TensorType { dtype: target, shape: Shape::new(recorder.shape_of(found)) });
+        operands.push(recorder.operand_as(found, target)?);
     }
     for &operand in more {
         inputs.push(match operand {
@@ -278,12 +283,12 @@ pub fn concat(tensors: &[&Tensor], axis: i64) -> Result<Tensor> {
     let mut recorder = Recorder::begin();
     let first = tensors.first().ok_or_else(|| Error::value("concat: no tensors were given"))?;
     let axis = normalize_axis("concat", axis, recorder.ty(first).shape.rank())?;
-    let args: Vec<Arg> = tensors.iter().map(|&tensor| Arg::Tensor(tensor)).collect();
-    let dtype = recorder.promote(&args);
+    let found: Vec<Found> = tensors.iter().map(|&tensor| recorder.find(tensor.into())).collect();
+    let dtype = recorder.promote(&found);
     let inputs: Vec<TensorType> =
         tensors.iter().map(|tensor| TensorType { dtype, shape: recorder.ty(tensor).shape }).collect();
     let mut types = infer(&Op::Concat(axis as u8), &inputs.iter().collect::<Vec<_>>())?;
-    let operands = args.iter().map(|&arg| recorder.typed(arg, dtype)).collect::<Result<_>>()?;
+    let operands = found.iter().map(|&found| recorder.operand_as(found, dtype)).collect::<Result<_>>()?;
     let ty = types.pop().ok_or_else(|| Error::internal("concat without a type"))?;
     recorder.finish(Op::Concat(axis as u8), operands, ty)
 }
@@ -321,7 +326,8 @@ pub fn scatter_add(mode: GatherMode, x: &Tensor, indices: &Tensor, updates: &Ten
                 want[0].shape
             )));
         }
-        let operands = smallvec![recorder.typed(updates.into(), ty.dtype)?, recorder.operand(&indices)];
+        let found = recorder.find(updates.into());
+        let operands = smallvec![recorder.operand_as(found, ty.dtype)?, recorder.operand(&indices)];
         recorder.finish(op, operands, ty)?
     };
     binary(&crate::ops::arithmetic::ADD, x.into(), (&added).into())

@@ -10,7 +10,6 @@ use crate::error::{Error, Result};
 use crate::graph::{Op, Source, TensorType};
 use crate::ops;
 use crate::scalar::Scalar;
-use crate::shape::Shape;
 use parking_lot::MutexGuard;
 use smallvec::{SmallVec, smallvec};
 use std::sync::Arc;
@@ -38,6 +37,13 @@ impl From<i64> for Arg<'_> {
     fn from(x: i64) -> Self {
         Arg::Number(Scalar::I64(x))
     }
+}
+
+/// An argument after it was looked up: the place of a record, or a number.
+#[derive(Clone, Copy)]
+pub(super) enum Found {
+    Node(Slot, u32),
+    Number(Scalar),
 }
 
 pub(super) type Types = SmallVec<[TensorType; 1]>;
@@ -95,25 +101,52 @@ impl Recorder {
         self.engine.get(state.slot).types[state.output as usize].dtype
     }
 
-    pub fn arg_shape(&self, arg: Arg) -> Shape {
+    /// Looks an argument up, once.
+    pub(super) fn find(&mut self, arg: Arg) -> Found {
         match arg {
-            Arg::Tensor(tensor) => self.ty(tensor).shape,
-            Arg::Number(_) => Shape::scalar(),
+            Arg::Number(number) => Found::Number(number),
+            Arg::Tensor(tensor) => match self.operand(tensor) {
+                Operand::Node(slot, output) => Found::Node(slot, output),
+                Operand::Number(number, _) => Found::Number(number),
+            },
         }
     }
 
+    /// The type of what was found; None for a number.
+    pub(super) fn type_of(&self, found: Found) -> Option<&TensorType> {
+        match found {
+            Found::Node(slot, output) => Some(&self.engine.get(slot).types[output as usize]),
+            Found::Number(_) => None,
+        }
+    }
+
+    pub(super) fn shape_of(&self, found: Found) -> &[usize] {
+        self.type_of(found).map_or(&[], |ty| &ty.shape)
+    }
+
     /// The dtype of an operation on these operands: tensors decide, numbers follow.
-    pub fn promote(&self, args: &[Arg]) -> DType {
-        let tensors = args.iter().filter_map(|arg| match arg {
-            Arg::Tensor(tensor) => Some(self.dtype(tensor)),
-            Arg::Number(_) => None,
-        });
-        let strong = tensors.reduce(DType::promote);
-        let numbers = args.iter().filter_map(|arg| match arg {
-            Arg::Number(number) => Some(strong.map_or(number.dtype(), |dtype| number.weak_dtype(dtype))),
-            Arg::Tensor(_) => None,
+    pub(super) fn promote(&self, found: &[Found]) -> DType {
+        let strong = found.iter().filter_map(|&found| self.type_of(found)).map(|ty| ty.dtype).reduce(DType::promote);
+        let numbers = found.iter().filter_map(|found| match found {
+            Found::Number(number) => Some(strong.map_or(number.dtype(), |dtype| number.weak_dtype(dtype))),
+            Found::Node(..) => None,
         });
         strong.into_iter().chain(numbers).reduce(DType::promote).unwrap_or(DType::F32)
+    }
+
+    /// The operand of this dtype: tensors of another one are cast first.
+    pub(super) fn operand_as(&mut self, found: Found, dtype: DType) -> Result<Operand> {
+        let (slot, output) = match found {
+            Found::Number(number) => return Ok(Operand::Number(number, dtype)),
+            Found::Node(slot, output) => (slot, output),
+        };
+        let ty = &self.engine.get(slot).types[output as usize];
+        if ty.dtype == dtype {
+            return Ok(Operand::Node(slot, output));
+        }
+        let ty = TensorType { dtype, shape: ty.shape.clone() };
+        let cast = self.push(Op::Cast(dtype), smallvec![Operand::Node(slot, output)], smallvec![ty])?;
+        Ok(Operand::Node(cast, 0))
     }
 
     /// The operand for a tensor: its marker if it is a variable and gradients are recorded, else its node.
@@ -132,22 +165,6 @@ impl Recorder {
             }
         };
         Operand::Node(marker, 0)
-    }
-
-    /// The operand for an argument, of this dtype: tensors of another one are cast first.
-    pub(super) fn typed(&mut self, arg: Arg, dtype: DType) -> Result<Operand> {
-        match arg {
-            Arg::Number(number) => Ok(Operand::Number(number, dtype)),
-            Arg::Tensor(tensor) => {
-                let ty = self.ty(tensor);
-                let operand = self.operand(tensor);
-                if ty.dtype == dtype {
-                    return Ok(operand);
-                }
-                let cast = self.push(Op::Cast(dtype), smallvec![operand], smallvec![TensorType { dtype, ..ty }])?;
-                Ok(Operand::Node(cast, 0))
-            }
-        }
     }
 
     /// Records one node. It has no holder yet: the caller makes a tensor of it or uses it as an operand.

@@ -1,8 +1,10 @@
-//! Memory of tensors: aligned, immutable once published, shared by reference count. Freed blocks of at least 64 KiB
-//! are kept for the next buffer of the same size class, because fresh pages cost several times the kernel that fills
-//! them. Zero-sized tensors get a valid pointer too.
+//! Memory of tensors: aligned, immutable once published, shared by reference count. Freed blocks are kept for the next
+//! buffer of the same size class: fresh pages cost several times the kernel that fills them, and aligned allocation
+//! costs as much as recording an op. Zero-sized tensors get a valid pointer too.
 
 use crate::error::{Error, ErrorKind, Result};
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 use std::alloc::{Layout, alloc, dealloc};
 use std::any::Any;
@@ -11,15 +13,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Every buffer starts on a cache line, which is also the widest vector.
 pub const ALIGN: usize = 64;
-const POOLED_FROM: usize = 64 << 10;
+/// From here on size classes are four to a doubling instead of one to a cache line.
+const LARGE: usize = 64 << 10;
+/// Free bytes that are kept; a block that does not fit empties the pool first.
 const POOL_LIMIT: usize = 512 << 20;
 
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
-static POOL: Mutex<Pool> = Mutex::new(Pool { blocks: Vec::new(), bytes: 0 });
+static POOL: Mutex<Pool> = Mutex::new(Pool { blocks: HashMap::with_hasher(FixedState::with_seed(0)), bytes: 0 });
 
+/// Free blocks by size class.
 struct Pool {
-    /// Free blocks, oldest first.
-    blocks: Vec<(NonNull<u8>, usize)>,
+    blocks: HashMap<usize, Vec<NonNull<u8>>, FixedState>,
     bytes: usize,
 }
 
@@ -43,15 +47,14 @@ impl Buffer {
     /// Uninitialised memory of this many bytes.
     pub fn new(bytes: usize) -> Result<Buffer> {
         let class = size_class(bytes);
-        if class >= POOLED_FROM {
-            let mut pool = POOL.lock();
-            if let Some(at) = pool.blocks.iter().rposition(|&(_, size)| size == class) {
-                let (ptr, _) = pool.blocks.swap_remove(at);
-                pool.bytes -= class;
-                ALLOCATED.fetch_add(class, Ordering::Relaxed);
-                return Ok(Buffer { ptr, bytes, owner: None });
-            }
+        let mut pool = POOL.lock();
+        if let Some(ptr) = pool.blocks.get_mut(&class).and_then(Vec::pop) {
+            pool.bytes -= class;
+            drop(pool);
+            ALLOCATED.fetch_add(class, Ordering::Relaxed);
+            return Ok(Buffer { ptr, bytes, owner: None });
         }
+        drop(pool);
         let out_of_memory = || Error::new(ErrorKind::Memory, format!("cannot allocate {bytes} bytes for a tensor"));
         let layout = Layout::from_size_align(class, ALIGN).map_err(|_| out_of_memory())?;
         // SAFETY: the size is not zero.
@@ -106,24 +109,31 @@ impl Drop for Buffer {
         }
         let class = size_class(self.bytes);
         ALLOCATED.fetch_sub(class, Ordering::Relaxed);
-        let mut evicted = Vec::new();
-        if class >= POOLED_FROM {
-            let mut pool = POOL.lock();
-            pool.blocks.push((self.ptr, class));
-            pool.bytes += class;
-            while pool.bytes > POOL_LIMIT {
-                let (ptr, size) = pool.blocks.remove(0);
-                pool.bytes -= size;
-                evicted.push((ptr, size));
-            }
+        let mut pool = POOL.lock();
+        let evicted = if pool.bytes + class > POOL_LIMIT {
+            pool.bytes = 0;
+            std::mem::take(&mut pool.blocks)
         } else {
-            evicted.push((self.ptr, class));
+            HashMap::default()
+        };
+        if class <= POOL_LIMIT {
+            pool.bytes += class;
+            pool.blocks.entry(class).or_default().push(self.ptr);
         }
-        for (ptr, size) in evicted {
-            // SAFETY: each block was allocated with this size class and alignment and has no owner left.
-            unsafe { dealloc(ptr.as_ptr(), Layout::from_size_align_unchecked(size, ALIGN)) };
+        drop(pool);
+        if class > POOL_LIMIT {
+            release(self.ptr, class);
+        }
+        for (class, blocks) in evicted {
+            blocks.into_iter().for_each(|ptr| release(ptr, class));
         }
     }
+}
+
+/// Gives a block back to the system.
+fn release(ptr: NonNull<u8>, class: usize) {
+    // SAFETY: each block was allocated with its size class and this alignment, and has no owner left.
+    unsafe { dealloc(ptr.as_ptr(), Layout::from_size_align_unchecked(class, ALIGN)) };
 }
 
 /// Bytes in living buffers of our own.
@@ -133,7 +143,7 @@ pub fn allocated_bytes() -> usize {
 
 /// The bytes really taken for a request: multiples of a cache line, then four classes for each doubling.
 fn size_class(bytes: usize) -> usize {
-    if bytes < POOLED_FROM {
+    if bytes < LARGE {
         return bytes.max(1).next_multiple_of(ALIGN);
     }
     let step = (bytes.next_power_of_two() / 8).max(ALIGN);
