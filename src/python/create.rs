@@ -177,7 +177,7 @@ pub fn arange(
 #[pyfunction]
 #[pyo3(signature = (indices, num_classes, *, dtype = None))]
 pub fn one_hot(indices: PyRef<'_, PyTensor>, num_classes: i64, dtype: Option<PyDType>) -> PyResult<PyTensor> {
-    made(|| tensor::one_hot(&indices.0, num_classes, or(dtype, DType::F32)))
+    made(|| tensor::one_hot(&indices.0, num_classes, or(dtype, DType::I64)))
 }
 
 /// Starts the random streams of this seed again.

@@ -117,7 +117,11 @@ pub fn raise(error: Error) -> PyErr {
         match error.kind() {
             ErrorKind::Index => PyIndexError::new_err(message),
             ErrorKind::Value => PyValueError::new_err(message),
-            ErrorKind::Io => PyOSError::new_err(message),
+            ErrorKind::Io => match errno(&message) {
+                // With its number Python finds the subclass: FileNotFoundError and the like.
+                Some(number) => PyOSError::new_err((number, message)),
+                None => PyOSError::new_err(message),
+            },
             ErrorKind::Memory => PyMemoryError::new_err(message),
             ErrorKind::Interrupted => interrupt::take(),
             kind => {
@@ -130,6 +134,11 @@ pub fn raise(error: Error) -> PyErr {
             }
         }
     })
+}
+
+/// The system's number in a message that ends in "(os error 2)", as the standard library writes it.
+fn errno(message: &str) -> Option<i32> {
+    message.rsplit_once("(os error ")?.1.strip_suffix(')')?.parse().ok()
 }
 
 thread_local! {

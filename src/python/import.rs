@@ -78,17 +78,18 @@ fn is_nested(data: &Bound<'_, PyAny>) -> bool {
 
 /// A number, or an object that can show its elements.
 fn single(data: &Bound<'_, PyAny>, dtype: Option<DType>) -> PyResult<Tensor> {
-    if data.is_instance_of::<PyFloat>() || data.is_instance_of::<PyInt>() || data.is_instance_of::<PyBool>() {
+    // NumPy's float64 is a float by inheritance; it has a dtype of its own all the same.
+    if data.is_exact_instance_of::<PyFloat>() || data.is_instance_of::<PyInt>() || data.is_instance_of::<PyBool>() {
         return from_scalar(operand::number(data.as_borrowed())?, dtype);
     }
-    if let Some(buffer) = buffer(data)? {
-        return read(|| copy(&buffer));
+    if let Some(tensor) = from_buffer(data)? {
+        return Ok(tensor);
     }
     // SciPy, pandas, torch and others say so.
     if data.hasattr("__array__")? {
         let array = data.call_method0("__array__")?;
-        if let Some(buffer) = buffer(&array)? {
-            return read(|| copy(&buffer));
+        if let Some(tensor) = from_buffer(&array)? {
+            return Ok(tensor);
         }
     }
     from_scalar(operand::number(data.as_borrowed())?, dtype)
@@ -97,6 +98,27 @@ fn single(data: &Bound<'_, PyAny>, dtype: Option<DType>) -> PyResult<Tensor> {
 fn from_scalar(number: Scalar, dtype: Option<DType>) -> PyResult<Tensor> {
     let dtype = dtype.unwrap_or(number.dtype());
     read(|| Tensor::from_bytes(&number.to_bytes(dtype)[..dtype.size()], TensorType::scalar(dtype)))
+}
+
+/// A copy of the buffer of an object that has one.
+fn from_buffer(data: &Bound<'_, PyAny>) -> PyResult<Option<Tensor>> {
+    match buffer(data) {
+        Ok(Some(buffer)) => read(|| copy(&buffer)).map(Some),
+        Ok(None) => Ok(None),
+        Err(error) => element(data)?.map_or(Err(error), |tensor| Ok(Some(tensor))),
+    }
+}
+
+/// A buffer without axes. NumPy leaves its shape unset, which `PyUntypedBuffer` refuses.
+fn element(data: &Bound<'_, PyAny>) -> PyResult<Option<Tensor>> {
+    let view = data.py().import("builtins")?.getattr("memoryview")?.call1((data,))?;
+    if view.getattr("ndim")?.extract::<usize>()? != 0 {
+        return Ok(None);
+    }
+    let format: String = view.getattr("format")?.extract()?;
+    let size: usize = view.getattr("itemsize")?.extract()?;
+    let bytes: Vec<u8> = view.call_method0("tobytes")?.extract()?;
+    read(|| Tensor::from_bytes(&bytes, TensorType::scalar(element_type(&format, size)?))).map(Some)
 }
 
 /// The buffer of an object that has one.
@@ -278,8 +300,13 @@ impl Elements {
 
     fn leaf(&mut self, data: &Bound<'_, PyAny>, position: &[usize]) -> PyResult<()> {
         let is_number = data.is_instance_of::<PyFloat>() || data.is_instance_of::<PyInt>();
-        if !is_number && (data.is_instance_of::<PyTensor>() || buffer(data)?.is_some()) {
-            return self.array(&borrow(data)?);
+        if !is_number {
+            if let Ok(tensor) = data.cast::<PyTensor>() {
+                return self.array(&tensor.get().0);
+            }
+            if let Some(tensor) = from_buffer(data)? {
+                return self.array(&tensor);
+            }
         }
         let number = operand::number(data.as_borrowed()).map_err(|error| {
             let kind = data.get_type().name().map_or_else(|_| String::new(), |name| name.to_string());

@@ -228,6 +228,9 @@ pub fn l1_loss(input: Given<'_>, target: Given<'_>, reduction: &str) -> PyResult
 #[pyo3(signature = (input, target, *, reduction = "mean", delta = 1.0))]
 pub fn huber_loss(input: Given<'_>, target: Given<'_>, reduction: &str, delta: f64) -> PyResult<PyTensor> {
     let reduction = reduced(reduction)?;
+    if delta.is_nan() || delta <= 0.0 {
+        return Err(refuse(Error::value(format!("huber_loss: delta is positive, not {delta}"))));
+    }
     made(|| nn::huber_loss(&input.0, &target.0, reduction, delta))
 }
 

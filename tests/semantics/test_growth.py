@@ -77,17 +77,18 @@ def test_a_loop_stays_level(loop: Callable[[], Callable[[], object]]) -> None:
     step = loop()
 
     def level() -> tuple[int, int]:
-        for _ in range(4_000):
+        for _ in range(20_000):
             step()
         wg.eval()
         return _core.counters()["live_nodes"], resident()
 
     level()
+    level()
     nodes, memory = level()
     later_nodes, later_memory = level()
     # A pending tail may be cut anywhere below the limit of pending nodes.
     assert later_nodes <= nodes + 8_200
-    assert later_memory - memory <= 1 << 20
+    assert later_memory - memory <= 128 << 10
 
 
 def test_a_training_loop_holds_no_nodes_between_steps() -> None:

@@ -110,6 +110,17 @@ SAME = dict(zip(UNCHANGED, UNCHANGED, strict=True)) | {
 }
 
 
+def method(op: Op) -> Op:
+    """PyTorch's elementwise ops are methods of their first argument, which a number has not."""
+
+    def call(x: Tensor, *args: Any, **named: Any) -> Any:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{type(x).__name__} is no tensor")
+        return op(x, *args, **named)
+
+    return call
+
+
 def scaled(op: Op) -> Op:
     """PyTorch's `alpha`: op(x, alpha · y)."""
     return lambda x, y, *, alpha=1: op(x, y if alpha == 1 else alpha * y)
@@ -187,6 +198,10 @@ def expand(x: Tensor, *args: Any) -> Tensor:
     return wg.broadcast_to(x, tuple(x.shape[i - added] if n == -1 else n for i, n in enumerate(wanted)))
 
 
+def flip(x: Tensor, dims: Any) -> Tensor:
+    return wg.flip(x, dims) if dims != () else x
+
+
 def narrow(x: Tensor, dim: int, start: Any, length: int) -> Tensor:
     start = start.item() if isinstance(start, Tensor) else start
     if not -x.ndim <= dim < x.ndim or length < 0 or not -x.shape[dim] <= start <= x.shape[dim]:
@@ -224,16 +239,51 @@ def select(x: Tensor, dim: int, index: int) -> Tensor:
     return x[(slice(None),) * (dim % x.ndim) + (index,)]
 
 
+def cat(xs: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """PyTorch leaves out tensors of shape (0,)."""
+    return wg.concat([x for x in xs if x.shape != (0,)] or xs, axis=dim)
+
+
+def beside(x: Tensor, dim: int, index: Tensor) -> tuple[slice, ...]:
+    """The part of x that an index reaches which is shorter along the other axes."""
+    return tuple(slice(None) if a == dim % x.ndim else slice(0, n) for a, n in enumerate(index.shape))
+
+
+def scatter_add(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    if x.ndim == 0:
+        return scatter_add(x.reshape(1), 0, index.reshape(-1), src.reshape(-1)).reshape(())
+    part = beside(x, dim, index)
+    result = x.clone()
+    result[part] = wg.scatter_add(x[part], index, src[tuple(slice(0, n) for n in index.shape)], axis=dim)
+    return result
+
+
+def take_along_dim(x: Tensor, index: Tensor, dim: int | None = None) -> Tensor:
+    if dim is None:
+        return wg.take_along_axis(x.reshape(-1), index.reshape(-1), axis=0)
+    shapes = [tuple(1 if a == dim % t.ndim else n for a, n in enumerate(t.shape)) for t in (x, index)]
+    common = np.broadcast_shapes(*shapes)
+    x, index = (
+        wg.broadcast_to(t, tuple(t.shape[a] if a == dim % t.ndim else n for a, n in enumerate(common)))
+        for t in (x, index)
+    )
+    return wg.take_along_axis(x, index, axis=dim)
+
+
 def gather(x: Tensor, dim: int, index: Tensor) -> Tensor:
-    """PyTorch's index may be shorter than x along the other axes."""
+    if index.size == 0:
+        return x.reshape(-1)[:0].reshape(index.shape)
     if x.ndim and index.ndim:
-        dim %= x.ndim
-        parts = tuple(slice(None) if a == dim else slice(0, n) for a, n in enumerate(index.shape))
-        x = x[parts]
+        x = x[beside(x, dim, index)]
     else:
         x, index = x.reshape(-1), index.reshape(-1)
         return wg.take_along_axis(x, index, axis=0).reshape(index.shape if index.ndim else ())
     return wg.take_along_axis(x, index, axis=dim)
+
+
+def arange(*args: Any, start: Any = None, end: Any = None, step: Any = None, **named: Any) -> Tensor:
+    positional = [*args, *(v for v in (start, end, step) if v is not None)]
+    return wg.arange(*positional, **named)
 
 
 def one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
@@ -263,7 +313,7 @@ OPS: dict[str | tuple[str, str], Op] = {
     "add": scaled(wg.add),
     "sub": scaled(wg.subtract),
     "subtract": scaled(wg.subtract),
-    "rsub": lambda x, y, *, alpha=1: y - (x if alpha == 1 else alpha * x),
+    "rsub": method(lambda x, y, *, alpha=1: y - (x if alpha == 1 else alpha * x)),
     "pow": wg.pow,
     "__radd__": lambda x, y: y + x,
     "__rmul__": lambda x, y: y * x,
@@ -335,8 +385,8 @@ OPS: dict[str | tuple[str, str], Op] = {
     ("std", "unbiased"): variance(wg.std),
     ("var_mean", "unbiased"): var_mean,
     ("std_mean", "unbiased"): std_mean,
-    ("max", "binary"): wg.maximum,
-    ("min", "binary"): wg.minimum,
+    ("max", "binary"): method(wg.maximum),
+    ("min", "binary"): method(wg.minimum),
     ("max", "reduction_no_dim"): extreme(wg.max, wg.maximum),
     ("min", "reduction_no_dim"): extreme(wg.min, wg.minimum),
     "softmax": along(wg.softmax),
@@ -366,11 +416,12 @@ OPS: dict[str | tuple[str, str], Op] = {
     "squeeze": squeeze,
     ("squeeze", "multiple"): squeeze,
     "unsqueeze": lambda x, dim: wg.expand_dims(x, dim),
-    "flip": lambda x, *a: wg.flip(x, shape_of(a)) if shape_of(a) else x,
+    "flip": lambda x, *a, dims=None: flip(x, shape_of(a) if dims is None else dims),
     "fliplr": lambda x: wg.flip(x, 1),
     "flipud": lambda x: wg.flip(x, 0),
-    "cat": lambda xs, dim=0: wg.concat(xs, axis=dim),
-    "concat": lambda xs, dim=0: wg.concat(xs, axis=dim),
+    "cat": cat,
+    "concat": cat,
+    "concatenate": cat,
     "stack": lambda xs, dim=0: wg.stack(xs, axis=dim),
     "slice": slice_axis,
     "narrow": narrow,
@@ -385,9 +436,9 @@ OPS: dict[str | tuple[str, str], Op] = {
     # Selections.
     "gather": gather,
     "index_select": lambda x, dim, i: wg.take(x, i, axis=dim),
-    "scatter_add": lambda x, dim, i, src: wg.scatter_add(x, i, src, axis=dim),
+    "scatter_add": scatter_add,
     "index_add": lambda x, dim, i, src, *, alpha=1: wg.index_add(x, i, alpha * src, axis=dim),
-    "take_along_dim": lambda x, i, dim=None: wg.take_along_axis(x, i, axis=dim),
+    "take_along_dim": take_along_dim,
     # Layers.
     "nn.functional.linear": F.linear,
     "nn.functional.leaky_relu": lambda x, negative_slope=0.01: F.leaky_relu(x, negative_slope),
@@ -413,13 +464,13 @@ OPS: dict[str | tuple[str, str], Op] = {
     "nn.functional.nll_loss": loss(F.nll_loss),
     "nn.functional.cross_entropy": cross_entropy,
     # Making.
-    "arange": wg.arange,
-    "full_like": lambda x, value, dtype=None: wg.full_like(x, value, dtype=dtype),
-    "zeros_like": lambda x, dtype=None: wg.zeros_like(x, dtype=dtype),
-    "ones_like": lambda x, dtype=None: wg.ones_like(x, dtype=dtype),
-    "full": lambda shape, value, dtype=None: wg.full(shape, value, dtype=dtype),
-    "zeros": lambda *a, dtype=None: wg.zeros(shape_of(a), dtype=dtype),
-    "ones": lambda *a, dtype=None: wg.ones(shape_of(a), dtype=dtype),
+    "arange": arange,
+    "full_like": lambda x, value, dtype=None, device=None: wg.full_like(x, value, dtype=dtype),
+    "zeros_like": lambda x, dtype=None, device=None: wg.zeros_like(x, dtype=dtype),
+    "ones_like": lambda x, dtype=None, device=None: wg.ones_like(x, dtype=dtype),
+    "full": lambda shape, value, dtype=None, device=None: wg.full(shape, value, dtype=dtype, device=device),
+    "zeros": lambda *a, dtype=None, device=None: wg.zeros(shape_of(a), dtype=dtype, device=device),
+    "ones": lambda *a, dtype=None, device=None: wg.ones(shape_of(a), dtype=dtype, device=device),
 }
 
 
@@ -430,4 +481,5 @@ def resolve(op: str, variant: str) -> Op | None:
         return None
     if op in OPS:
         return OPS[op]
-    return getattr(wg, SAME[op], None) if op in SAME else None
+    found = getattr(wg, SAME[op], None) if op in SAME else None
+    return None if found is None else method(found)
