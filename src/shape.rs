@@ -170,7 +170,7 @@ pub fn axes_mask(op: &str, axes: &[i64], rank: usize) -> Result<u32> {
     for &axis in axes {
         let bit = 1 << normalize_axis(op, axis, rank)?;
         if mask & bit != 0 {
-            return Err(Error::value(format!("{op}: axis {axis} is given twice")));
+            return Err(Error::axis(format!("{op}: axis {axis} is given twice")));
         }
         mask |= bit;
     }

@@ -67,6 +67,7 @@ pub fn run(plan: &Plan, inputs: &Inputs) -> Result<Vec<Arc<Buffer>>> {
         unsafe { *run.cells.add(at) = inputs.numbers[slot as usize].to_bytes(dtype) };
     }
     run.check_starts(plan)?;
+    par::begin();
     run.instructions(plan, scratch)?;
     let output = |home: &OutputHome| match home {
         OutputHome::Buffer(buffer) => Arc::clone(&buffers[*buffer as usize]),
@@ -159,6 +160,8 @@ impl Run {
         if let Some(error) = bad {
             return Err(error);
         }
+        // The last moment at which nothing has happened.
+        self.stopped(par::poll())?;
         if commit.is_empty() {
             return Ok(());
         }

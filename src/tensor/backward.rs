@@ -202,7 +202,7 @@ impl History {
             if stops.contains(&slot) {
                 continue;
             }
-            if record.consumed.is_some() && (record.operands.is_empty() || !ops::reads(&record.op).is_none()) {
+            if record.consumed.is_some() && !ops::reads(&record.op).is_none() {
                 return Err(Error::grad(format!(
                     "backward: {} was already used by a backward pass, and what its derivative reads is gone; pass \
                      retain_graph=True to the first one",

@@ -15,7 +15,7 @@ use crate::ops::{
     self, activation, arithmetic, compare, exponential, matmul as products, reduce as reductions, softmax, statistics,
 };
 use crate::scalar::Scalar;
-use crate::shape::{Shape, normalize_axis};
+use crate::shape::{Shape, broadcast, normalize_axis};
 use smallvec::{SmallVec, smallvec};
 
 /// Another handle on the same value, with the same history: rebinding one leaves the other.
@@ -84,9 +84,29 @@ pub fn dropout(x: &Tensor, p: f64) -> Result<Tensor> {
     random_composite(&ops::random::DROPOUT, SmallVec::new(), &[x.into(), p.into()])
 }
 
+/// All operands as tensors of their common shape and dtype.
+fn broadcast_together<const N: usize>(op: &str, args: [Arg; N]) -> Result<[Tensor; N]> {
+    let dtype = result_type(&args);
+    let mut shape = Shape::scalar();
+    for arg in args {
+        if let Arg::Tensor(tensor) = arg {
+            let other = tensor.shape();
+            shape = broadcast(&shape, &other)
+                .ok_or_else(|| Error::shape(format!("{op}: shapes {shape} and {other} do not broadcast")))?;
+        }
+    }
+    let spread = |arg: Arg| match arg {
+        Arg::Tensor(tensor) => broadcast_to(&cast(tensor, dtype)?, shape.clone()),
+        Arg::Number(number) => filled(shape.clone(), number, dtype),
+    };
+    let made: Vec<Tensor> = args.into_iter().map(spread).collect::<Result<_>>()?;
+    made.try_into().map_err(|_| Error::internal("broadcast_together: operands were lost"))
+}
+
 /// log(exp(x) + exp(y)).
 pub fn logaddexp(x: Arg, y: Arg) -> Result<Tensor> {
-    composite(&exponential::LOGADDEXP, SmallVec::new(), &[x, y])
+    let [x, y] = broadcast_together("logaddexp", [x, y])?;
+    composite(&exponential::LOGADDEXP, SmallVec::new(), &[(&x).into(), (&y).into()])
 }
 
 /// A comparison of truth values: each operand counts as true where it is not zero.
@@ -117,7 +137,14 @@ pub fn clip(x: &Tensor, min: Option<Arg>, max: Option<Arg>) -> Result<Tensor> {
         return Ok(alias(x));
     }
     let dtype = result_type(&args);
-    let x = cast(x, dtype)?;
+    let mut shape = x.shape();
+    for bound in
+        args[1..].iter().filter_map(|arg| if let Arg::Tensor(tensor) = arg { Some(tensor.shape()) } else { None })
+    {
+        shape = broadcast(&shape, &bound)
+            .ok_or_else(|| Error::shape(format!("clip: shapes {shape} and {bound} do not broadcast")))?;
+    }
+    let x = broadcast_to(&cast(x, dtype)?, shape)?;
     let flags = i64::from(min.is_some()) | i64::from(max.is_some()) << 1;
     let rest = args[1..].iter().copied();
     let args: SmallVec<[Arg; 3]> = std::iter::once((&x).into()).chain(rest).collect();

@@ -27,6 +27,8 @@ static LINES: AtomicBool = AtomicBool::new(false);
 #[derive(Default)]
 struct Pending {
     nodes: Vec<(Slot, u64)>,
+    /// How many of them the last evaluation left: they do not count as new work.
+    kept: usize,
     leaves: HashSet<usize>,
     leaf_bytes: usize,
 }
@@ -35,6 +37,8 @@ struct Pending {
 pub(super) struct Frame {
     /// The bit that its arguments carry.
     pub bit: u64,
+    /// The id that the next record got when it was opened.
+    pub opened: u64,
     /// The placeholders of a batch: random nodes depend on them.
     pub placeholders: Vec<Slot>,
     /// Handles rebound while it was open, and what they named before.
@@ -101,7 +105,7 @@ impl Drop for EagerGuard {
 pub(super) fn note_pending(slot: Slot, id: u64) -> bool {
     PENDING.with_borrow_mut(|pending| {
         pending.nodes.push((slot, id));
-        pending.nodes.len() > PENDING_LIMIT
+        pending.nodes.len() - pending.kept > PENDING_LIMIT
     })
 }
 
@@ -131,6 +135,7 @@ pub(super) fn take_pending() -> Vec<(Slot, u64)> {
     PENDING.with_borrow_mut(|pending| {
         pending.leaves.clear();
         pending.leaf_bytes = 0;
+        pending.kept = 0;
         std::mem::take(&mut pending.nodes)
     })
 }
@@ -138,6 +143,7 @@ pub(super) fn take_pending() -> Vec<(Slot, u64)> {
 /// Gives an emptied list back for its capacity, with what is pending still.
 pub(super) fn put_pending(mut left: Vec<(Slot, u64)>) {
     PENDING.with_borrow_mut(|pending| {
+        pending.kept = left.len();
         left.append(&mut pending.nodes);
         pending.nodes = left;
     });

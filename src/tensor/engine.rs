@@ -152,6 +152,15 @@ impl Engine {
         self.records.get(slot as usize)?.as_ref().filter(|record| record.id == id)
     }
 
+    /// The output that has the value: what a marker marks, through markers of markers.
+    pub fn unmarked(&self, mut slot: Slot, mut output: u32) -> (Slot, u32) {
+        while let Record { op: Op::Marker, operands, .. } = self.get(slot) {
+            let [Operand::Node(marked, of)] = operands[..] else { break };
+            (slot, output) = (marked, of);
+        }
+        (slot, output)
+    }
+
     /// Stores a record without holders; its operands must be retained already.
     pub fn insert(&mut self, mut record: Record) -> Slot {
         record.id = self.next_id;
@@ -182,6 +191,11 @@ impl Engine {
             }
             _ => error,
         }
+    }
+
+    /// The id that the next record gets.
+    pub fn next_id(&self) -> u64 {
+        self.next_id
     }
 
     pub fn next_walk(&mut self) -> u64 {

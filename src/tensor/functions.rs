@@ -167,6 +167,10 @@ fn record_composite(def: &'static CompositeDef, attrs: Attrs, args: &[Arg], more
 pub fn broadcast_to(x: &Tensor, shape: Shape) -> Result<Tensor> {
     let mut recorder = Recorder::begin();
     let ty = recorder.ty(x);
+    if ty.shape == shape {
+        drop(recorder);
+        return Ok(alias(x));
+    }
     if !broadcasts_to(&ty.shape, &shape) {
         return Err(Error::shape(format!("broadcast_to: shape {} does not broadcast to {shape}", ty.shape)));
     }
@@ -298,14 +302,40 @@ pub fn gather(mode: GatherMode, x: &Tensor, indices: &Tensor, axis: i64) -> Resu
     let name = Op::Gather(mode, 0).name();
     let rank = x.shape().rank();
     let axis = normalize_axis(name, axis, rank)?;
-    let indices = index_tensor(name, indices)?;
+    let mut indices = index_tensor(name, indices)?;
     check_indices(name, &indices, x.shape()[axis], axis)?;
+    let mut x = alias(x);
+    if mode == GatherMode::Along {
+        (x, indices) = broadcast_other_axes(name, &x, &indices, axis)?;
+    }
     let mut recorder = Recorder::begin();
     let op = Op::Gather(mode, axis as u8);
-    let mut types = infer(&op, &[&recorder.ty(x), &recorder.ty(&indices)])?;
-    let operands = smallvec![recorder.operand(x), recorder.operand(&indices)];
+    let mut types = infer(&op, &[&recorder.ty(&x), &recorder.ty(&indices)])?;
+    let operands = smallvec![recorder.operand(&x), recorder.operand(&indices)];
     let ty = types.pop().ok_or_else(|| Error::internal("gather without a type"))?;
     recorder.finish(op, operands, ty)
+}
+
+/// Both repeated to their common shape on every axis but one.
+fn broadcast_other_axes(op: &str, x: &Tensor, indices: &Tensor, axis: usize) -> Result<(Tensor, Tensor)> {
+    let (mut a, mut b) = (x.shape(), indices.shape());
+    let (along, picked) = (a[axis], b.get(axis).copied());
+    let Some(picked) = picked.filter(|_| a.rank() == b.rank()) else {
+        return Err(Error::shape(format!("{op}: tensor {a} and indices {b} must have as many axes")));
+    };
+    a.dims_mut()[axis] = 1;
+    b.dims_mut()[axis] = 1;
+    let mut shape = broadcast(&a, &b).ok_or_else(|| {
+        Error::shape(format!(
+            "{op}: tensor {} and indices {} must agree on every axis but {axis}",
+            x.shape(),
+            indices.shape()
+        ))
+    })?;
+    shape.dims_mut()[axis] = along;
+    let x = broadcast_to(x, shape.clone())?;
+    shape.dims_mut()[axis] = picked;
+    Ok((x, broadcast_to(indices, shape)?))
 }
 
 /// `x` with `updates` added at `indices` along `axis`.

@@ -19,6 +19,8 @@ pub struct Tensor(pub(super) Arc<Cell>);
 
 pub(super) struct Cell {
     state: Mutex<CellState>,
+    /// The id that the next record got when this handle was made: tells older handles from newer ones.
+    pub born: u64,
 }
 
 pub(super) struct CellState {
@@ -55,7 +57,8 @@ impl Tensor {
     /// A handle on an output of a record.
     pub(super) fn on(engine: &mut Engine, slot: Slot, output: u32) -> Tensor {
         engine.retain_handle(slot);
-        Tensor(Arc::new(Cell { state: Mutex::new(CellState { slot, output, variable: None }) }))
+        let born = engine.next_id();
+        Tensor(Arc::new(Cell { state: Mutex::new(CellState { slot, output, variable: None }), born }))
     }
 
     /// A tensor whose value exists.
@@ -229,12 +232,15 @@ impl Tensor {
 
     fn existing_value(&self) -> Result<Option<(Value, TensorType)>> {
         let engine = engine::lock();
-        let state = self.0.lock();
-        let record = engine.get(state.slot);
+        let (slot, output) = {
+            let state = self.0.lock();
+            engine.unmarked(state.slot, state.output)
+        };
+        let record = engine.get(slot);
         if let State::Failed(error) = &record.state {
             return Err(error.clone());
         }
-        let output = state.output as usize;
+        let output = output as usize;
         Ok(record.values[output].clone().map(|value| (value, record.types[output].clone())))
     }
 

@@ -35,6 +35,8 @@ pub(super) fn keeps(engine: &Engine, walk: &Walk, rank: usize) -> bool {
     record.history
         && match record.consumed {
             None => true,
+            // Linear: another pass may go through it, and it holds no values.
+            Some(_) if ops::reads(&record.op).is_none() => true,
             // Used up: kept only for a gradient that is still pending after this plan.
             Some((slot, id)) => engine.find(slot, id).is_some_and(|gradient| {
                 !gradient.is_done() && walk.rank(engine, slot).is_none_or(|rank| walk.roles[rank] == Role::Example)
@@ -67,7 +69,7 @@ pub(super) fn outputs(engine: &Engine, walk: &Walk) -> Vec<Output> {
         }
         if matches!(record.op, Op::Marker) {
             // A marker has no value of its own: whoever wants it wants what it marks.
-            let outputs = wanted[rank];
+            let outputs = wanted[rank] | record.handles;
             want_operand(engine, walk, &mut wanted, &record.operands[0], outputs);
             continue;
         }

@@ -2,34 +2,46 @@
 //! stream when it is recorded, so results depend on neither threads nor plans.
 
 use parking_lot::Mutex;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 
 struct Generator {
     seed: u64,
     next: u64,
 }
 
-static GENERATOR: Mutex<Generator> = Mutex::new(Generator { seed: 0, next: 0 });
+static GENERATOR: Mutex<Option<Generator>> = Mutex::new(None);
+
+/// Works on the generator. One that nobody seeded takes its seed from the operating system.
+fn with<R>(f: impl FnOnce(&mut Generator) -> R) -> R {
+    f(GENERATOR.lock().get_or_insert_with(|| Generator { seed: entropy(), next: 0 }))
+}
+
+/// A number that differs from process to process: the standard library keys its hashers so.
+fn entropy() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
 
 /// Starts the streams of this seed again.
 pub fn manual_seed(seed: u64) {
-    *GENERATOR.lock() = Generator { seed, next: 0 };
+    *GENERATOR.lock() = Some(Generator { seed, next: 0 });
 }
 
 /// The seed, and a stream of it that nobody has.
 pub fn next_stream() -> (u64, u64) {
-    let mut generator = GENERATOR.lock();
-    let stream = generator.next;
-    generator.next += 1;
-    (generator.seed, stream)
+    with(|generator| {
+        let stream = generator.next;
+        generator.next += 1;
+        (generator.seed, stream)
+    })
 }
 
 /// Seed and next stream: the whole state.
 pub fn seed() -> (u64, u64) {
-    let generator = GENERATOR.lock();
-    (generator.seed, generator.next)
+    with(|generator| (generator.seed, generator.next))
 }
 
 /// Puts a state back.
 pub fn set_state(seed: u64, next: u64) {
-    *GENERATOR.lock() = Generator { seed, next };
+    *GENERATOR.lock() = Some(Generator { seed, next });
 }

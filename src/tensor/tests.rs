@@ -255,3 +255,39 @@ fn long_chains_fit_a_small_stack() {
         .join()
         .unwrap();
 }
+
+#[test]
+fn the_argument_of_a_transform_has_a_value() {
+    let x = vector(&[3.0]);
+    let frame = Transform::differentiate().unwrap();
+    let argument = frame.argument(&x).unwrap();
+    assert_eq!(read(&argument), [3.0]);
+    frame.close().unwrap();
+    let pending = scale(&x, 2.0);
+    let frame = Transform::differentiate().unwrap();
+    let argument = frame.argument(&pending).unwrap();
+    assert_eq!(read(&argument), [6.0]);
+    frame.close().unwrap();
+}
+
+#[test]
+fn linear_history_is_not_used_up() {
+    let w = variable(&[2.0]);
+    let sum = add(&w, &w);
+    run_backward(&total(&scale(&sum, 1.0)));
+    run_backward(&total(&scale(&sum, 10.0)));
+    assert_eq!(read(&w.grad().unwrap()), [22.0]);
+}
+
+#[test]
+fn an_outer_handle_does_not_leave_a_transform_changed() {
+    let outer = vector(&[1.0]);
+    let frame = Transform::differentiate().unwrap();
+    let argument = frame.argument(&vector(&[2.0])).unwrap();
+    let inner = scale(&argument, 1.0);
+    inner.rebind(&add(&inner, &argument)).unwrap();
+    outer.rebind(&add(&outer, &argument)).unwrap();
+    assert!(frame.close().unwrap_err().message().contains("outside"));
+    assert_eq!(read(&outer), [1.0]);
+    assert_eq!(read(&inner), [4.0]);
+}

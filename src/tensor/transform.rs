@@ -40,7 +40,8 @@ impl Transform {
             return Err(Error::grad(format!("transforms are nested deeper than {MAX_DEPTH}")));
         }
         let bit = 1 << (depth + shift);
-        context::push_transform(Frame { bit, placeholders: Vec::new(), rebound: Vec::new() });
+        let opened = engine::lock().next_id();
+        context::push_transform(Frame { bit, opened, placeholders: Vec::new(), rebound: Vec::new() });
         Ok(Transform { bit, grad: context::grad_enabled(), open: true, _mode: GradGuard::new(grad) })
     }
 
@@ -97,12 +98,8 @@ impl Transform {
                 let slot = tensor.0.lock().slot;
                 engine.get(slot).transforms & frame.bit != 0
             };
-            // A handle made inside is the function's own; one that holds a value of before was not.
-            let outside = {
-                let engine = engine::lock();
-                engine.get(place.slot).transforms & frame.bit == 0
-            };
-            if escapes && outside && tensor.is_variable() {
+            // A handle made inside is the function's own.
+            if escapes && tensor.0.born <= frame.opened {
                 leaked = true;
                 tensor.restore(place);
             } else {
@@ -114,7 +111,7 @@ impl Transform {
         drop(engine);
         if leaked {
             return Err(Error::grad(
-                "a variable from outside was given a value that depends on a transform's argument; it has its old value \
+                "a tensor from outside was given a value that depends on a transform's argument; it has its old value \
                  again; return the new value from the function instead",
             ));
         }

@@ -52,6 +52,8 @@ static HOOK: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 static TEAMS: AtomicPtr<Team> = AtomicPtr::new(ptr::null_mut());
 
 thread_local! {
+    /// Whether the hook asked this thread's run to stop.
+    static STOPPED: Cell<bool> = const { Cell::new(false) };
     /// The run this thread works in, if any.
     static SHARE: Cell<Option<Share>> = const { Cell::new(None) };
     static POLLED_MS: Cell<u64> = const { Cell::new(0) };
@@ -92,6 +94,11 @@ pub fn width(work: Work) -> usize {
     if work.is_large() && SHARE.get().is_none() { num_threads() } else { 1 }
 }
 
+/// Forgets that an earlier run of this thread was stopped. Call it when a run starts.
+pub fn begin() {
+    STOPPED.set(false);
+}
+
 /// Asks the hook if 50 ms have passed on this thread, and a helper's run whether it was stopped. Call it between kernels.
 pub fn poll() -> Result<(), Stopped> {
     let share = SHARE.get();
@@ -100,8 +107,15 @@ pub fn poll() -> Result<(), Stopped> {
     if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
         return Err(Stopped);
     }
-    if share.is_some_and(|share| share.is_helper) || !is_due() || !ask_hook() {
+    if share.is_some_and(|share| share.is_helper) {
         return Ok(());
+    }
+    // A stop that a kernel saw and could not report is still there for the executor.
+    if !STOPPED.get() {
+        if !is_due() || !ask_hook() {
+            return Ok(());
+        }
+        STOPPED.set(true);
     }
     if let Some(stop) = stop {
         stop.store(true, Ordering::Relaxed);
@@ -467,6 +481,8 @@ mod tests {
             assert_eq!(result, Err(Stopped));
             assert!(ran.load(Ordering::Relaxed) < 1000);
             STOP_AT.set(usize::MAX);
+            assert_eq!(poll(), Err(Stopped), "the run that was stopped is not over");
+            begin();
             assert_eq!(par(10, LARGE, &|_| ()), Ok(()));
             assert_eq!(other.join().unwrap(), Ok(()));
         }
