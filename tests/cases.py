@@ -221,6 +221,15 @@ ROWS: list[Row] = [
     unary("isinf", wg.isinf, np.isinf, differentiable=False),
     unary("isfinite", wg.isfinite, np.isfinite, differentiable=False),
     unary("clip", lambda x: wg.clip(x, -1.0, 1.5), lambda x: np.clip(x, -1.0, 1.5)),
+    Row(
+        "clip",
+        wg.clip,
+        lambda x, low, high: np.minimum(np.maximum(x, low), high),
+        ((5, 8), (5, 8), (5, 8)),
+        variant="crossing bounds",
+        elementwise=True,
+        edges=(-1.0, 0.5, 2.0, np.inf),
+    ),
     binary("where", lambda x, y: wg.where(x > y, x, y * 2.0), lambda x, y: np.where(x > y, x, y * 2.0)),
     unary("astype", lambda x: x.astype(wg.float64), lambda x: x),
     # Reductions.

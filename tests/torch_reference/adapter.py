@@ -43,8 +43,23 @@ def grad(outs: Sequence[Tensor], cotangents: Sequence[Tensor], ins: Sequence[Ten
     return wg.autograd.grad([o for o, _ in pairs], ins, [c for _, c in pairs], allow_unused=True)
 
 
+class Softmax(nn.Softmax):
+    """PyTorch gives a 0-d tensor one axis."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return along(wg.softmax)(x, self.dim)  # type: ignore[no-any-return]
+
+
+class LogSoftmax(nn.LogSoftmax):
+    """As above."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return along(wg.log_softmax)(x, self.dim)  # type: ignore[no-any-return]
+
+
 def module(name: str) -> type | None:
-    return getattr(nn, name.removeprefix("nn."), None)
+    name = name.removeprefix("nn.")
+    return {"Softmax": Softmax, "LogSoftmax": LogSoftmax}.get(name) or getattr(nn, name, None)
 
 
 def optim(name: str) -> type | None:
@@ -129,7 +144,7 @@ def scaled(op: Op) -> Op:
 def reduction(op: Op) -> Op:
     def call(x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
         x = x if dtype is None else x.astype(dtype)
-        axis = None if dim is None or dim == () or dim == [] else dim
+        axis = None if dim is None or dim == () or dim == [] or x.ndim == 0 else dim
         return op(x, axis=axis, keepdims=keepdim)  # type: ignore[no-any-return]
 
     return call
@@ -146,7 +161,7 @@ def variance(op: Op) -> Op:
         if correction is None:
             correction = 1.0 if unbiased else 0.0
         dim = named.get("dim")
-        axis = None if dim in (None, (), []) else dim
+        axis = None if dim in (None, (), []) or x.ndim == 0 else dim
         return op(x, axis=axis, correction=float(correction), keepdims=named.get("keepdim", False))  # type: ignore[no-any-return]
 
     return call
@@ -154,7 +169,8 @@ def variance(op: Op) -> Op:
 
 def along(op: Op) -> Op:
     def call(x: Tensor, dim: int, dtype: Any = None) -> Tensor:
-        return op(x if dtype is None else x.astype(dtype), axis=dim)  # type: ignore[no-any-return]
+        x = x if dtype is None else x.astype(dtype)
+        return op(x.reshape(1), axis=dim).reshape(()) if x.ndim == 0 else op(x, axis=dim)  # type: ignore[no-any-return]
 
     return call
 
@@ -277,13 +293,19 @@ def gather(x: Tensor, dim: int, index: Tensor) -> Tensor:
         x = x[beside(x, dim, index)]
     else:
         x, index = x.reshape(-1), index.reshape(-1)
-        return wg.take_along_axis(x, index, axis=0).reshape(index.shape if index.ndim else ())
+        return wg.take_along_axis(x, index, axis=0).reshape(())
     return wg.take_along_axis(x, index, axis=dim)
 
 
 def arange(*args: Any, start: Any = None, end: Any = None, step: Any = None, **named: Any) -> Tensor:
     positional = [*args, *(v for v in (start, end, step) if v is not None)]
     return wg.arange(*positional, **named)
+
+
+def logit(x: Tensor, eps: float | None = None) -> Tensor:
+    if eps is not None:
+        x = wg.where(x < eps, eps, wg.where(x > 1 - eps, 1 - eps, x))
+    return wg.log(x / (1 - x))
 
 
 def one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
@@ -364,7 +386,7 @@ OPS: dict[str | tuple[str, str], Op] = {
     "xlogy": lambda x, y: wg.where((x == 0) & ~wg.isnan(y), 0.0, x * wg.log(y)),
     "isreal": lambda x: x == x,
     "equal": lambda x, y: x.shape == y.shape and bool(wg.all(x == y)),
-    "logit": lambda x, eps=None: (lambda z: wg.log(z / (1 - z)))(x if eps is None else wg.clip(x, eps, 1 - eps)),
+    "logit": logit,
     # Reductions.
     "sum": reduction(wg.sum),
     "mean": reduction(wg.mean),
@@ -373,8 +395,8 @@ OPS: dict[str | tuple[str, str], Op] = {
     "amin": reduction(wg.min),
     "all": reduction(wg.all),
     "any": reduction(wg.any),
-    "argmax": lambda x, dim=None, keepdim=False: wg.argmax(x, axis=dim, keepdims=keepdim),
-    "argmin": lambda x, dim=None, keepdim=False: wg.argmin(x, axis=dim, keepdims=keepdim),
+    "argmax": reduction(wg.argmax),
+    "argmin": reduction(wg.argmin),
     "logsumexp": reduction(wg.logsumexp),
     "count_nonzero": lambda x, dim=None: reduction(wg.sum)((x != 0).astype(wg.int64), dim),
     "var": variance(wg.var),
