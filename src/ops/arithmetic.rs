@@ -605,13 +605,16 @@ fn clip_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<Tangent
         None => Ok(zero),
     };
     let mut tangent = moving(g, t[0])?;
+    // What is held against the upper bound: where the bounds cross it wins, gradient included.
+    let mut raised = x;
     if let Some(low) = low {
         let below = less(g, x, low)?;
         let bound = moving(g, t[1])?;
         tangent = select(g, below, bound, tangent)?;
+        raised = binary(g, &MAXIMUM, x, low)?;
     }
     if let Some(high) = high {
-        let above = greater(g, x, high)?;
+        let above = greater(g, raised, high)?;
         let bound = moving(g, t[t.len() - 1])?;
         tangent = select(g, above, bound, tangent)?;
     }

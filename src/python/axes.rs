@@ -89,14 +89,14 @@ pub fn argmin(x: PyRef<'_, PyTensor>, axis: Option<i64>, keepdims: bool) -> PyRe
 
 /// exp(x) / Σ exp(x) along the axis.
 #[pyfunction]
-#[pyo3(signature = (x, /, axis = -1))]
+#[pyo3(signature = (x, /, axis = -1), text_signature = "(x, /, axis=-1)")]
 pub fn softmax(x: PyRef<'_, PyTensor>, axis: i64) -> PyResult<PyTensor> {
     made(|| tensor::softmax(&x.0, axis))
 }
 
 /// x - log Σ exp(x) along the axis.
 #[pyfunction]
-#[pyo3(signature = (x, /, axis = -1))]
+#[pyo3(signature = (x, /, axis = -1), text_signature = "(x, /, axis=-1)")]
 pub fn log_softmax(x: PyRef<'_, PyTensor>, axis: i64) -> PyResult<PyTensor> {
     made(|| tensor::log_softmax(&x.0, axis))
 }
@@ -110,7 +110,7 @@ pub fn reshape(x: PyRef<'_, PyTensor>, shape: Ints) -> PyResult<PyTensor> {
 
 /// x with the axes from start_axis to end_axis as one.
 #[pyfunction]
-#[pyo3(signature = (x, /, start_axis = 0, end_axis = -1))]
+#[pyo3(signature = (x, /, start_axis = 0, end_axis = -1), text_signature = "(x, /, start_axis=0, end_axis=-1)")]
 pub fn flatten(x: PyRef<'_, PyTensor>, start_axis: i64, end_axis: i64) -> PyResult<PyTensor> {
     made(|| tensor::flatten(&x.0, start_axis, end_axis))
 }
@@ -166,7 +166,7 @@ pub fn flip(x: PyRef<'_, PyTensor>, axis: Axes) -> PyResult<PyTensor> {
 
 /// The tensors one after another along an axis; each flattened first if the axis is None.
 #[pyfunction]
-#[pyo3(signature = (arrays, /, axis = Some(0)))]
+#[pyo3(signature = (arrays, /, axis = Some(0)), text_signature = "(arrays, /, axis=0)")]
 pub fn concat(arrays: Vec<PyRef<'_, PyTensor>>, axis: Option<i64>) -> PyResult<PyTensor> {
     made(|| match axis {
         Some(axis) => tensor::concat(&borrowed(&arrays), axis),
@@ -206,14 +206,14 @@ pub fn take(x: PyRef<'_, PyTensor>, indices: PyRef<'_, PyTensor>, axis: Option<i
 
 /// One element of x for each index along the axis.
 #[pyfunction]
-#[pyo3(signature = (x, indices, /, axis = -1))]
+#[pyo3(signature = (x, indices, /, axis = -1), text_signature = "(x, indices, /, axis=-1)")]
 pub fn take_along_axis(x: PyRef<'_, PyTensor>, indices: PyRef<'_, PyTensor>, axis: i64) -> PyResult<PyTensor> {
     made(|| tensor::gather(GatherMode::Along, &x.0, &indices.0, axis))
 }
 
 /// x with each update added at its index along the axis: the transpose of `take_along_axis`.
 #[pyfunction]
-#[pyo3(signature = (x, indices, updates, /, axis = -1))]
+#[pyo3(signature = (x, indices, updates, /, axis = -1), text_signature = "(x, indices, updates, /, axis=-1)")]
 pub fn scatter_add(
     x: PyRef<'_, PyTensor>,
     indices: PyRef<'_, PyTensor>,

@@ -178,7 +178,10 @@ pub fn layer_norm(
 ///     >>> wg.cross_entropy(wg.tensor([[0.0, 0.0]]), wg.tensor([1]))
 ///     tensor(0.6931)
 #[pyfunction]
-#[pyo3(signature = (input, target, weight = None, *, ignore_index = -100, reduction = "mean", label_smoothing = 0.0))]
+#[pyo3(
+    signature = (input, target, weight = None, *, ignore_index = -100, reduction = "mean", label_smoothing = 0.0),
+    text_signature = "(input, target, weight=None, *, ignore_index=-100, reduction='mean', label_smoothing=0.0)"
+)]
 pub fn cross_entropy(
     input: Given<'_>,
     target: Given<'_>,
@@ -194,7 +197,10 @@ pub fn cross_entropy(
 
 /// -input[target], weighted and reduced; input holds log-probabilities.
 #[pyfunction]
-#[pyo3(signature = (input, target, weight = None, *, ignore_index = -100, reduction = "mean"))]
+#[pyo3(
+    signature = (input, target, weight = None, *, ignore_index = -100, reduction = "mean"),
+    text_signature = "(input, target, weight=None, *, ignore_index=-100, reduction='mean')"
+)]
 pub fn nll_loss(
     input: Given<'_>,
     target: Given<'_>,

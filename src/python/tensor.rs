@@ -493,7 +493,7 @@ impl PyTensor {
         made(|| tensor::reshape(&self.0, &dims))
     }
 
-    #[pyo3(signature = (start_axis = 0, end_axis = -1))]
+    #[pyo3(signature = (start_axis = 0, end_axis = -1), text_signature = "($self, start_axis=0, end_axis=-1)")]
     fn flatten(&self, start_axis: i64, end_axis: i64) -> PyResult<PyTensor> {
         made(|| tensor::flatten(&self.0, start_axis, end_axis))
     }
@@ -569,12 +569,12 @@ impl PyTensor {
         made(|| tensor::argmin(&self.0, axis, keepdims))
     }
 
-    #[pyo3(signature = (axis = -1))]
+    #[pyo3(signature = (axis = -1), text_signature = "($self, axis=-1)")]
     fn softmax(&self, axis: i64) -> PyResult<PyTensor> {
         made(|| tensor::softmax(&self.0, axis))
     }
 
-    #[pyo3(signature = (axis = -1))]
+    #[pyo3(signature = (axis = -1), text_signature = "($self, axis=-1)")]
     fn log_softmax(&self, axis: i64) -> PyResult<PyTensor> {
         made(|| tensor::log_softmax(&self.0, axis))
     }
