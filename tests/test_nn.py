@@ -267,6 +267,29 @@ class TestHooks:
             module(1.0, y=2.0)
 
 
+class TestCalls:
+    def test_a_subclass_of_a_layer_may_take_other_arguments(self) -> None:
+        class Gated(nn.Linear):
+            def forward(self, x: wg.Tensor, gate: float, *, shift: float = 0.0) -> wg.Tensor:  # type: ignore[override]
+                return super().forward(x) * gate + shift
+
+        layer = Gated(2, 2)
+        assert layer(wg.ones((2,)), 0.0, shift=3.0).tolist() == [3.0, 3.0]
+
+        class Twice(nn.Sequential):
+            def forward(self, x: wg.Tensor) -> Any:
+                return super().forward(super().forward(x))
+
+        assert Twice(nn.Identity())(wg.ones(())).item() == 1.0
+
+    def test_layers_take_their_input_by_name_and_run_hooks(self) -> None:
+        layer = nn.ReLU()
+        layer.register_forward_hook(lambda m, args, out: out + float(len(args)))
+        assert layer(input=wg.tensor(-1.0)).item() == 1.0
+        with pytest.raises(TypeError):
+            layer()
+
+
 class TestContainers:
     def test_sequential(self) -> None:
         net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))

@@ -7,9 +7,6 @@ the package stays cheap; NumPy is imported only when arrays are exchanged with i
 
 # ruff: noqa: A004  (the names of the Array API standard)
 
-from typing import TYPE_CHECKING
-from typing import Any as _Any
-
 from wengert._core import (
     AxisError,
     CompileError,
@@ -170,6 +167,7 @@ from wengert._core import (
     zeros_like,
 )
 
+TYPE_CHECKING = False  # type checkers know the name; importing `typing` would be a third of the time of this import
 if TYPE_CHECKING:
     from wengert import autograd, datasets, debug, nn, optim, random
     from wengert.serialization import load, save
@@ -346,17 +344,19 @@ _MODULES = ("autograd", "datasets", "debug", "nn", "optim", "random")
 _FUNCTIONS = {"load": "serialization", "save": "serialization"}
 
 
-def __getattr__(name: str) -> _Any:
-    """Import what is not imported yet."""
-    import importlib
+if not TYPE_CHECKING:  # else every name would be accepted
 
-    if name in _MODULES:
-        return importlib.import_module(f"wengert.{name}")
-    if name in _FUNCTIONS:
-        function = getattr(importlib.import_module(f"wengert.{_FUNCTIONS[name]}"), name)
-        globals()[name] = function
-        return function
-    raise AttributeError(f"module 'wengert' has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        """Import what is not imported yet."""
+        import importlib
+
+        if name in _MODULES:
+            return importlib.import_module(f"wengert.{name}")
+        if name in _FUNCTIONS:
+            function = getattr(importlib.import_module(f"wengert.{_FUNCTIONS[name]}"), name)
+            globals()[name] = function
+            return function
+        raise AttributeError(f"module 'wengert' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

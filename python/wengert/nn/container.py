@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Self, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex, overload
 
-from wengert.nn.module import Module
+from wengert.nn.module import Layer, Module
 
 
 class _Numbered(Module):
@@ -82,7 +82,7 @@ class _Numbered(Module):
         return module
 
 
-class Sequential(_Numbered):
+class Sequential(_Numbered, Layer):
     """Modules one after another: each takes what the one before gives.
 
     Args:
@@ -114,6 +114,11 @@ class Sequential(_Numbered):
         else:
             for position, module in enumerate(args):
                 self.register_module(str(position), module)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, input: Any) -> Any:
+            """Run forward."""
 
     def forward(self, input: Any) -> Any:
         """Run the modules in order."""
