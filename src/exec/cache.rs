@@ -2,10 +2,10 @@
 //! of plans and keys: the plans that were used least recently go first. The lock is held for a lookup only, never while
 //! a plan is made or run.
 
+use crate::machine::lock::Lock;
 use crate::planner::Plan;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use parking_lot::Mutex;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub struct Counters {
 }
 
 pub struct Cache {
-    state: Mutex<State>,
+    state: Lock<State>,
 }
 
 struct State {
@@ -49,7 +49,7 @@ impl Default for Cache {
 impl Cache {
     pub const fn new(limit: usize) -> Cache {
         let state = State { table: HashTable::new(), limit, bytes: 0, hits: 0, misses: 0, clock: 0 };
-        Cache { state: Mutex::new(state) }
+        Cache { state: Lock::new(state) }
     }
 
     /// The plan of exactly this key. Counts a hit or a miss.
@@ -111,6 +111,18 @@ impl Cache {
         state.bytes = 0;
         drop(state);
         drop(table);
+    }
+
+    /// Holds the lock across a fork.
+    pub fn before_fork(&'static self) {
+        self.state.before_fork();
+    }
+
+    /// # Safety
+    /// Must follow `before_fork` in the same thread, once in the parent and once in the child.
+    pub unsafe fn after_fork(&'static self) {
+        // SAFETY: as the caller promises.
+        unsafe { self.state.after_fork() };
     }
 
     /// The keys held, for whoever explains misses.

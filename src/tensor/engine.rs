@@ -7,12 +7,12 @@ use crate::dtype::DType;
 use crate::error::Error;
 use crate::graph::{Op, TensorType};
 use crate::machine::cpu::buffer::Buffer;
+use crate::machine::lock::{Guard, Lock};
 use crate::scalar::Scalar;
 use crate::shape::Strides;
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Condvar, Weak};
 
 pub(super) type Slot = u32;
 
@@ -103,7 +103,7 @@ pub(super) struct Engine {
     dropping: Vec<Slot>,
 }
 
-static ENGINE: Mutex<Engine> = Mutex::new(Engine {
+pub(super) static ENGINE: Lock<Engine> = Lock::new(Engine {
     records: Vec::new(),
     free: Vec::new(),
     next_id: 0,
@@ -115,20 +115,8 @@ static ENGINE: Mutex<Engine> = Mutex::new(Engine {
 /// Told whenever claimed records are published or given back.
 pub(super) static SETTLED: Condvar = Condvar::new();
 
-pub(super) fn lock() -> MutexGuard<'static, Engine> {
+pub(super) fn lock() -> Guard<'static, Engine> {
     ENGINE.lock()
-}
-
-/// Holds the engine lock across a fork, so that the child finds the store whole.
-pub fn before_fork() {
-    std::mem::forget(ENGINE.lock());
-}
-
-/// # Safety
-/// Must follow `before_fork` in the same thread, once in the parent and once in the child.
-pub unsafe fn after_fork() {
-    // SAFETY: `before_fork` leaked the guard of this lock in this thread.
-    unsafe { ENGINE.force_unlock() };
 }
 
 impl Engine {

@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{self, Cache, Inputs, Leaf, OutputHome, Plan};
 use crate::graph::Op;
 use crate::machine::cpu::buffer::Buffer;
+use crate::machine::lock;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -24,7 +25,7 @@ static PLANS_RUN: AtomicU64 = AtomicU64::new(0);
 static NODES_COMPUTED: AtomicU64 = AtomicU64::new(0);
 
 /// Called in a child right after a fork.
-pub fn enter_child() {
+pub(super) fn next_generation() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
 }
 
@@ -239,7 +240,7 @@ fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Option<Claimed>> 
     let walk = loop {
         match walk(&mut engine, roots, generation)? {
             Outcome::Ready(walk) => break walk,
-            Outcome::Busy => SETTLED.wait(&mut engine),
+            Outcome::Busy => engine = lock::wait(&SETTLED, engine),
         }
     };
     if let Some(&root) = roots.iter().find(|&&root| engine.get(root).is_example()) {

@@ -6,6 +6,7 @@ mod compose;
 mod context;
 mod engine;
 mod evaluate;
+mod fork;
 mod functions;
 mod handle;
 mod key;
@@ -19,11 +20,11 @@ mod walk;
 pub use backward::{BackwardOptions, autograd_grad, backward};
 pub use compose::*;
 pub use context::{EagerGuard, GradGuard, eager, grad_enabled, set_eager, set_grad_enabled, set_lines};
-pub use engine::{Value, after_fork, before_fork, live_nodes};
+pub use engine::{Value, live_nodes};
 pub use evaluate::{
-    PLANS, Rebinding, Scope, enter_child, evaluate, evaluate_all, nodes_computed, pending_nodes, plans_run,
-    set_evaluation_scope,
+    PLANS, Rebinding, Scope, evaluate, evaluate_all, nodes_computed, pending_nodes, plans_run, set_evaluation_scope,
 };
+pub use fork::{after_fork, before_fork, enter_child};
 pub use functions::*;
 pub use handle::Tensor;
 pub use record::{Arg, at_user_line};

@@ -8,9 +8,9 @@ use super::handle::{Cell, Tensor};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Op, Source, TensorType};
+use crate::machine::lock::Guard;
 use crate::ops;
 use crate::scalar::Scalar;
-use parking_lot::MutexGuard;
 use smallvec::{SmallVec, smallvec};
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ pub(super) type Types = SmallVec<[TensorType; 1]>;
 
 /// The engine, held for the recording of one user-level operation (often one node).
 pub struct Recorder {
-    engine: MutexGuard<'static, Engine>,
+    engine: Guard<'static, Engine>,
     grad: bool,
     last: Slot,
     full: bool,

@@ -1,16 +1,16 @@
 //! The random generator of this process: a seed, and a count of the streams handed out. Each random node takes one
 //! stream when it is recorded, so results depend on neither threads nor plans.
 
-use parking_lot::Mutex;
+use crate::machine::lock::Lock;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 
-struct Generator {
+pub(super) struct Generator {
     seed: u64,
     next: u64,
 }
 
-static GENERATOR: Mutex<Option<Generator>> = Mutex::new(None);
+pub(super) static GENERATOR: Lock<Option<Generator>> = Lock::new(None);
 
 /// Works on the generator. One that nobody seeded takes its seed from the operating system.
 fn with<R>(f: impl FnOnce(&mut Generator) -> R) -> R {

@@ -3,13 +3,13 @@
 
 use super::buffer::{ALIGN, Buffer};
 use crate::error::Result;
-use parking_lot::Mutex;
+use crate::machine::lock::Lock;
 
 /// Blocks kept: as many as threads that are likely to run plans at one time.
 const KEPT: usize = 8;
 const SMALLEST: usize = 64 << 10;
 
-static POOL: Mutex<Vec<Buffer>> = Mutex::new(Vec::new());
+pub(crate) static POOL: Lock<Vec<Buffer>> = Lock::new(Vec::new());
 
 /// A block of at least the bytes asked for, aligned to `ALIGN`, until it is dropped.
 pub struct Lease(Option<Buffer>);

@@ -3,9 +3,9 @@
 //! costs as much as recording an op. Zero-sized tensors get a valid pointer too.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::machine::lock::Lock;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use parking_lot::Mutex;
 use std::alloc::{Layout, alloc, dealloc};
 use std::any::Any;
 use std::ptr::NonNull;
@@ -19,10 +19,11 @@ const LARGE: usize = 64 << 10;
 const POOL_LIMIT: usize = 512 << 20;
 
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
-static POOL: Mutex<Pool> = Mutex::new(Pool { blocks: HashMap::with_hasher(FixedState::with_seed(0)), bytes: 0 });
+pub(crate) static POOL: Lock<Pool> =
+    Lock::new(Pool { blocks: HashMap::with_hasher(FixedState::with_seed(0)), bytes: 0 });
 
 /// Free blocks by size class.
-struct Pool {
+pub(crate) struct Pool {
     blocks: HashMap<usize, Vec<NonNull<u8>>, FixedState>,
     bytes: usize,
 }

@@ -1,0 +1,36 @@
+//! Forks: the locks that a child needs are held while its parent forks, so that it finds what they guard whole. They
+//! are taken in the order in which evaluation nests them.
+
+use super::engine::ENGINE;
+use super::evaluate::{self, PLANS};
+use super::rng::GENERATOR;
+use crate::machine::cpu::{arena, buffer};
+
+/// Takes the locks, in the thread that is about to fork.
+pub fn before_fork() {
+    ENGINE.before_fork();
+    PLANS.before_fork();
+    GENERATOR.before_fork();
+    arena::POOL.before_fork();
+    buffer::POOL.before_fork();
+}
+
+/// Gives them back, in the parent and in the child.
+///
+/// # Safety
+/// Must follow `before_fork` in the same thread, once in the parent and once in the child.
+pub unsafe fn after_fork() {
+    // SAFETY: as the caller promises.
+    unsafe {
+        buffer::POOL.after_fork();
+        arena::POOL.after_fork();
+        GENERATOR.after_fork();
+        PLANS.after_fork();
+        ENGINE.after_fork();
+    }
+}
+
+/// Makes the child a process of its own: what other threads of the parent had claimed is not waited for.
+pub fn enter_child() {
+    evaluate::next_generation();
+}
