@@ -3,9 +3,9 @@
 
 use super::build::*;
 use crate::dtype::DType;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::def::FillFn;
-use crate::graph::{CompositeDef, Op, RandomDef, Reads, TensorType};
+use crate::graph::{CompositeDef, Graph, Op, RandomDef, Reads, TensorType, Val};
 use crate::machine::cpu::par;
 use smallvec::smallvec;
 use std::time::{Duration, Instant};
@@ -27,20 +27,32 @@ pub(crate) static TESTING_OP: CompositeDef = CompositeDef {
     attrs: &["0 fail, 1 sleep, 2 panic"],
     infer: |_, inputs| Ok(smallvec![inputs[0].clone()]),
     expand: |g, attrs, inputs| {
-        let def = match attrs[0] {
-            0 => &FAIL,
-            1 => &SLEEP,
-            _ => &PANIC,
-        };
-        let zero = g.add_typed(Op::Random(def), &inputs[1..], TensorType::scalar(DType::F32));
-        let zero = cast(g, zero, g.dtype(inputs[0]))?;
-        let zero = number(g, zero, inputs[0])?;
+        let zero = draw(g, attrs[0], inputs)?;
         // Not a sum: -0 + 0 is 0.
         Ok(smallvec![subtract(g, inputs[0], zero)?])
     },
-    derivative: Some(|_, _, t| Ok(smallvec![t[0]])),
-    reads: Reads::NONE,
+    // The gradient misbehaves too: a factor of 1 - 0.
+    derivative: Some(|g, rule, t| {
+        let (Op::Composite(_, attrs), Some(tangent)) = (rule.op, t[0]) else { return Ok(smallvec![None]) };
+        let zero = draw(g, attrs[0], rule.inputs)?;
+        let one = full_like(g, 1.0, zero);
+        let factor = subtract(g, one, zero)?;
+        Ok(smallvec![Some(multiply(g, tangent, factor)?)])
+    }),
+    reads: Reads { inputs: !1, outputs: 0 },
 };
+
+/// The zero that misbehaves, as wide as x.
+fn draw(g: &mut Graph, behaviour: i64, inputs: &[Val]) -> Result<Val> {
+    let def = match behaviour {
+        0 => &FAIL,
+        1 => &SLEEP,
+        _ => &PANIC,
+    };
+    let zero = g.add_typed(Op::Random(def), &inputs[1..], TensorType::scalar(DType::F32));
+    let zero = cast(g, zero, g.dtype(inputs[0]))?;
+    number(g, zero, inputs[0])
+}
 
 static FAIL: RandomDef = RandomDef { name: "testing_fail", doc: "Fails.", fill: |_| Some(fail as FillFn) };
 static SLEEP: RandomDef = RandomDef { name: "testing_sleep", doc: "Sleeps.", fill: |_| Some(sleep as FillFn) };
@@ -68,7 +80,7 @@ unsafe fn sleep(_: u64, microseconds: u64, _: u64, n: usize, out: *mut u8) {
     while let Some(left) = asked.checked_sub(start.elapsed()) {
         std::thread::sleep(left.min(NAP));
         if par::poll().is_err() {
-            return;
+            std::panic::panic_any(Error::new(ErrorKind::Interrupted, "interrupted"));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Functions over axes: reductions, rearrangements, selections, products.
 
 use super::dtype::PyDType;
-use super::operand::{Dims, Ints};
+use super::operand::{Dims, Ints, Other, refuse_other};
 use super::tensor::{PyTensor, made};
 use crate::error::Error;
 use crate::graph::GatherMode;
@@ -20,8 +20,9 @@ macro_rules! reduction {
     ($($(#[$doc:meta])* $name:ident($x:ident, $axes:ident, $keepdims:ident) = $record:expr;)*) => {$(
         $(#[$doc])*
         #[pyfunction]
-        #[pyo3(signature = (x, /, axis = None, *, keepdims = false))]
-        pub fn $name(x: PyRef<'_, PyTensor>, axis: Axes, keepdims: bool) -> PyResult<PyTensor> {
+        #[pyo3(signature = (x, /, axis = None, *, keepdims = false, **other), text_signature = "(x, /, axis=None, *, keepdims=False)")]
+        pub fn $name(x: PyRef<'_, PyTensor>, axis: Axes, keepdims: bool, other: Option<Other<'_, '_>>) -> PyResult<PyTensor> {
+            refuse_other(other)?;
             let ($x, $axes, $keepdims) = (&x.0, list(&axis), keepdims);
             made(|| $record)
         }
@@ -47,57 +48,99 @@ reduction! {
 
 /// Σx over the axes, of this dtype if one is given; bools and small integers are counted in int64.
 #[pyfunction]
-#[pyo3(signature = (x, /, axis = None, *, dtype = None, keepdims = false))]
-pub fn sum(x: PyRef<'_, PyTensor>, axis: Axes, dtype: Option<PyDType>, keepdims: bool) -> PyResult<PyTensor> {
+#[pyo3(signature = (x, /, axis = None, *, dtype = None, keepdims = false, **other), text_signature = "(x, /, axis=None, *, dtype=None, keepdims=False)")]
+pub fn sum(
+    x: PyRef<'_, PyTensor>,
+    axis: Axes,
+    dtype: Option<PyDType>,
+    keepdims: bool,
+    other: Option<Other<'_, '_>>,
+) -> PyResult<PyTensor> {
+    refuse_other(other)?;
     made(|| tensor::sum(&x.0, list(&axis), dtype.map(|dtype| dtype.0), keepdims))
 }
 
 /// The product over the axes, of this dtype if one is given; bools and small integers are counted in int64.
 #[pyfunction]
-#[pyo3(signature = (x, /, axis = None, *, dtype = None, keepdims = false))]
-pub fn prod(x: PyRef<'_, PyTensor>, axis: Axes, dtype: Option<PyDType>, keepdims: bool) -> PyResult<PyTensor> {
+#[pyo3(signature = (x, /, axis = None, *, dtype = None, keepdims = false, **other), text_signature = "(x, /, axis=None, *, dtype=None, keepdims=False)")]
+pub fn prod(
+    x: PyRef<'_, PyTensor>,
+    axis: Axes,
+    dtype: Option<PyDType>,
+    keepdims: bool,
+    other: Option<Other<'_, '_>>,
+) -> PyResult<PyTensor> {
+    refuse_other(other)?;
     made(|| tensor::prod(&x.0, list(&axis), dtype.map(|dtype| dtype.0), keepdims))
 }
 
 /// Σ(x - mean)² / (n - correction) over the axes, n elements each.
 #[pyfunction]
-#[pyo3(signature = (x, /, axis = None, *, correction = 0.0, keepdims = false))]
-pub fn var(x: PyRef<'_, PyTensor>, axis: Axes, correction: f64, keepdims: bool) -> PyResult<PyTensor> {
+#[pyo3(signature = (x, /, axis = None, *, correction = 0.0, keepdims = false, **other), text_signature = "(x, /, axis=None, *, correction=0.0, keepdims=False)")]
+pub fn var(
+    x: PyRef<'_, PyTensor>,
+    axis: Axes,
+    correction: f64,
+    keepdims: bool,
+    other: Option<Other<'_, '_>>,
+) -> PyResult<PyTensor> {
+    refuse_other(other)?;
     made(|| tensor::var(&x.0, list(&axis), correction, keepdims))
 }
 
 /// The square root of the variance.
 #[pyfunction]
-#[pyo3(signature = (x, /, axis = None, *, correction = 0.0, keepdims = false))]
-pub fn std(x: PyRef<'_, PyTensor>, axis: Axes, correction: f64, keepdims: bool) -> PyResult<PyTensor> {
+#[pyo3(signature = (x, /, axis = None, *, correction = 0.0, keepdims = false, **other), text_signature = "(x, /, axis=None, *, correction=0.0, keepdims=False)")]
+pub fn std(
+    x: PyRef<'_, PyTensor>,
+    axis: Axes,
+    correction: f64,
+    keepdims: bool,
+    other: Option<Other<'_, '_>>,
+) -> PyResult<PyTensor> {
+    refuse_other(other)?;
     made(|| tensor::std(&x.0, list(&axis), correction, keepdims))
 }
 
 /// The index of the largest element along the axis, the first of equal ones; of all elements if the axis is None.
 #[pyfunction]
-#[pyo3(signature = (x, /, axis = None, *, keepdims = false))]
-pub fn argmax(x: PyRef<'_, PyTensor>, axis: Option<i64>, keepdims: bool) -> PyResult<PyTensor> {
+#[pyo3(signature = (x, /, axis = None, *, keepdims = false, **other), text_signature = "(x, /, axis=None, *, keepdims=False)")]
+pub fn argmax(
+    x: PyRef<'_, PyTensor>,
+    axis: Option<i64>,
+    keepdims: bool,
+    other: Option<Other<'_, '_>>,
+) -> PyResult<PyTensor> {
+    refuse_other(other)?;
     made(|| tensor::argmax(&x.0, axis, keepdims))
 }
 
 /// The index of the smallest element along the axis, the first of equal ones; of all elements if the axis is None.
 #[pyfunction]
-#[pyo3(signature = (x, /, axis = None, *, keepdims = false))]
-pub fn argmin(x: PyRef<'_, PyTensor>, axis: Option<i64>, keepdims: bool) -> PyResult<PyTensor> {
+#[pyo3(signature = (x, /, axis = None, *, keepdims = false, **other), text_signature = "(x, /, axis=None, *, keepdims=False)")]
+pub fn argmin(
+    x: PyRef<'_, PyTensor>,
+    axis: Option<i64>,
+    keepdims: bool,
+    other: Option<Other<'_, '_>>,
+) -> PyResult<PyTensor> {
+    refuse_other(other)?;
     made(|| tensor::argmin(&x.0, axis, keepdims))
 }
 
 /// exp(x) / Σ exp(x) along the axis.
 #[pyfunction]
-#[pyo3(signature = (x, /, axis = -1), text_signature = "(x, /, axis=-1)")]
-pub fn softmax(x: PyRef<'_, PyTensor>, axis: i64) -> PyResult<PyTensor> {
+#[pyo3(signature = (x, /, axis = -1, **other), text_signature = "(x, /, axis=-1)")]
+pub fn softmax(x: PyRef<'_, PyTensor>, axis: i64, other: Option<Other<'_, '_>>) -> PyResult<PyTensor> {
+    refuse_other(other)?;
     made(|| tensor::softmax(&x.0, axis))
 }
 
 /// x - log Σ exp(x) along the axis.
 #[pyfunction]
-#[pyo3(signature = (x, /, axis = -1), text_signature = "(x, /, axis=-1)")]
-pub fn log_softmax(x: PyRef<'_, PyTensor>, axis: i64) -> PyResult<PyTensor> {
+#[pyo3(signature = (x, /, axis = -1, **other), text_signature = "(x, /, axis=-1)")]
+pub fn log_softmax(x: PyRef<'_, PyTensor>, axis: i64, other: Option<Other<'_, '_>>) -> PyResult<PyTensor> {
+    refuse_other(other)?;
     made(|| tensor::log_softmax(&x.0, axis))
 }
 
@@ -159,15 +202,17 @@ pub fn broadcast_to(x: PyRef<'_, PyTensor>, shape: Dims) -> PyResult<PyTensor> {
 
 /// x backward along the axes; all of them if None.
 #[pyfunction]
-#[pyo3(signature = (x, /, axis = None))]
-pub fn flip(x: PyRef<'_, PyTensor>, axis: Axes) -> PyResult<PyTensor> {
+#[pyo3(signature = (x, /, axis = None, **other), text_signature = "(x, /, axis=None)")]
+pub fn flip(x: PyRef<'_, PyTensor>, axis: Axes, other: Option<Other<'_, '_>>) -> PyResult<PyTensor> {
+    refuse_other(other)?;
     made(|| tensor::flip(&x.0, list(&axis)))
 }
 
 /// The tensors one after another along an axis; each flattened first if the axis is None.
 #[pyfunction]
-#[pyo3(signature = (arrays, /, axis = Some(0)), text_signature = "(arrays, /, axis=0)")]
-pub fn concat(arrays: Vec<PyRef<'_, PyTensor>>, axis: Option<i64>) -> PyResult<PyTensor> {
+#[pyo3(signature = (arrays, /, axis = Some(0), **other), text_signature = "(arrays, /, axis=0)")]
+pub fn concat(arrays: Vec<PyRef<'_, PyTensor>>, axis: Option<i64>, other: Option<Other<'_, '_>>) -> PyResult<PyTensor> {
+    refuse_other(other)?;
     made(|| match axis {
         Some(axis) => tensor::concat(&borrowed(&arrays), axis),
         None => {
@@ -180,8 +225,9 @@ pub fn concat(arrays: Vec<PyRef<'_, PyTensor>>, axis: Option<i64>) -> PyResult<P
 
 /// Tensors of one shape along a new axis.
 #[pyfunction]
-#[pyo3(signature = (arrays, /, axis = 0))]
-pub fn stack(arrays: Vec<PyRef<'_, PyTensor>>, axis: i64) -> PyResult<PyTensor> {
+#[pyo3(signature = (arrays, /, axis = 0, **other), text_signature = "(arrays, /, axis=0)")]
+pub fn stack(arrays: Vec<PyRef<'_, PyTensor>>, axis: i64, other: Option<Other<'_, '_>>) -> PyResult<PyTensor> {
+    refuse_other(other)?;
     made(|| tensor::stack(&borrowed(&arrays), axis))
 }
 
@@ -191,8 +237,14 @@ pub fn borrowed<'a>(tensors: &'a [PyRef<'_, PyTensor>]) -> Vec<&'a Tensor> {
 
 /// Whole slices of x at the indices along the axis, which may be left out if x has one axis.
 #[pyfunction]
-#[pyo3(signature = (x, indices, /, axis = None))]
-pub fn take(x: PyRef<'_, PyTensor>, indices: PyRef<'_, PyTensor>, axis: Option<i64>) -> PyResult<PyTensor> {
+#[pyo3(signature = (x, indices, /, axis = None, **other), text_signature = "(x, indices, /, axis=None)")]
+pub fn take(
+    x: PyRef<'_, PyTensor>,
+    indices: PyRef<'_, PyTensor>,
+    axis: Option<i64>,
+    other: Option<Other<'_, '_>>,
+) -> PyResult<PyTensor> {
+    refuse_other(other)?;
     made(|| {
         let rank = x.0.shape().rank();
         let axis = match axis {
@@ -206,32 +258,42 @@ pub fn take(x: PyRef<'_, PyTensor>, indices: PyRef<'_, PyTensor>, axis: Option<i
 
 /// One element of x for each index along the axis.
 #[pyfunction]
-#[pyo3(signature = (x, indices, /, axis = -1), text_signature = "(x, indices, /, axis=-1)")]
-pub fn take_along_axis(x: PyRef<'_, PyTensor>, indices: PyRef<'_, PyTensor>, axis: i64) -> PyResult<PyTensor> {
+#[pyo3(signature = (x, indices, /, axis = -1, **other), text_signature = "(x, indices, /, axis=-1)")]
+pub fn take_along_axis(
+    x: PyRef<'_, PyTensor>,
+    indices: PyRef<'_, PyTensor>,
+    axis: i64,
+    other: Option<Other<'_, '_>>,
+) -> PyResult<PyTensor> {
+    refuse_other(other)?;
     made(|| tensor::gather(GatherMode::Along, &x.0, &indices.0, axis))
 }
 
 /// x with each update added at its index along the axis: the transpose of `take_along_axis`.
 #[pyfunction]
-#[pyo3(signature = (x, indices, updates, /, axis = -1), text_signature = "(x, indices, updates, /, axis=-1)")]
+#[pyo3(signature = (x, indices, updates, /, axis = -1, **other), text_signature = "(x, indices, updates, /, axis=-1)")]
 pub fn scatter_add(
     x: PyRef<'_, PyTensor>,
     indices: PyRef<'_, PyTensor>,
     updates: PyRef<'_, PyTensor>,
     axis: i64,
+    other: Option<Other<'_, '_>>,
 ) -> PyResult<PyTensor> {
+    refuse_other(other)?;
     made(|| tensor::scatter_add(GatherMode::Along, &x.0, &indices.0, &updates.0, axis))
 }
 
 /// x with whole slices added at the indices (1-d) along the axis: the transpose of `take`.
 #[pyfunction]
-#[pyo3(signature = (x, indices, updates, /, axis = 0))]
+#[pyo3(signature = (x, indices, updates, /, axis = 0, **other), text_signature = "(x, indices, updates, /, axis=0)")]
 pub fn index_add(
     x: PyRef<'_, PyTensor>,
     indices: PyRef<'_, PyTensor>,
     updates: PyRef<'_, PyTensor>,
     axis: i64,
+    other: Option<Other<'_, '_>>,
 ) -> PyResult<PyTensor> {
+    refuse_other(other)?;
     made(|| tensor::scatter_add(GatherMode::Take, &x.0, &indices.0, &updates.0, axis))
 }
 

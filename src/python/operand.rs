@@ -9,7 +9,7 @@ use crate::shape::Shape;
 use crate::tensor::Arg;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyFloat, PyInt};
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt};
 use smallvec::SmallVec;
 
 /// A tensor, or a number beside one.
@@ -110,6 +110,22 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Dims {
             None => Err(refuse(Error::shape("a dimension of a shape is negative"))),
         }
     }
+}
+
+/// Keywords that a function does not have.
+pub type Other<'a, 'py> = &'a Bound<'py, PyDict>;
+
+/// Says what another library's keyword is called here.
+pub fn refuse_other(other: Option<Other<'_, '_>>) -> PyResult<()> {
+    let Some(name) = other.and_then(|other| other.keys().iter().next()) else { return Ok(()) };
+    let name: String = name.extract()?;
+    let hint = match name.as_str() {
+        "dim" | "dims" => "; use axis=",
+        "keepdim" => "; use keepdims=",
+        "unbiased" | "ddof" => "; use correction=",
+        _ => "",
+    };
+    Err(PyTypeError::new_err(format!("there is no keyword argument {name:?} here{hint}")))
 }
 
 /// One of a few words.

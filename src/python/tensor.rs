@@ -2,7 +2,7 @@
 
 use super::dtype::{PyDType, PyDevice, dtype_object};
 use super::errors::{read, record, refuse};
-use super::operand::{Ints, Operand};
+use super::operand::{Ints, Operand, Other, refuse_other};
 use super::{export, import, index, objects, print};
 use crate::device_id::DeviceId;
 use crate::error::{Error, Result};
@@ -10,7 +10,7 @@ use crate::ops::{activation, arithmetic, compare, exponential, reduce, trigonome
 use crate::scalar::Scalar;
 use crate::shape::Shape;
 use crate::tensor::{self, BackwardOptions, SliceArg, Tensor};
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyAttributeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -186,6 +186,15 @@ impl PyTensor {
     /// Parts along the first axis; a 0-d tensor raises TypeError.
     fn __iter__(&self) -> PyResult<Parts> {
         Ok(Parts { tensor: self.0.clone(), length: self.__len__()?, next: AtomicUsize::new(0) })
+    }
+
+    /// Called for names that do not exist: says what does the same here.
+    fn __getattr__(slf: &Bound<'_, Self>, name: &str) -> PyResult<Py<PyAny>> {
+        let class = slf.get_type().name()?;
+        Err(PyAttributeError::new_err(match replacement(name) {
+            Some(replacement) => format!("{class} has no attribute {name:?}; {replacement}"),
+            None => format!("{class} has no attribute {name:?}"),
+        }))
     }
 
     fn __repr__(&self) -> PyResult<String> {
@@ -514,68 +523,93 @@ impl PyTensor {
         made(|| tensor::permute(&self.0, &axes.0))
     }
 
-    #[pyo3(signature = (axis = None, *, dtype = None, keepdims = false))]
-    fn sum(&self, axis: Axes, dtype: Option<PyDType>, keepdims: bool) -> PyResult<PyTensor> {
+    #[pyo3(signature = (axis = None, *, dtype = None, keepdims = false, **other), text_signature = "($self, axis=None, *, dtype=None, keepdims=False)")]
+    fn sum(
+        &self,
+        axis: Axes,
+        dtype: Option<PyDType>,
+        keepdims: bool,
+        other: Option<Other<'_, '_>>,
+    ) -> PyResult<PyTensor> {
+        refuse_other(other)?;
         made(|| tensor::sum(&self.0, slice(&axis), dtype.map(|dtype| dtype.0), keepdims))
     }
 
-    #[pyo3(signature = (axis = None, *, dtype = None, keepdims = false))]
-    fn prod(&self, axis: Axes, dtype: Option<PyDType>, keepdims: bool) -> PyResult<PyTensor> {
+    #[pyo3(signature = (axis = None, *, dtype = None, keepdims = false, **other), text_signature = "($self, axis=None, *, dtype=None, keepdims=False)")]
+    fn prod(
+        &self,
+        axis: Axes,
+        dtype: Option<PyDType>,
+        keepdims: bool,
+        other: Option<Other<'_, '_>>,
+    ) -> PyResult<PyTensor> {
+        refuse_other(other)?;
         made(|| tensor::prod(&self.0, slice(&axis), dtype.map(|dtype| dtype.0), keepdims))
     }
 
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn mean(&self, axis: Axes, keepdims: bool) -> PyResult<PyTensor> {
+    #[pyo3(signature = (axis = None, *, keepdims = false, **other), text_signature = "($self, axis=None, *, keepdims=False)")]
+    fn mean(&self, axis: Axes, keepdims: bool, other: Option<Other<'_, '_>>) -> PyResult<PyTensor> {
+        refuse_other(other)?;
         made(|| tensor::mean(&self.0, slice(&axis), keepdims))
     }
 
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn max(&self, axis: Axes, keepdims: bool) -> PyResult<PyTensor> {
+    #[pyo3(signature = (axis = None, *, keepdims = false, **other), text_signature = "($self, axis=None, *, keepdims=False)")]
+    fn max(&self, axis: Axes, keepdims: bool, other: Option<Other<'_, '_>>) -> PyResult<PyTensor> {
+        refuse_other(other)?;
         made(|| tensor::reduce(&reduce::MAX, &self.0, slice(&axis), keepdims))
     }
 
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn min(&self, axis: Axes, keepdims: bool) -> PyResult<PyTensor> {
+    #[pyo3(signature = (axis = None, *, keepdims = false, **other), text_signature = "($self, axis=None, *, keepdims=False)")]
+    fn min(&self, axis: Axes, keepdims: bool, other: Option<Other<'_, '_>>) -> PyResult<PyTensor> {
+        refuse_other(other)?;
         made(|| tensor::reduce(&reduce::MIN, &self.0, slice(&axis), keepdims))
     }
 
-    #[pyo3(signature = (axis = None, *, correction = 0.0, keepdims = false))]
-    fn var(&self, axis: Axes, correction: f64, keepdims: bool) -> PyResult<PyTensor> {
+    #[pyo3(signature = (axis = None, *, correction = 0.0, keepdims = false, **other), text_signature = "($self, axis=None, *, correction=0.0, keepdims=False)")]
+    fn var(&self, axis: Axes, correction: f64, keepdims: bool, other: Option<Other<'_, '_>>) -> PyResult<PyTensor> {
+        refuse_other(other)?;
         made(|| tensor::var(&self.0, slice(&axis), correction, keepdims))
     }
 
-    #[pyo3(signature = (axis = None, *, correction = 0.0, keepdims = false))]
-    fn std(&self, axis: Axes, correction: f64, keepdims: bool) -> PyResult<PyTensor> {
+    #[pyo3(signature = (axis = None, *, correction = 0.0, keepdims = false, **other), text_signature = "($self, axis=None, *, correction=0.0, keepdims=False)")]
+    fn std(&self, axis: Axes, correction: f64, keepdims: bool, other: Option<Other<'_, '_>>) -> PyResult<PyTensor> {
+        refuse_other(other)?;
         made(|| tensor::std(&self.0, slice(&axis), correction, keepdims))
     }
 
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn all(&self, axis: Axes, keepdims: bool) -> PyResult<PyTensor> {
+    #[pyo3(signature = (axis = None, *, keepdims = false, **other), text_signature = "($self, axis=None, *, keepdims=False)")]
+    fn all(&self, axis: Axes, keepdims: bool, other: Option<Other<'_, '_>>) -> PyResult<PyTensor> {
+        refuse_other(other)?;
         made(|| tensor::all(&self.0, slice(&axis), keepdims))
     }
 
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn any(&self, axis: Axes, keepdims: bool) -> PyResult<PyTensor> {
+    #[pyo3(signature = (axis = None, *, keepdims = false, **other), text_signature = "($self, axis=None, *, keepdims=False)")]
+    fn any(&self, axis: Axes, keepdims: bool, other: Option<Other<'_, '_>>) -> PyResult<PyTensor> {
+        refuse_other(other)?;
         made(|| tensor::any(&self.0, slice(&axis), keepdims))
     }
 
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn argmax(&self, axis: Option<i64>, keepdims: bool) -> PyResult<PyTensor> {
+    #[pyo3(signature = (axis = None, *, keepdims = false, **other), text_signature = "($self, axis=None, *, keepdims=False)")]
+    fn argmax(&self, axis: Option<i64>, keepdims: bool, other: Option<Other<'_, '_>>) -> PyResult<PyTensor> {
+        refuse_other(other)?;
         made(|| tensor::argmax(&self.0, axis, keepdims))
     }
 
-    #[pyo3(signature = (axis = None, *, keepdims = false))]
-    fn argmin(&self, axis: Option<i64>, keepdims: bool) -> PyResult<PyTensor> {
+    #[pyo3(signature = (axis = None, *, keepdims = false, **other), text_signature = "($self, axis=None, *, keepdims=False)")]
+    fn argmin(&self, axis: Option<i64>, keepdims: bool, other: Option<Other<'_, '_>>) -> PyResult<PyTensor> {
+        refuse_other(other)?;
         made(|| tensor::argmin(&self.0, axis, keepdims))
     }
 
-    #[pyo3(signature = (axis = -1), text_signature = "($self, axis=-1)")]
-    fn softmax(&self, axis: i64) -> PyResult<PyTensor> {
+    #[pyo3(signature = (axis = -1, **other), text_signature = "($self, axis=-1)")]
+    fn softmax(&self, axis: i64, other: Option<Other<'_, '_>>) -> PyResult<PyTensor> {
+        refuse_other(other)?;
         made(|| tensor::softmax(&self.0, axis))
     }
 
-    #[pyo3(signature = (axis = -1), text_signature = "($self, axis=-1)")]
-    fn log_softmax(&self, axis: i64) -> PyResult<PyTensor> {
+    #[pyo3(signature = (axis = -1, **other), text_signature = "($self, axis=-1)")]
+    fn log_softmax(&self, axis: i64, other: Option<Other<'_, '_>>) -> PyResult<PyTensor> {
+        refuse_other(other)?;
         made(|| tensor::log_softmax(&self.0, axis))
     }
 }
@@ -619,6 +653,30 @@ impl PyTensor {
             }
         })
     }
+}
+
+/// What to write instead of a name that other libraries have.
+fn replacement(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "data" => "use x.detach(), or change x under wg.no_grad()",
+        "view" | "view_as" | "reshape_as" => "use x.reshape(shape)",
+        "numel" | "nelement" => "use x.size",
+        "dim" => "use x.ndim",
+        "unsqueeze" => "use x.expand_dims(axis)",
+        "transpose" | "permute" | "swapaxes" => "use x.permute_dims(axes), x.T or x.mT",
+        "expand" => "use x.broadcast_to(shape)",
+        "clamp" => "use x.clip(min, max)",
+        "norm" => "use wg.vector_norm(x)",
+        "cuda" | "cpu" => "use x.to(device)",
+        "float" => "use x.astype(wg.float32)",
+        "double" => "use x.astype(wg.float64)",
+        "long" => "use x.astype(wg.int64)",
+        "fill_" | "zero_" | "uniform_" | "normal_" => "use wg.nn.init",
+        _ if name.ends_with('_') && !name.starts_with('_') => {
+            "use x += y and the like, under wg.no_grad() for a variable"
+        }
+        _ => return None,
+    })
 }
 
 fn slice(axes: &Axes) -> Option<&[i64]> {

@@ -415,7 +415,11 @@ pub fn hvp<'py>(
     })?;
     record(|| outer.close())?;
     let (own, along): (Vec<&Tensor>, Vec<&Tensor>) = (arguments.iter().collect(), tangents.iter().collect());
-    let products = record(|| tensor::results(tensor::jvp(&gradients.iter().collect::<Vec<_>>(), &own, &along)?, &own))?;
+    let both: Vec<&Tensor> = arguments.iter().chain(&inner).collect();
+    let products = record(|| {
+        let products = tensor::jvp(&gradients.iter().collect::<Vec<_>>(), &own, &along)?;
+        tensor::results(products, &both)
+    })?;
     pack(fun.py(), products, primals.len() == 1)
 }
 
