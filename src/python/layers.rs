@@ -81,7 +81,7 @@ pub fn bernoulli(p: Given<'_>) -> PyResult<PyTensor> {
 ///
 /// Example:
 ///     >>> import wengert as wg
-///     >>> wg.linear(wg.ones((1, 3)), wg.ones((2, 3)), wg.ones((2,)))
+///     >>> wg.nn.functional.linear(wg.ones((1, 3)), wg.ones((2, 3)), wg.ones((2,)))
 ///     tensor([[4., 4.]])
 #[pyfunction]
 #[pyo3(signature = (input, weight, bias = None))]
@@ -175,7 +175,7 @@ pub fn layer_norm(
 ///
 /// Example:
 ///     >>> import wengert as wg
-///     >>> wg.cross_entropy(wg.tensor([[0.0, 0.0]]), wg.tensor([1]))
+///     >>> wg.nn.functional.cross_entropy(wg.tensor([[0.0, 0.0]]), wg.tensor([1]))
 ///     tensor(0.6931)
 #[pyfunction]
 #[pyo3(
