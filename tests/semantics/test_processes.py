@@ -94,13 +94,15 @@ def test_ctrl_c_stops_within_200_ms() -> None:
 def test_work_goes_on_after_ctrl_c() -> None:
     w = wg.tensor([1.0]).requires_grad_()
     optimizer = optim.SGD([w], lr=0.5)
-    _core.testing_op(w * 1.0, "sleep", 5.0).sum().backward()
+    loss = _core.testing_op(w * 1.0, "sleep", 5.0).sum()
+    loss.backward()
     thread = threading.Thread(target=lambda: (time.sleep(0.1), os.kill(os.getpid(), signal.SIGINT)))
     thread.start()
     with pytest.raises(KeyboardInterrupt):
         optimizer.step()
     thread.join()
     assert w.tolist() == [1.0]
+    del loss
     w.grad = None
     (w * 1.0).sum().backward()
     optimizer.step()
