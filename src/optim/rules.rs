@@ -117,12 +117,12 @@ fn adam(def: &'static CompositeDef, step: u64, settings: &[f64]) -> Recipe {
     let &[lr, beta1, beta2, eps, decay, amsgrad, maximize] = settings else { unreachable!("checked by the caller") };
     let correction = |beta: f64| 1.0 - beta.powf(step as f64);
     let step_size = lr / correction(beta1);
-    let root = correction(beta2).sqrt();
+    let unbias = 1.0 / correction(beta2).sqrt();
     Recipe {
         def,
         attrs: smallvec![flag(maximize != 0.0), flag(decay != 0.0), flag(amsgrad != 0.0)],
         uses: [true, true, amsgrad != 0.0],
-        numbers: vec![step_size, decay, 1.0 - beta1, beta2, 1.0 - beta2, root, eps, 1.0 - lr * decay],
+        numbers: vec![step_size, decay, 1.0 - beta1, beta2, 1.0 - beta2, unbias, eps, 1.0 - lr * decay],
     }
 }
 
@@ -221,8 +221,8 @@ rule!(
 rule!(
     ADAM,
     "adam_update",
-    "g += decay·p; m += (1 - beta1)·(g - m); v = beta2·v + (1 - beta2)·g²; p -= step_size·m / (√v / root + eps). \
-     Numbers: step_size, decay, 1 - beta1, beta2, 1 - beta2, root, eps, 1 - lr·decay.",
+    "g += decay·p; m += (1 - beta1)·(g - m); v = beta2·v + (1 - beta2)·g²; p -= step_size·m / (unbias·√v + eps). \
+     Numbers: step_size, decay, 1 - beta1, beta2, 1 - beta2, unbias, eps, 1 - lr·decay.",
     &["maximize", "decay", "amsgrad"],
     |attrs: &Attrs| 2 + attrs[2] as usize,
     |g, attrs, inputs| adam_update(g, attrs, inputs, false)
@@ -240,7 +240,7 @@ rule!(
 fn adam_update(g: &mut Graph, attrs: &Attrs, inputs: &[Val], apart: bool) -> Result<Vals> {
     let amsgrad = attrs[2] == 1;
     let mut rule = Inputs::new(g, inputs, 2 + usize::from(amsgrad))?;
-    let [step_size, decay, rest1, beta2, rest2, root, eps, shrink] = rule.numbers[..8] else {
+    let [step_size, decay, rest1, beta2, rest2, unbias, eps, shrink] = rule.numbers[..8] else {
         return Err(Error::internal("adam_update: numbers are missing"));
     };
     let decays = attrs[1] == 1;
@@ -253,7 +253,7 @@ fn adam_update(g: &mut Graph, attrs: &Attrs, inputs: &[Val], apart: bool) -> Res
         false => None,
     };
     let deviation = unary(g, &SQRT, largest.unwrap_or(square))?;
-    let corrected = divide(g, deviation, root)?;
+    let corrected = multiply(g, deviation, unbias)?;
     let scale = add(g, corrected, eps)?;
     let direction = divide(g, mean, scale)?;
     let new = descend(g, p, step_size, direction)?;

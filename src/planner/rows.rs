@@ -362,6 +362,7 @@ impl<'a> Builder<'a> {
             })
             .collect();
         let size = self.group_rows.size;
+        let passes = self.steps.len().div_ceil(2);
         Ok(RowProgram {
             rows: self.cut.rows,
             len: self.cut.len,
@@ -373,7 +374,8 @@ impl<'a> Builder<'a> {
             steps: self.steps,
             sums: self.sums,
             scratch,
-            work: if self.heavy { Work::Transcendental(size) } else { Work::Plain(size) },
+            // Plain work is counted in passes of a load, an operation and a store: two steps of a tile are about one.
+            work: if self.heavy { Work::Transcendental(size) } else { Work::Plain(size * passes) },
         })
     }
 }

@@ -92,7 +92,12 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Ints {
             let kind = object.get_type().name().map_or_else(|_| String::new(), |name| name.to_string());
             PyTypeError::new_err(format!("an integer or a sequence of integers is needed, not {kind}"))
         })?;
-        items.map(|item| item?.extract::<i64>()).collect::<PyResult<_>>().map(Ints)
+        // Not collected: that asks for the length by an import which a fork may catch half done.
+        let mut ints = Ints(SmallVec::new());
+        for item in items {
+            ints.0.push(item?.extract::<i64>()?);
+        }
+        Ok(ints)
     }
 }
 

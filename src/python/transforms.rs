@@ -289,7 +289,11 @@ fn trace(fun: &Bound<'_, PyAny>, op: &str, primals: &[Tensor]) -> PyResult<(Vec<
 }
 
 fn operands(given: &Bound<'_, PyAny>, op: &str) -> PyResult<Vec<Tensor>> {
-    given.try_iter()?.map(|item| operand(&item?, op)).collect()
+    let mut tensors = Vec::new();
+    for item in given.try_iter()? {
+        tensors.push(operand(&item?, op)?);
+    }
+    Ok(tensors)
 }
 
 /// The function from cotangents of a result to those of the primals.

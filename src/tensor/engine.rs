@@ -221,9 +221,9 @@ impl Engine {
         }
     }
 
-    fn drop_if_unheld(&mut self, slot: Slot) {
-        let record = self.get(slot);
-        if record.refs > 0 || record.handles > 0 {
+    /// Drops a record that nothing holds, and what only it held.
+    pub fn drop_if_unheld(&mut self, slot: Slot) {
+        if !self.records[slot as usize].as_ref().is_some_and(|record| record.refs == 0 && record.handles == 0) {
             return;
         }
         let mut dropping = std::mem::take(&mut self.dropping);

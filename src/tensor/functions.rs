@@ -134,29 +134,31 @@ pub fn random_composite(def: &'static CompositeDef, attrs: Attrs, args: &[Arg]) 
 
 fn record_composite(def: &'static CompositeDef, attrs: Attrs, args: &[Arg], more: &[Operand]) -> Result<Vec<Tensor>> {
     let mut recorder = Recorder::begin();
-    let found: SmallVec<[Found; 16]> = args.iter().map(|&arg| recorder.find(arg)).collect();
+    let found: SmallVec<[Found; 12]> = args.iter().map(|&arg| recorder.find(arg)).collect();
     let floats = found.iter().filter_map(|&found| recorder.type_of(found)).map(|ty| ty.dtype).filter(|d| d.is_float());
     let dtype = floats.reduce(DType::promote).unwrap_or(DType::F32);
     let mut operands: SmallVec<[Operand; 3]> = SmallVec::with_capacity(args.len() + more.len());
-    let mut inputs: SmallVec<[TensorType; 4]> = SmallVec::with_capacity(args.len() + more.len());
     for found in found {
-        let own = recorder.type_of(found);
-        let target = match (own.map(|ty| ty.dtype), found) {
+        let target = match (recorder.type_of(found).map(|ty| ty.dtype), found) {
             (Some(other), _) if !other.is_float() => other,
             (None, Found::Number(Scalar::I64(_))) => DType::I64,
             _ => dtype,
         };
-        inputs.push(TensorType { dtype: target, shape: Shape::new(recorder.shape_of(found)) });
         operands.push(recorder.operand_as(found, target)?);
     }
-    for &operand in more {
-        inputs.push(match operand {
-            Operand::Number(_, dtype) => TensorType::scalar(dtype),
-            Operand::Node(slot, output) => recorder.engine().get(slot).types[output as usize].clone(),
-        });
-        operands.push(operand);
-    }
-    let types = (def.infer)(&attrs, &inputs.iter().collect::<SmallVec<[&TensorType; 4]>>())?;
+    operands.extend_from_slice(more);
+    let inferred = {
+        let inputs: SmallVec<[&TensorType; 16]> =
+            operands.iter().map(|operand| recorder.operand_type(operand)).collect();
+        (def.infer)(&attrs, &inputs)
+    };
+    let types = match inferred {
+        Ok(types) => types,
+        Err(error) => {
+            recorder.discard(&operands);
+            return Err(error);
+        }
+    };
     let count = types.len() as u32;
     let slot = recorder.push(Op::Composite(def, attrs), operands, types)?;
     let made: Vec<Tensor> = (0..count).map(|output| recorder.tensor(slot, output)).collect();

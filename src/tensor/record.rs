@@ -12,7 +12,7 @@ use crate::machine::lock::Guard;
 use crate::ops;
 use crate::scalar::Scalar;
 use smallvec::{SmallVec, smallvec};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// An operand as a user gives it. A number is weak: it takes the dtype of the tensors beside it.
 #[derive(Clone, Copy)]
@@ -45,6 +45,9 @@ pub(super) enum Found {
     Node(Slot, u32),
     Number(Scalar),
 }
+
+/// The types of numbers, by dtype.
+static NUMBERS: LazyLock<[TensorType; 6]> = LazyLock::new(|| DType::ALL.map(TensorType::scalar));
 
 pub(super) type Types = SmallVec<[TensorType; 1]>;
 
@@ -147,6 +150,20 @@ impl Recorder {
         let ty = TensorType { dtype, shape: ty.shape.clone() };
         let cast = self.push(Op::Cast(dtype), smallvec![Operand::Node(slot, output)], smallvec![ty])?;
         Ok(Operand::Node(cast, 0))
+    }
+
+    pub(super) fn operand_type(&self, operand: &Operand) -> &TensorType {
+        match *operand {
+            Operand::Node(slot, output) => &self.engine.get(slot).types[output as usize],
+            Operand::Number(_, dtype) => &NUMBERS[dtype as usize],
+        }
+    }
+
+    /// Drops casts that were recorded for a node which is not recorded after all.
+    pub(super) fn discard(&mut self, operands: &[Operand]) {
+        for slot in operands.iter().filter_map(super::handle::operand_slot) {
+            self.engine.drop_if_unheld(slot);
+        }
     }
 
     /// The operand for a tensor: its marker if it is a variable and gradients are recorded, else its node.
