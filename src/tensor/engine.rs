@@ -7,11 +7,12 @@ use crate::dtype::DType;
 use crate::error::Error;
 use crate::graph::{Op, TensorType};
 use crate::machine::cpu::buffer::Buffer;
-use crate::machine::lock::{Guard, Lock};
+use crate::machine::lock::{self, Guard, Lock};
 use crate::scalar::Scalar;
 use crate::shape::Strides;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Weak};
 
 pub(super) type Slot = u32;
@@ -112,8 +113,25 @@ pub(super) static ENGINE: Lock<Engine> = Lock::new(Engine {
     dropping: Vec::new(),
 });
 
-/// Told whenever claimed records are published or given back.
-pub(super) static SETTLED: Condvar = Condvar::new();
+/// Told whenever claimed records are published or given back, if somebody waits: telling costs a system call.
+static SETTLED: Condvar = Condvar::new();
+/// Threads that wait for `SETTLED`; changed under the engine lock.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// Waits until some claimed records are settled.
+pub(super) fn wait_for_settled(engine: Guard<'static, Engine>) -> Guard<'static, Engine> {
+    WAITING.fetch_add(1, Ordering::Relaxed);
+    let engine = lock::wait(&SETTLED, engine);
+    WAITING.fetch_sub(1, Ordering::Relaxed);
+    engine
+}
+
+/// Tells the threads that wait. Whoever waits has said so under the engine lock, which the caller held since.
+pub(super) fn tell_settled() {
+    if WAITING.load(Ordering::Relaxed) > 0 {
+        SETTLED.notify_all();
+    }
+}
 
 pub(super) fn lock() -> Guard<'static, Engine> {
     ENGINE.lock()

@@ -2,17 +2,16 @@
 //! value and every handle as it was, and only the node that failed and its users keep the error.
 
 use super::context;
-use super::engine::{self, Engine, SETTLED, Slot, State, Value};
+use super::engine::{self, Engine, Slot, State, Value};
 use super::handle::{Place, Tensor};
 use super::key::{self, Description};
 use super::lower::{self, Lowered};
 use super::publish::{self, Donation, Output};
 use super::walk::{Outcome, Role, Walk, walk};
 use crate::error::{Error, ErrorKind, Result};
-use crate::exec::{self, Cache, Inputs, Leaf, OutputHome, Plan};
+use crate::exec::{self, Cache, Inputs, OutputHome, Plan};
 use crate::graph::Op;
 use crate::machine::cpu::buffer::Buffer;
-use crate::machine::lock;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -190,6 +189,8 @@ fn blame(roots: &[Slot]) -> Option<Error> {
 /// What one plan needs to run, once its records are claimed.
 struct Claimed {
     walk: Walk,
+    /// Which records keep their operands when this is done.
+    kept: Vec<bool>,
     outputs: Vec<Output>,
     donations: Vec<Donation>,
     description: Description,
@@ -229,7 +230,7 @@ fn run_here(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
         engine.release(slot);
     }
     drop(engine);
-    SETTLED.notify_all();
+    engine::tell_settled();
     result
 }
 
@@ -240,7 +241,7 @@ fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Option<Claimed>> 
     let walk = loop {
         match walk(&mut engine, roots, generation)? {
             Outcome::Ready(walk) => break walk,
-            Outcome::Busy => engine = lock::wait(&SETTLED, engine),
+            Outcome::Busy => engine = engine::wait_for_settled(engine),
         }
     };
     if let Some(&root) = roots.iter().find(|&&root| engine.get(root).is_example()) {
@@ -254,8 +255,9 @@ fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Option<Claimed>> 
     if !walk.slots.iter().zip(&walk.roles).any(is_open) {
         return Ok(None);
     }
-    let outputs = publish::outputs(&engine, &walk);
-    let donations = publish::donations(&engine, &walk, rebound);
+    let kept = publish::kept(&engine, &walk);
+    let outputs = publish::outputs(&engine, &walk, &kept);
+    let donations = publish::donations(&engine, &walk, &kept, rebound);
     let description = key::describe(&engine, &walk, &outputs, &donations);
     let plan = PLANS.get(&description.words);
     let lowered = match plan {
@@ -268,7 +270,7 @@ fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Option<Claimed>> 
             engine.get_mut(slot).state = State::Claimed(generation);
         }
     }
-    Ok(Some(Claimed { walk, outputs, donations, description, lowered, plan }))
+    Ok(Some(Claimed { walk, kept, outputs, donations, description, lowered, plan }))
 }
 
 fn execute(claimed: &mut Claimed) -> Result<(Arc<Plan>, Vec<Arc<Buffer>>)> {
@@ -280,8 +282,8 @@ fn execute(claimed: &mut Claimed) -> Result<(Arc<Plan>, Vec<Arc<Buffer>>)> {
         }
         (None, None) => return Err(Error::internal("a plan is neither cached nor lowered")),
     };
-    let leaves: Vec<Leaf> =
-        claimed.description.leaves.drain(..).map(|(buffer, offset)| Leaf { buffer, offset }).collect();
+    // Dropped at the end of the run: a donated buffer must have no other holder when its value is published.
+    let leaves = std::mem::take(&mut claimed.description.leaves);
     PLANS_RUN.fetch_add(1, Ordering::Relaxed);
     let buffers = exec::run(&plan, &Inputs { leaves: &leaves, numbers: &claimed.description.numbers })?;
     Ok((plan, buffers))
@@ -290,21 +292,19 @@ fn execute(claimed: &mut Claimed) -> Result<(Arc<Plan>, Vec<Arc<Buffer>>)> {
 /// Sets the values, marks the records done and forgets what nothing needs any more.
 fn publish_values(engine: &mut Engine, claimed: &Claimed, plan: &Plan, buffers: Vec<Arc<Buffer>>) {
     let walk = &claimed.walk;
-    for ((output, buffer), home) in claimed.outputs.iter().zip(buffers).zip(plan.outputs()) {
-        let slot = walk.slots[output.rank as usize];
-        if let OutputHome::Donated(_) = home
-            && let Some(donation) = claimed.donations.iter().find(|donation| donation.new == *output)
-        {
-            // Written over the old value, which is gone: its buffer moves here.
+    for donation in &claimed.donations {
+        let position = claimed.outputs.binary_search(&donation.new);
+        if let Ok(OutputHome::Donated(_)) = position.map(|position| plan.outputs()[position]) {
+            // Written over the old value, which is gone: its buffer moves.
             let leaf = walk.slots[donation.leaf.rank as usize];
             engine.get_mut(leaf).values[donation.leaf.output as usize] = None;
         }
-        let strides = engine.get(slot).types[output.output as usize].shape.strides();
-        engine.get_mut(slot).values[output.output as usize] = Some(Value { buffer, offset: 0, strides });
     }
-    let retained: Vec<bool> = (0..walk.slots.len())
-        .map(|rank| walk.roles[rank] == Role::Leaf || publish::keeps(engine, walk, rank))
-        .collect();
+    for (output, buffer) in claimed.outputs.iter().zip(buffers) {
+        let record = engine.get_mut(walk.slots[output.rank as usize]);
+        let strides = record.types[output.output as usize].shape.strides();
+        record.values[output.output as usize] = Some(Value { buffer, offset: 0, strides });
+    }
     let mut computed = 0;
     for (&slot, role) in walk.slots.iter().zip(&walk.roles) {
         let record = engine.get_mut(slot);
@@ -317,7 +317,7 @@ fn publish_values(engine: &mut Engine, claimed: &Claimed, plan: &Plan, buffers: 
         }
     }
     NODES_COMPUTED.fetch_add(computed, Ordering::Relaxed);
-    publish::forget(engine, walk, &retained);
+    publish::forget(engine, walk, &claimed.kept);
 }
 
 /// Nothing happened: what was claimed is pending again.

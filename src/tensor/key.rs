@@ -6,18 +6,17 @@ use super::engine::{Engine, Operand, Record, Value};
 use super::publish::{Donation, Output};
 use super::walk::{Role, Walk};
 use crate::dtype::DType;
+use crate::exec::Leaf;
 use crate::graph::infer::is_typed;
-use crate::machine::cpu::buffer::Buffer;
 use crate::scalar::Scalar;
 use crate::shape::Strides;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
-use std::sync::Arc;
 
 pub(super) struct Description {
     /// Equal exactly for walks that one plan serves.
     pub words: Vec<u64>,
-    pub leaves: Vec<(Arc<Buffer>, usize)>,
+    pub leaves: Vec<Leaf>,
     pub numbers: Vec<Scalar>,
 }
 
@@ -55,7 +54,7 @@ pub(super) fn describe(engine: &Engine, walk: &Walk, outputs: &[Output], donatio
 
 struct Key {
     words: Vec<u64>,
-    leaves: Vec<(Arc<Buffer>, usize)>,
+    leaves: Vec<Leaf>,
     numbers: Vec<Scalar>,
     buffers: Buffers,
 }
@@ -120,7 +119,7 @@ impl Key {
                     let first = self.buffers.first(value.buffer.as_ptr() as usize, next);
                     self.words.push(1 | first << 8);
                     self.words.extend(value.strides.iter().map(|&stride| stride as u64));
-                    self.leaves.push((value.buffer.clone(), value.offset));
+                    self.leaves.push(Leaf { buffer: value.buffer.clone(), offset: value.offset });
                 }
             }
         }

@@ -8,7 +8,7 @@ use crate::graph::Op;
 use crate::ops;
 
 /// An output of the record at a rank of the walk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Output {
     pub rank: u32,
     pub output: u32,
@@ -23,8 +23,12 @@ pub(super) struct Donation {
     pub new: Output,
 }
 
-/// Whether a record keeps its operands (and so its part of the history) after this plan.
-pub(super) fn keeps(engine: &Engine, walk: &Walk, rank: usize) -> bool {
+/// Which records keep their operands (and so their part of the history) after this plan.
+pub(super) fn kept(engine: &Engine, walk: &Walk) -> Vec<bool> {
+    (0..walk.slots.len()).map(|rank| walk.roles[rank] == Role::Leaf || keeps(engine, walk, rank)).collect()
+}
+
+fn keeps(engine: &Engine, walk: &Walk, rank: usize) -> bool {
     let record = engine.get(walk.slots[rank]);
     if walk.roles[rank] == Role::Example {
         return true;
@@ -59,7 +63,7 @@ fn inner_edges(engine: &Engine, walk: &Walk) -> Vec<u32> {
 
 /// The outputs to publish: what a live handle names, what the rule of history that lives on reads, and what a record
 /// outside this plan still takes as input.
-pub(super) fn outputs(engine: &Engine, walk: &Walk) -> Vec<Output> {
+pub(super) fn outputs(engine: &Engine, walk: &Walk, kept: &[bool]) -> Vec<Output> {
     let edges = inner_edges(engine, walk);
     let mut wanted = vec![0u32; walk.slots.len()];
     for rank in (0..walk.slots.len()).rev() {
@@ -76,7 +80,7 @@ pub(super) fn outputs(engine: &Engine, walk: &Walk) -> Vec<Output> {
         if record.handles > 0 || record.refs > edges[rank] {
             wanted[rank] = u32::MAX;
         }
-        if record.history && keeps(engine, walk, rank) {
+        if record.history && kept[rank] {
             let reads = ops::reads(&record.op);
             wanted[rank] |= reads.outputs;
             for (position, operand) in record.operands.iter().enumerate() {
@@ -116,11 +120,14 @@ fn want_operand(engine: &Engine, walk: &Walk, wanted: &mut [u32], operand: &Oper
 }
 
 /// The rebound leaves whose last holders go with this plan, each with the value that takes its place.
-pub(super) fn donations(engine: &Engine, walk: &Walk, rebound: &[(Place, Place)]) -> Vec<Donation> {
+pub(super) fn donations(engine: &Engine, walk: &Walk, kept: &[bool], rebound: &[(Place, Place)]) -> Vec<Donation> {
     if rebound.is_empty() {
         return Vec::new();
     }
-    let left = holders_left(engine, walk);
+    let left = holders_left(engine, walk, kept);
+    // Each old buffer takes one new value, and each new value goes to one buffer.
+    let mut taken_leaves = vec![false; walk.slots.len()];
+    let mut taken_outputs = vec![0u32; walk.slots.len()];
     let mut donations: Vec<Donation> = Vec::new();
     for (old, new) in rebound {
         let (Some(leaf), Some(update)) = (walk.rank(engine, old.slot), walk.rank(engine, new.slot)) else { continue };
@@ -138,10 +145,10 @@ pub(super) fn donations(engine: &Engine, walk: &Walk, rebound: &[(Place, Place)]
                 && value.strides == record.types[0].shape.strides()
                 && std::sync::Arc::strong_count(&value.buffer) == 1
         });
-        let taken = donations
-            .iter()
-            .any(|d| d.leaf.rank == leaf as u32 || d.new.rank == update as u32 && d.new.output == new.output);
-        if alone && ours && !taken {
+        let bit = 1 << new.output.min(31);
+        if alone && ours && !taken_leaves[leaf] && taken_outputs[update] & bit == 0 {
+            taken_leaves[leaf] = true;
+            taken_outputs[update] |= bit;
             donations.push(Donation {
                 leaf: Output { rank: leaf as u32, output: old.output },
                 new: Output { rank: update as u32, output: new.output },
@@ -152,12 +159,12 @@ pub(super) fn donations(engine: &Engine, walk: &Walk, rebound: &[(Place, Place)]
 }
 
 /// Plain references on each record that will be left when this plan is done.
-fn holders_left(engine: &Engine, walk: &Walk) -> Vec<u32> {
+fn holders_left(engine: &Engine, walk: &Walk, kept: &[bool]) -> Vec<u32> {
     let mut left: Vec<u32> = walk.slots.iter().map(|&slot| engine.get(slot).refs).collect();
     for rank in (0..walk.slots.len()).rev() {
         let record = engine.get(walk.slots[rank]);
         let gone = left[rank] == 0 && record.handles == 0;
-        if gone || !keeps(engine, walk, rank) {
+        if gone || !kept[rank] {
             for input in record.operands.iter().filter_map(operand_slot) {
                 if let Some(input) = walk.rank(engine, input) {
                     left[input] -= 1;
@@ -169,9 +176,9 @@ fn holders_left(engine: &Engine, walk: &Walk) -> Vec<u32> {
 }
 
 /// Forgets what nothing can need after a plan that succeeded, users first.
-pub(super) fn forget(engine: &mut Engine, walk: &Walk, retained: &[bool]) {
+pub(super) fn forget(engine: &mut Engine, walk: &Walk, kept: &[bool]) {
     for rank in (0..walk.slots.len()).rev() {
-        if !retained[rank] {
+        if !kept[rank] {
             let slot: Slot = walk.slots[rank];
             engine.cut(slot);
         }

@@ -261,13 +261,14 @@ impl Recorder {
 
     /// Ends the recording: evaluates at once in eager mode, or when too much is pending.
     pub fn end(self, made: &[&Tensor]) -> Result<()> {
-        let example = made.iter().any(|tensor| {
-            let state = tensor.0.lock();
-            self.engine.get(state.slot).is_example()
-        });
+        let evaluates = context::eager()
+            && !made.iter().any(|tensor| {
+                let state = tensor.0.lock();
+                self.engine.get(state.slot).is_example()
+            });
         let full = self.full;
         drop(self);
-        if context::eager() && !example {
+        if evaluates {
             evaluate::evaluate(made)?;
         } else if full {
             evaluate::evaluate_all(&[])?;
