@@ -121,13 +121,16 @@ pub struct RandomDef {
     pub fill: fn(DType) -> Option<FillFn>,
 }
 
+/// The types of a composite's outputs, or the error that users see where they record it.
+pub type InferFn = fn(&Attrs, &[&TensorType]) -> Result<SmallVec<[TensorType; 1]>>;
+
 /// An op defined by others. It is recorded as one node and taken apart when a plan is built.
 pub struct CompositeDef {
     pub name: &'static str,
     pub doc: &'static str,
     /// What the attributes are, in order.
     pub attrs: &'static [&'static str],
-    pub infer: fn(&Attrs, &[&TensorType]) -> Result<SmallVec<[TensorType; 1]>>,
+    pub infer: InferFn,
     pub expand: fn(&mut Graph, &Attrs, &[Val]) -> Result<Vals>,
     /// A rule of its own; None: the expansion is differentiated.
     pub derivative: Option<JvpFn>,

@@ -102,6 +102,8 @@ pub(super) struct Engine {
     lines: BTreeMap<Slot, (u64, String)>,
     /// Work list of `release`, kept for its capacity.
     dropping: Vec<Slot>,
+    /// Words of the last key, kept for its capacity.
+    pub words: Vec<u64>,
 }
 
 pub(super) static ENGINE: Lock<Engine> = Lock::new(Engine {
@@ -111,6 +113,7 @@ pub(super) static ENGINE: Lock<Engine> = Lock::new(Engine {
     next_walk: 0,
     lines: BTreeMap::new(),
     dropping: Vec::new(),
+    words: Vec::new(),
 });
 
 /// Told whenever claimed records are published or given back, if somebody waits: telling costs a system call.

@@ -258,8 +258,12 @@ fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Option<Claimed>> 
     let kept = publish::kept(&engine, &walk);
     let outputs = publish::outputs(&engine, &walk, &kept);
     let donations = publish::donations(&engine, &walk, &kept, rebound);
-    let description = key::describe(&engine, &walk, &outputs, &donations);
+    let words = std::mem::take(&mut engine.words);
+    let mut description = key::describe(&engine, &walk, &outputs, &donations, words);
     let plan = PLANS.get(&description.words);
+    if plan.is_some() {
+        engine.words = std::mem::take(&mut description.words);
+    }
     let lowered = match plan {
         Some(_) => None,
         None => Some(lower::lower(&engine, &walk, &outputs, &donations)?),

@@ -20,9 +20,17 @@ pub(super) struct Description {
     pub numbers: Vec<Scalar>,
 }
 
-pub(super) fn describe(engine: &Engine, walk: &Walk, outputs: &[Output], donations: &[Donation]) -> Description {
+/// `words` is emptied and used for its capacity.
+pub(super) fn describe(
+    engine: &Engine,
+    walk: &Walk,
+    outputs: &[Output],
+    donations: &[Donation],
+    mut words: Vec<u64>,
+) -> Description {
+    words.clear();
     let mut key = Key {
-        words: Vec::with_capacity(walk.slots.len() * 12),
+        words,
         leaves: Vec::with_capacity(walk.slots.len()),
         numbers: Vec::with_capacity(walk.slots.len()),
         buffers: Buffers::default(),

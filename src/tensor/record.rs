@@ -302,7 +302,7 @@ pub(super) fn push_marker(engine: &mut Engine, slot: Slot, output: u32, variable
     engine.retain(slot);
     let record = engine.get(slot);
     let (ty, transforms) = (record.types[output as usize].clone(), record.transforms);
-    let marker = engine.insert(Record {
+    engine.insert(Record {
         id: 0,
         refs: 1,
         handles: 0,
@@ -316,8 +316,7 @@ pub(super) fn push_marker(engine: &mut Engine, slot: Slot, output: u32, variable
         transforms,
         variable: variable.map(Arc::downgrade),
         visit: Visit::default(),
-    });
-    marker
+    })
 }
 
 /// A placeholder: the argument of an open batch, or the cotangent of a custom gradient. Its caller holds it.

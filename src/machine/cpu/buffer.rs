@@ -159,10 +159,10 @@ mod tests {
     fn blocks_are_aligned_and_reused() {
         let a = Buffer::new(100_000).unwrap();
         let first = a.as_ptr();
-        assert_eq!(first as usize % ALIGN, 0);
+        assert!((first as usize).is_multiple_of(ALIGN));
         drop(a);
         let b = Buffer::new(100_001).unwrap();
-        assert!(b.len() == 100_001 && b.as_ptr() as usize % ALIGN == 0);
+        assert!(b.len() == 100_001 && (b.as_ptr() as usize).is_multiple_of(ALIGN));
         assert!(Buffer::new(0).unwrap().is_empty());
     }
 
