@@ -23,13 +23,6 @@ pub struct State {
     pub tensors: [Option<Tensor>; 3],
 }
 
-/// An update that is recorded and not yet in place.
-struct Update {
-    /// The handles to rebind, each with its new value.
-    moves: Vec<(Tensor, Tensor)>,
-    state: State,
-}
-
 impl Updater {
     pub fn new(rule: Rule, params: Vec<Tensor>) -> Updater {
         let states = params.iter().map(|_| State::default()).collect();
@@ -82,15 +75,22 @@ impl Updater {
         Ok(())
     }
 
-    /// Records the update of each parameter that has a gradient.
-    fn record(&self, settings: &[f64]) -> Result<Vec<Option<Update>>> {
-        let update = |(param, state): (&Tensor, &State)| {
-            param.grad().map(|grad| self.record_one(param, &grad, state, settings)).transpose()
+    /// Records the update of each parameter that has a gradient and moves the handles; gives the new states.
+    fn record(&self, settings: &[f64], moved: &mut Vec<Rebinding>) -> Result<Vec<Option<State>>> {
+        let mut update = |(param, state): (&Tensor, &State)| {
+            param.grad().map(|grad| self.record_one(param, &grad, state, settings, moved)).transpose()
         };
-        self.params.iter().zip(&self.states).map(update).collect()
+        self.params.iter().zip(&self.states).map(&mut update).collect()
     }
 
-    fn record_one(&self, param: &Tensor, grad: &Tensor, state: &State, settings: &[f64]) -> Result<Update> {
+    fn record_one(
+        &self,
+        param: &Tensor,
+        grad: &Tensor,
+        state: &State,
+        settings: &[f64],
+        moved: &mut Vec<Rebinding>,
+    ) -> Result<State> {
         let step = state.step + 1;
         let exists = [0, 1, 2].map(|which| state.tensors[which].is_some());
         let Recipe { def, attrs, uses, numbers } = self.rule.recipe(step, settings, exists)?;
@@ -101,19 +101,17 @@ impl Updater {
                 *slot = Some(tensor::full(ty.shape, Scalar::F64(0.0), ty.dtype)?);
             }
         }
-        let used = next.tensors.iter().zip(uses).filter(|(_, used)| *used);
-        let states: SmallVec<[Tensor; 3]> = used.filter_map(|(slot, _)| slot.clone()).collect();
+        let states = next.tensors.iter().zip(uses).filter_map(|(slot, used)| slot.as_ref().filter(|_| used));
+        let handles: SmallVec<[&Tensor; 4]> = std::iter::once(param).chain(states).collect();
         let args: SmallVec<[Arg; 16]> = [param, grad]
             .into_iter()
-            .chain(&states)
+            .chain(handles[1..].iter().copied())
             .map(Arg::Tensor)
             .chain(numbers.iter().map(|&number| number.into()))
             .collect();
-        let made = tensor::composite_all(def, attrs, &args)?;
-        drop(args);
-        let handles = std::iter::once(param.clone()).chain(states);
-        let moves = handles.zip(made).collect();
-        Ok(Update { moves, state: next })
+        tensor::rebind_composite(def, attrs, &args, &handles, moved)?;
+        drop((args, handles));
+        Ok(next)
     }
 }
 
@@ -125,16 +123,18 @@ fn out_of_range(index: usize, count: usize) -> Error {
 /// fails, parameters, state and step counts are as they were.
 pub fn step(updates: &mut [(&mut Updater, &[f64])]) -> Result<()> {
     let _mode = GradGuard::new(false);
-    let recorded: Vec<Vec<Option<Update>>> =
-        updates.iter().map(|(updater, settings)| updater.record(settings)).collect::<Result<_>>()?;
-    let moves = recorded.iter().flatten().flatten().flat_map(|update| &update.moves);
-    let rebindings: Vec<Rebinding> = moves.map(|(handle, new)| Rebinding::new(handle, new)).collect();
-    let mut next: Vec<Vec<Option<State>>> = Vec::with_capacity(recorded.len());
-    // The recorded values go now: only the handles that they moved to may hold them.
-    for group in recorded {
-        next.push(group.into_iter().map(|update| update.map(|update| update.state)).collect());
+    let mut moved: Vec<Rebinding> = Vec::new();
+    let mut next: Vec<Vec<Option<State>>> = Vec::with_capacity(updates.len());
+    for (updater, settings) in updates.iter() {
+        match updater.record(settings, &mut moved) {
+            Ok(states) => next.push(states),
+            Err(error) => {
+                moved.into_iter().rev().for_each(Rebinding::undo);
+                return Err(error);
+            }
+        }
     }
-    tensor::evaluate_all(&rebindings)?;
+    tensor::evaluate_all(&moved)?;
     for ((updater, _), states) in updates.iter_mut().zip(next) {
         for (state, next) in updater.states.iter_mut().zip(states) {
             if let Some(next) = next {

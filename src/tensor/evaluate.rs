@@ -65,9 +65,23 @@ pub struct Rebinding {
 impl Rebinding {
     /// Lets `tensor` name the value of `new` from now on.
     pub fn new(tensor: &Tensor, new: &Tensor) -> Rebinding {
-        let old = tensor.point_to(new);
-        let state = tensor.0.lock();
-        Rebinding { tensor: tensor.clone(), old, new: Place { slot: state.slot, output: state.output } }
+        let mut engine = engine::lock();
+        let place = {
+            let state = new.0.lock();
+            Place { slot: state.slot, output: state.output }
+        };
+        Rebinding::at(&mut engine, tensor, place.slot, place.output)
+    }
+
+    /// Lets `tensor` name an output of a record from now on.
+    pub(super) fn at(engine: &mut Engine, tensor: &Tensor, slot: Slot, output: u32) -> Rebinding {
+        let new = Place { slot, output };
+        Rebinding { old: tensor.move_to(engine, new), tensor: tensor.clone(), new }
+    }
+
+    /// Lets the handle name its old value again.
+    pub fn undo(self) {
+        self.tensor.restore(self.old);
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::compose::alias;
 use super::context;
-use super::engine::{self, Operand, Value};
+use super::engine::{self, Operand, Slot, Value};
+use super::evaluate::Rebinding;
 use super::handle::Tensor;
 use super::record::{Arg, Found, Recorder};
 use super::rng;
@@ -134,6 +135,40 @@ pub fn random_composite(def: &'static CompositeDef, attrs: Attrs, args: &[Arg]) 
 
 fn record_composite(def: &'static CompositeDef, attrs: Attrs, args: &[Arg], more: &[Operand]) -> Result<Vec<Tensor>> {
     let mut recorder = Recorder::begin();
+    let (slot, count) = composite_node(&mut recorder, def, attrs, args, more)?;
+    let made: Vec<Tensor> = (0..count).map(|output| recorder.tensor(slot, output)).collect();
+    recorder.end(&made.iter().collect::<SmallVec<[&Tensor; 4]>>())?;
+    Ok(made)
+}
+
+/// Records a composite whose outputs are the new values of `handles`, and moves the handles there. Nothing is evaluated
+/// before the barrier that the caller goes to next.
+pub fn rebind_composite(
+    def: &'static CompositeDef,
+    attrs: Attrs,
+    args: &[Arg],
+    handles: &[&Tensor],
+    moved: &mut Vec<Rebinding>,
+) -> Result<()> {
+    let mut recorder = Recorder::begin();
+    let (slot, count) = composite_node(&mut recorder, def, attrs, args, &[])?;
+    if count as usize != handles.len() {
+        recorder.discard(&[Operand::Node(slot, 0)]);
+        return Err(Error::internal(format!("{}: {count} results for {} handles", def.name, handles.len())));
+    }
+    let engine = recorder.engine();
+    moved.extend(handles.iter().zip(0..count).map(|(handle, output)| Rebinding::at(engine, handle, slot, output)));
+    Ok(())
+}
+
+/// Records the node of a composite; gives its slot and how many outputs it has.
+fn composite_node(
+    recorder: &mut Recorder,
+    def: &'static CompositeDef,
+    attrs: Attrs,
+    args: &[Arg],
+    more: &[Operand],
+) -> Result<(Slot, u32)> {
     let found: SmallVec<[Found; 12]> = args.iter().map(|&arg| recorder.find(arg)).collect();
     let floats = found.iter().filter_map(|&found| recorder.type_of(found)).map(|ty| ty.dtype).filter(|d| d.is_float());
     let dtype = floats.reduce(DType::promote).unwrap_or(DType::F32);
@@ -160,10 +195,7 @@ fn record_composite(def: &'static CompositeDef, attrs: Attrs, args: &[Arg], more
         }
     };
     let count = types.len() as u32;
-    let slot = recorder.push(Op::Composite(def, attrs), operands, types)?;
-    let made: Vec<Tensor> = (0..count).map(|output| recorder.tensor(slot, output)).collect();
-    recorder.end(&made.iter().collect::<SmallVec<[&Tensor; 4]>>())?;
-    Ok(made)
+    Ok((recorder.push(Op::Composite(def, attrs), operands, types)?, count))
 }
 
 pub fn broadcast_to(x: &Tensor, shape: Shape) -> Result<Tensor> {

@@ -189,14 +189,12 @@ impl Tensor {
             let state = other.0.lock();
             (state.slot, state.output)
         };
-        self.move_to(&mut engine, Place { slot, output }, true)
+        self.move_to(&mut engine, Place { slot, output })
     }
 
     /// Names `place` from now on; the handle's hold on the old place goes over to the caller, as a plain reference.
-    fn move_to(&self, engine: &mut Engine, place: Place, retain: bool) -> Place {
-        if retain {
-            engine.retain_handle(place.slot);
-        }
+    pub(super) fn move_to(&self, engine: &mut Engine, place: Place) -> Place {
+        engine.retain_handle(place.slot);
         let mut state = self.0.lock();
         if let Some(marker) = state.variable.as_mut().and_then(|variable| variable.marker.take()) {
             engine.release(marker);
@@ -211,7 +209,7 @@ impl Tensor {
     /// Undoes `point_to`.
     pub(super) fn restore(&self, old: Place) {
         let mut engine = engine::lock();
-        let new = self.move_to(&mut engine, old, true);
+        let new = self.move_to(&mut engine, old);
         engine.release(new.slot);
         engine.release(old.slot);
     }
