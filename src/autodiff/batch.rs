@@ -22,8 +22,10 @@ pub(super) fn batch(graph: &mut Graph, size: usize, targets: &[Val], examples: &
             from.push(placeholder);
         }
     }
-    // Every node that depends on an example is needed: pullbacks are reached by more than differentiable inputs.
-    for index in range {
+    // What the targets need by any input: pullbacks are reached by more than differentiable ones, and tangents that
+    // reverse mode left behind are needed by nothing.
+    let needed = needed(graph, targets);
+    for index in range.filter(|&index| needed[index]) {
         let node = &graph.nodes[index];
         if node.inputs.iter().any(|val| batched.contains_key(val)) && !from.iter().any(|val| val.node as usize == index)
         {
@@ -35,6 +37,18 @@ pub(super) fn batch(graph: &mut Graph, size: usize, targets: &[Val], examples: &
         }
     }
     targets.iter().map(|target| stack(graph, &batched, size, *target)).collect()
+}
+
+/// The nodes that `targets` need.
+fn needed(graph: &Graph, targets: &[Val]) -> Vec<bool> {
+    let mut needed = vec![false; graph.nodes.len()];
+    targets.iter().for_each(|val| needed[val.node as usize] = true);
+    for index in (0..graph.nodes.len()).rev() {
+        if needed[index] {
+            graph.nodes[index].inputs.iter().for_each(|val| needed[val.node as usize] = true);
+        }
+    }
+    needed
 }
 
 fn leading(ty: &TensorType, size: usize) -> TensorType {

@@ -48,13 +48,23 @@ pub fn cross_entropy(input: &Tensor, target: &Tensor, classes: &Classes) -> Resu
         i64::from(classes.weight.is_some())
     ];
     let rest = [smoothing.map(Arg::from), classes.weight.map(Arg::from)];
-    tensor::composite(&CROSS_ENTROPY, attrs, &args(input, target, &rest))
+    let loss = tensor::composite(&CROSS_ENTROPY, attrs, &args(input, target, &rest))?;
+    check_target("cross_entropy", input, target, classes)?;
+    Ok(loss)
 }
 
 /// The negative log-likelihood of class indices.
 pub fn nll_loss(input: &Tensor, target: &Tensor, classes: &Classes) -> Result<Tensor> {
     let attrs = smallvec![classes.reduction as i64, classes.ignore_index, 0, i64::from(classes.weight.is_some())];
-    tensor::composite(&NLL_LOSS, attrs, &args(input, target, &[classes.weight.map(Arg::from)]))
+    let loss = tensor::composite(&NLL_LOSS, attrs, &args(input, target, &[classes.weight.map(Arg::from)]))?;
+    check_target("nll_loss", input, target, classes)?;
+    Ok(loss)
+}
+
+/// Refuses a target that is known already and is no class; others make their row NaN when they are computed.
+fn check_target(op: &str, input: &Tensor, target: &Tensor, classes: &Classes) -> Result<()> {
+    let shape = input.shape();
+    tensor::check_classes(op, target, shape[usize::from(shape.rank() > 1)], Some(classes.ignore_index))
 }
 
 /// Cross-entropy of a probability with a target.

@@ -42,7 +42,8 @@ impl PyUpdater {
         }
         for (name, tensor) in rule.state_names().iter().zip(state.tensors) {
             if let Some(tensor) = tensor {
-                entries.set_item(name, PyTensor(tensor))?;
+                // A handle of its own: the next step moves ours.
+                entries.set_item(name, PyTensor(crate::tensor::alias(&tensor)))?;
             }
         }
         Ok(entries)

@@ -4,6 +4,7 @@
 use super::context;
 use super::engine::{self, Engine, Operand, Slot, State};
 use super::evaluate;
+use super::functions;
 use super::handle::{Cell, Tensor, operand_slot};
 use super::record::{Recorder, Types};
 use crate::error::{Error, Result};
@@ -40,6 +41,12 @@ pub fn backward(target: &Tensor, gradient: Option<&Tensor>, options: BackwardOpt
         let mut recorder = Recorder::with_grad(options.create_graph);
         let target = recorder.history_operand(target);
         let root = operand_slot(&target).ok_or_else(|| Error::internal("backward: no record"))?;
+        if recorder.engine().get(root).is_example() {
+            return Err(Error::grad(
+                "backward: this is a value for one example of vmap, or a placeholder cotangent; `.grad` lives outside, so \
+                 use wg.grad or wg.vjp inside, or call backward() on what vmap returns",
+            ));
+        }
         let history = History::walk(recorder.engine(), &[root], &[])?;
         if options.strict {
             history.check_strict(recorder.engine(), root)?;
@@ -74,7 +81,7 @@ pub fn backward(target: &Tensor, gradient: Option<&Tensor>, options: BackwardOpt
     for (cell, part) in &variables {
         let old = cell.lock().variable.as_ref().and_then(|variable| variable.grad.clone());
         let total = match &old {
-            Some(old) => super::functions::binary(&ops::arithmetic::ADD, old.into(), part.into())?,
+            Some(old) => functions::binary(&ops::arithmetic::ADD, old.into(), part.into())?,
             None => part.clone(),
         };
         let replaced = match &mut cell.lock().variable {
@@ -101,52 +108,45 @@ pub fn autograd_grad(
     for (position, output) in outputs.iter().enumerate() {
         check_target("grad", &output.ty(), cotangents.map(|cotangents| cotangents[position]))?;
     }
-    let mut gradients: Vec<Option<Tensor>> = Vec::with_capacity(inputs.len());
     let mut recorder = Recorder::with_grad(options.create_graph);
     let mut operands: SmallVec<[Operand; 3]> = outputs.iter().map(|output| recorder.history_operand(output)).collect();
     let roots: Vec<Slot> = operands.iter().filter_map(operand_slot).collect();
-    let wrt: Vec<Option<Operand>> = inputs.iter().map(|input| recorder.existing_operand(input)).collect();
-    let stops: Vec<Slot> = wrt.iter().flatten().filter_map(operand_slot).collect();
+    let stops: Vec<Slot> = inputs.iter().filter_map(|input| recorder.expression(input)).collect();
     let history = History::walk(recorder.engine(), &roots, &stops)?;
-    let walk = history.walk;
-    let reached: Vec<bool> = wrt
-        .iter()
-        .map(|operand| {
-            operand.as_ref().and_then(operand_slot).is_some_and(|slot| {
-                let record = recorder.engine().get(slot);
-                record.history && record.visit.walk == walk
-            })
-        })
-        .collect();
-    if let Some(position) = reached.iter().position(|reached| !reached).filter(|_| !allow_unused) {
+    let wrt: Vec<Vec<Operand>> = inputs.iter().map(|input| history.versions(&mut recorder, input)).collect();
+    if let Some(position) = wrt.iter().position(Vec::is_empty).filter(|_| !allow_unused) {
         return Err(Error::grad(format!(
             "grad: input {position} is not used by the outputs (or no gradient passes); pass allow_unused=True to get None for it"
         )));
     }
+    if wrt.iter().all(Vec::is_empty) {
+        return Ok(vec![None; inputs.len()]);
+    }
     if let Some(cotangents) = cotangents {
         operands.extend(cotangents.iter().map(|cotangent| recorder.operand(cotangent)));
     }
-    let used: Vec<Operand> =
-        wrt.iter().zip(&reached).filter_map(|(operand, reached)| operand.filter(|_| *reached)).collect();
-    operands.extend(used.iter().copied());
-    if used.is_empty() {
-        return Ok(vec![None; inputs.len()]);
-    }
+    operands.extend(wrt.iter().flatten().copied());
     let types: Types =
-        inputs.iter().zip(&reached).filter(|(_, reached)| **reached).map(|(input, _)| recorder.ty(input)).collect();
-    let spec = GradientSpec { targets: outputs.len() as u32, wrt: used.len() as u32, ones: cotangents.is_none() };
+        inputs.iter().zip(&wrt).flat_map(|(input, versions)| vec![recorder.ty(input); versions.len()]).collect();
+    let count = types.len() as u32;
+    let spec = GradientSpec { targets: outputs.len() as u32, wrt: count, ones: cotangents.is_none() };
     let slot = recorder.push(Op::Gradient(spec), operands, types)?;
     if !options.retain_graph.unwrap_or(options.create_graph) {
         history.consume(recorder.engine(), slot);
     }
-    let mut next = 0;
-    for reached in reached {
-        gradients.push(reached.then(|| recorder.tensor(slot, next)));
-        next += u32::from(reached);
-    }
-    let made: Vec<Tensor> = gradients.iter().flatten().cloned().collect();
+    let made: Vec<Tensor> = (0..count).map(|output| recorder.tensor(slot, output)).collect();
     recorder.end(&made.iter().collect::<Vec<_>>())?;
-    Ok(gradients)
+    let _mode = context::GradGuard::new(options.create_graph);
+    let mut parts = made.into_iter();
+    wrt.iter()
+        .map(|versions| {
+            let own: Vec<Tensor> = parts.by_ref().take(versions.len()).collect();
+            let mut own = own.into_iter();
+            let Some(first) = own.next() else { return Ok(None) };
+            own.try_fold(first, |sum, part| functions::binary(&ops::arithmetic::ADD, (&sum).into(), (&part).into()))
+                .map(Some)
+        })
+        .collect()
 }
 
 /// Evaluates what an earlier backward pass of this thread left pending, so that its residuals can go.
@@ -220,6 +220,24 @@ impl History {
         }
         markers.sort_unstable();
         Ok(History { walk, nodes, markers: markers.into_iter().map(|(_, slot)| slot).collect() })
+    }
+
+    /// What the walk reached of an input: the markers of a variable's versions, or the place of an expression.
+    fn versions(&self, recorder: &mut Recorder, input: &Tensor) -> Vec<Operand> {
+        match recorder.expression(input) {
+            Some(slot) => {
+                let record = recorder.engine().get(slot);
+                let reached = record.history && record.visit.walk == self.walk;
+                if reached { vec![recorder.history_operand(input)] } else { Vec::new() }
+            }
+            None => {
+                let own = |slot: &Slot| {
+                    let variable = recorder.engine_ref().get(*slot).variable.as_ref();
+                    variable.is_some_and(|variable| variable.as_ptr() == Arc::as_ptr(&input.0))
+                };
+                self.markers.iter().copied().filter(own).map(|slot| Operand::Node(slot, 0)).collect()
+            }
+        }
     }
 
     fn consume(&self, engine: &mut Engine, gradient: Slot) {

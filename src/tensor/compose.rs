@@ -2,8 +2,8 @@
 
 use super::engine::Operand;
 use super::functions::{
-    SliceArg, binary, broadcast_to, cast, composite, concat, full, iota, mask_of, permute, random_composite, reduce,
-    reshape_to, result_type, select, slice, unary,
+    SliceArg, binary, broadcast_to, cast, check_classes, composite, concat, full, iota, mask_of, permute,
+    random_composite, reduce, reshape_to, result_type, select, slice, unary,
 };
 use super::handle::Tensor;
 use super::record::{Arg, Recorder};
@@ -61,7 +61,9 @@ pub fn arange(start: Scalar, stop: Scalar, step: Scalar, dtype: Option<DType>) -
 
 /// 1 where the new last axis counts to the index, else 0.
 pub fn one_hot(indices: &Tensor, classes: i64, dtype: DType) -> Result<Tensor> {
-    cast(&composite(&ops::one_hot::ONE_HOT, smallvec![classes], &[indices.into()])?, dtype)
+    let hot = composite(&ops::one_hot::ONE_HOT, smallvec![classes], &[indices.into()])?;
+    check_classes("one_hot", indices, classes as usize, None)?;
+    cast(&hot, dtype)
 }
 
 /// Uniform integers of at least `low` and less than `high`.

@@ -166,6 +166,11 @@ pub(super) fn open_placeholders() -> Vec<Slot> {
     TRANSFORMS.with_borrow(|frames| frames.iter().flat_map(|frame| frame.placeholders.iter().copied()).collect())
 }
 
+/// The bits of all transforms that are open in this thread.
+pub(super) fn open_bits() -> u64 {
+    TRANSFORMS.with_borrow(|frames| frames.iter().fold(0, |bits, frame| bits | frame.bit))
+}
+
 pub(super) fn in_transform() -> bool {
     TRANSFORMS.with_borrow(|frames| !frames.is_empty())
 }

@@ -93,7 +93,7 @@ pub fn evaluate(tensors: &[&Tensor]) -> Result<()> {
         roots.iter().for_each(|&slot| engine.retain(slot));
         roots
     };
-    let result = run_or_blame(&roots);
+    let result = evaluate_slots(&roots);
     let mut engine = engine::lock();
     roots.into_iter().for_each(|slot| engine.release(slot));
     result
@@ -158,7 +158,8 @@ pub fn evaluate_all(rebound: &[Rebinding]) -> Result<()> {
     result
 }
 
-fn run_or_blame(roots: &[Slot]) -> Result<()> {
+/// Computes these records, which the caller holds; on failure finds the ones that failed.
+pub(super) fn evaluate_slots(roots: &[Slot]) -> Result<()> {
     run(roots, &[]).map_err(|error| match error.kind() {
         ErrorKind::Interrupted | ErrorKind::Grad => error,
         _ => blame(roots).unwrap_or(error),

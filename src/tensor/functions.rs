@@ -417,6 +417,20 @@ pub fn check_indices(op: &str, indices: &Tensor, size: usize, axis: usize) -> Re
     }
 }
 
+/// Refuses class indices that are known already and are no class; `ignored` is let through.
+pub fn check_classes(op: &str, target: &Tensor, classes: usize, ignored: Option<i64>) -> Result<()> {
+    if !target.dtype().is_integer() || !target.is_evaluated() {
+        return Ok(());
+    }
+    let is_class = |index: i64| (0..classes as i64).contains(&index) || Some(index) == ignored;
+    match to_i64(target)?.into_iter().find(|&index| !is_class(index)) {
+        Some(index) => {
+            Err(Error::index(format!("{op}: {index} is no class; the classes are 0 to {}", classes as i64 - 1)))
+        }
+        None => Ok(()),
+    }
+}
+
 /// The elements of an integer tensor, in row-major order.
 pub fn to_i64(tensor: &Tensor) -> Result<Vec<i64>> {
     let bytes = to_bytes(tensor)?;

@@ -219,8 +219,19 @@ impl Tensor {
         if let Some(found) = self.existing_value()? {
             return Ok(found);
         }
-        evaluate::evaluate(&[self])?;
-        self.existing_value()?.ok_or_else(|| Error::internal("a value is missing after its evaluation"))
+        // The place is held: another thread may rebind the handle meanwhile.
+        let place = self.hold();
+        let value = evaluate::evaluate_slots(&[place.slot]).and_then(|()| value_at(&engine::lock(), place));
+        place.release();
+        value?.ok_or_else(|| Error::internal("a value is missing after its evaluation"))
+    }
+
+    /// What this handle names now, with a reference for the caller.
+    fn hold(&self) -> Place {
+        let mut engine = engine::lock();
+        let state = self.0.lock();
+        engine.retain(state.slot);
+        Place { slot: state.slot, output: state.output }
     }
 
     /// Whether the value exists already.
@@ -230,16 +241,11 @@ impl Tensor {
 
     fn existing_value(&self) -> Result<Option<(Value, TensorType)>> {
         let engine = engine::lock();
-        let (slot, output) = {
+        let place = {
             let state = self.0.lock();
-            engine.unmarked(state.slot, state.output)
+            Place { slot: state.slot, output: state.output }
         };
-        let record = engine.get(slot);
-        if let State::Failed(error) = &record.state {
-            return Err(error.clone());
-        }
-        let output = output as usize;
-        Ok(record.values[output].clone().map(|value| (value, record.types[output].clone())))
+        value_at(&engine, place)
     }
 
     /// The same tensor object?
@@ -258,6 +264,17 @@ impl Tensor {
 pub(super) struct Place {
     pub slot: Slot,
     pub output: u32,
+}
+
+/// The value at a place, if it exists.
+fn value_at(engine: &Engine, place: Place) -> Result<Option<(Value, TensorType)>> {
+    let (slot, output) = engine.unmarked(place.slot, place.output);
+    let record = engine.get(slot);
+    if let State::Failed(error) = &record.state {
+        return Err(error.clone());
+    }
+    let output = output as usize;
+    Ok(record.values[output].clone().map(|value| (value, record.types[output].clone())))
 }
 
 impl Place {

@@ -33,7 +33,8 @@ fn keeps(engine: &Engine, walk: &Walk, rank: usize) -> bool {
     if walk.roles[rank] == Role::Example {
         return true;
     }
-    if matches!(record.op, Op::Marker) {
+    // A marker is a name for what it marks; a random value is drawn again from its seed and stream.
+    if matches!(record.op, Op::Marker | Op::Random(_)) {
         return true;
     }
     record.history

@@ -85,13 +85,10 @@ impl Recorder {
         operand
     }
 
-    /// The operand that earlier recordings used for this tensor; None for a variable that was never used.
-    pub(super) fn existing_operand(&self, tensor: &Tensor) -> Option<Operand> {
+    /// The record that a tensor names, unless it is a variable.
+    pub(super) fn expression(&self, tensor: &Tensor) -> Option<Slot> {
         let state = tensor.0.lock();
-        match &state.variable {
-            Some(variable) => variable.marker.map(|marker| Operand::Node(marker, 0)),
-            None => Some(Operand::Node(state.slot, state.output)),
-        }
+        state.variable.is_none().then_some(state.slot)
     }
 
     pub fn ty(&self, tensor: &Tensor) -> TensorType {
@@ -241,6 +238,10 @@ impl Recorder {
     /// Takes transform bits off a record: the result of a transform does not depend on its own arguments.
     pub(super) fn set_transforms(&mut self, slot: Slot, transforms: u64) {
         self.engine.get_mut(slot).transforms = transforms;
+    }
+
+    pub(super) fn engine_ref(&self) -> &Engine {
+        &self.engine
     }
 
     pub(super) fn engine(&mut self) -> &mut Engine {

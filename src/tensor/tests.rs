@@ -291,3 +291,89 @@ fn an_outer_handle_does_not_leave_a_transform_changed() {
     assert_eq!(read(&outer), [1.0]);
     assert_eq!(read(&inner), [4.0]);
 }
+
+/// x², with the gradient that its rule computes from a value that it captured.
+fn captured_square(x: &Tensor) -> Tensor {
+    let value = mul(x, x);
+    let twice = scale(x, 2.0);
+    let trace = CustomTrace::begin(&value).unwrap();
+    let slope = mul(trace.cotangent(), &twice);
+    trace.finish(&value, &[x], &[&slope]).unwrap()
+}
+
+#[test]
+fn vmap_of_the_gradient_of_a_custom_rule() {
+    let rows = vector(&[1.0, 2.0]);
+    for twice in [false, true] {
+        let frame = Transform::batch().unwrap();
+        let example = frame.example(&rows).unwrap();
+        let first = |x: &Tensor| gradient_of(captured_square, x);
+        let slope = if twice { gradient_of(first, &example) } else { first(&example) };
+        frame.close().unwrap();
+        let all = vmap_axis(2, &[&slope], &[&example], &[&rows]).unwrap().remove(0);
+        assert_eq!(read(&all), if twice { [2.0, 2.0] } else { [2.0, 4.0] });
+    }
+}
+
+#[test]
+fn a_captured_draw_is_drawn_again_for_the_gradient() {
+    let w = variable(&[2.0]);
+    let draw = random(&crate::ops::random::UNIFORM, w.shape(), DType::F64).unwrap();
+    let value = mul(&w, &draw);
+    let trace = CustomTrace::begin(&value).unwrap();
+    let slope = mul(trace.cotangent(), &draw);
+    let y = trace.finish(&value, &[&w], &[&slope]).unwrap();
+    drop((draw, value, slope));
+    let factor = read(&y)[0] / 2.0;
+    run_backward(&total(&y));
+    assert_eq!(read(&w.grad().unwrap()), [factor]);
+}
+
+#[test]
+fn gradients_of_nested_transforms_have_no_history() {
+    let cube = |x: &Tensor| total(&mul(&mul(x, x), x));
+    let second = gradient_of(|x| total(&gradient_of(cube, x)), &vector(&[2.0]));
+    assert!(result(&second, &[]).is_ok_and(|second| !second.requires_grad()));
+    let w = variable(&[2.0]);
+    let slope = gradient_of(|x| total(&mul(x, &w)), &vector(&[3.0]));
+    assert!(result(&slope, &[]).is_ok_and(|slope| slope.requires_grad()));
+}
+
+#[test]
+fn gradients_with_respect_to_a_variable_cover_its_versions() {
+    let w = variable(&[1.0]);
+    let y = mul(&w, &w);
+    {
+        let _mode = GradGuard::new(false);
+        w.rebind(&scale(&w, 3.0)).unwrap();
+    }
+    let z = total(&add(&y, &scale(&w, 10.0)));
+    let found = autograd_grad(&[&z], &[&w], None, BackwardOptions::default(), false).unwrap().remove(0).unwrap();
+    assert_eq!(read(&found), [12.0]);
+}
+
+#[test]
+fn a_backward_pass_inside_a_batch_leaves_variables_alone() {
+    let w = variable(&[2.0]);
+    let frame = Transform::batch().unwrap();
+    let example = frame.example(&reshape(&vector(&[1.0, 2.0]), &[2, 1]).unwrap()).unwrap();
+    let error = backward(&total(&mul(&w, &example)), None, BackwardOptions::default()).unwrap_err();
+    assert!(error.message().contains("vmap"), "{error}");
+    frame.close().unwrap();
+    assert!(w.grad().is_none());
+}
+
+#[test]
+fn a_value_is_read_while_another_thread_rebinds_the_handle() {
+    let shared = vector(&[1.0]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..2_000 {
+                shared.rebind(&scale(&shared, 1.0)).unwrap();
+            }
+        });
+        for _ in 0..2_000 {
+            assert_eq!(read(&shared), [1.0]);
+        }
+    });
+}

@@ -8,7 +8,7 @@ use super::handle::{Tensor, operand_slot};
 use super::record::{Recorder, Types, push_marker, push_placeholder};
 use crate::error::{Error, Result};
 use crate::graph::infer::infer;
-use crate::graph::{BatchSpec, GradientSpec, JvpSpec, Op, TensorType};
+use crate::graph::{BatchSpec, GradientSpec, JvpSpec, Op, Source, TensorType};
 use smallvec::SmallVec;
 
 /// Nesting deeper than this is refused: each depth has one bit.
@@ -224,9 +224,11 @@ fn keeps_history(tensor: &Tensor, arguments: &[&Tensor]) -> bool {
     context::grad_enabled() && has_other_history(&mut engine, slot, &own)
 }
 
-/// Whether a variable, or the argument of another transform, is reached below `root` other than through `own` markers.
+/// Whether a variable, or the argument of a transform that is still open, is reached below `root` other than through
+/// `own` markers. Markers of closed transforms are passed: their arguments may have history themselves.
 fn has_other_history(engine: &mut Engine, root: Slot, own: &[Slot]) -> bool {
     let walk = engine.next_walk();
+    let open = context::open_bits();
     let mut stack = vec![root];
     while let Some(slot) = stack.pop() {
         let record = engine.get_mut(slot);
@@ -234,10 +236,13 @@ fn has_other_history(engine: &mut Engine, root: Slot, own: &[Slot]) -> bool {
             continue;
         }
         record.visit.walk = walk;
-        if matches!(record.op, Op::Marker) && !own.contains(&slot) {
+        stack.extend(record.operands.iter().filter_map(operand_slot));
+        let record = engine.get(slot);
+        let is_argument = matches!(record.op, Op::Marker | Op::Source(Source::Placeholder));
+        let is_source = record.variable.is_some() || is_argument && own_bits(engine, slot) & open != 0;
+        if is_source && !own.contains(&slot) {
             return true;
         }
-        stack.extend(record.operands.iter().filter_map(operand_slot));
     }
     false
 }
@@ -255,7 +260,7 @@ fn finish(
     arguments: &[&Tensor],
 ) -> Result<Vec<Tensor>> {
     let count = types.len() as u32;
-    let own = arguments.iter().fold(0, |bits, argument| bits | own_bit(recorder.engine(), argument));
+    let own = arguments.iter().fold(0, |bits, argument| bits | own_bits(recorder.engine(), argument.0.lock().slot));
     let slot = recorder.push(op, operands, types)?;
     let transforms = recorder.engine().get(slot).transforms & !own;
     recorder.set_transforms(slot, transforms);
@@ -265,8 +270,7 @@ fn finish(
 }
 
 /// The bit of the transform that an argument belongs to: its own bits less those of what it marks.
-fn own_bit(engine: &Engine, argument: &Tensor) -> u64 {
-    let slot = argument.0.lock().slot;
+fn own_bits(engine: &Engine, slot: Slot) -> u64 {
     let record = engine.get(slot);
     let inner = record.operands.first().and_then(operand_slot).map_or(0, |slot| engine.get(slot).transforms);
     record.transforms & !inner

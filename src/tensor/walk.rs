@@ -14,7 +14,7 @@ pub(super) enum Role {
     Example,
     /// Has a value, and only that is used.
     Leaf,
-    /// Evaluated history whose structure a gradient needs; it may have kept values.
+    /// Evaluated, but by structure: history that a gradient needs, which may have kept values, or a random draw.
     Known,
     /// Evaluated, and nothing of it is left: fine unless something needs its value.
     Gone,
@@ -93,6 +93,8 @@ pub(super) fn walk(engine: &mut Engine, roots: &[Slot], generation: u32) -> Resu
             State::Pending => Role::Open,
             _ if record.visit.structure && record.history && !record.operands.is_empty() => Role::Known,
             _ if record.values.iter().any(Option::is_some) => Role::Leaf,
+            // Not kept, but it can be drawn again.
+            _ if matches!(record.op, Op::Random(_)) => Role::Known,
             _ => Role::Gone,
         });
     }

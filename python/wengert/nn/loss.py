@@ -170,7 +170,7 @@ class NLLLoss(_Loss):
 
     Raises:
         ShapeError: when called, the shapes do not fit.
-        IndexError: when evaluated, a target is no class.
+        IndexError: a target that is known already is no class. One that is computed later makes its row NaN.
 
     Example:
         >>> import wengert as wg
@@ -212,7 +212,7 @@ class CrossEntropyLoss(_Loss):
     Raises:
         ValueError: label_smoothing is not between 0 and 1.
         ShapeError: when called, the shapes do not fit.
-        IndexError: when evaluated, a target is no class.
+        IndexError: a target that is known already is no class. One that is computed later makes its row NaN.
 
     Example:
         >>> import wengert as wg
