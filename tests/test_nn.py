@@ -583,3 +583,20 @@ class TestClipping:
         p.grad = wg.tensor([math.inf, 0.0])
         with pytest.raises(RuntimeError, match="inf"):
             nn.utils.clip_grad_norm_(p, 1.0, error_if_nonfinite=True)
+        assert p.grad.tolist() == [math.inf, 0.0]
+
+
+class TestClasses:
+    @pytest.mark.parametrize("bad", [-1, 3])
+    def test_a_known_target_must_be_a_class(self, bad: int) -> None:
+        logits = wg.zeros((2, 3))
+        with pytest.raises(IndexError, match=f"{bad} is no class"):
+            F.cross_entropy(logits, wg.tensor([0, bad]))
+        with pytest.raises(IndexError, match=f"{bad} is no class"):
+            F.nll_loss(logits, wg.tensor([0, bad]))
+        with pytest.raises(IndexError, match=f"{bad} is no class"):
+            wg.one_hot(wg.tensor([0, bad]), 3)
+
+    def test_the_ignored_index_is_let_through(self) -> None:
+        loss = F.cross_entropy(wg.zeros((2, 3)), wg.tensor([0, -100]))
+        assert loss.item() == pytest.approx(math.log(3.0))

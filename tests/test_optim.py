@@ -328,3 +328,20 @@ class TestSchedules:
             optim.lr_scheduler.StepLR(optim.SGD([nn.Parameter(wg.ones((1,)))]), 2, last_epoch=3)
         with pytest.raises(TypeError):
             optim.lr_scheduler.StepLR(None, 2)  # type: ignore[arg-type]
+
+
+def test_a_state_dict_stays_as_it_was() -> None:
+    p = nn.Parameter(wg.tensor([1.0, 2.0]))
+    optimizer = optim.Adam([p], lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        (p * p).sum().backward()
+        optimizer.step()
+    kept = optimizer.state_dict()
+    before = {name: float(value.sum()) for name, value in kept["state"][0].items() if isinstance(value, wg.Tensor)}
+    optimizer.zero_grad()
+    (p * p).sum().backward()
+    optimizer.step()
+    after = {name: float(value.sum()) for name, value in kept["state"][0].items() if isinstance(value, wg.Tensor)}
+    assert before == after
+    assert kept["state"][0]["step"] == 2

@@ -464,7 +464,10 @@ def arange(
     device: _DeviceLike | None = None,
 ) -> Tensor: ...
 def one_hot(indices: Tensor, num_classes: int, *, dtype: DType | None = None) -> Tensor:
-    """1 where the new last axis counts to the index, else 0; an index that is known already must be in range; one computed later and out of it gives zeros."""
+    """1 where the new last axis counts to the index, else 0.
+
+    An index that is known already must be a class; one that is computed later and is none gives a row of zeros.
+    """
 
 # Random numbers. Equal seeds give equal streams; results depend on neither threads nor plans.
 def rand(shape: _Shape, *, dtype: DType | None = None, device: _DeviceLike | None = None) -> Tensor: ...

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import wengert as wg
+from wengert import _core
 
 X = np.array([0.3, -0.7, 1.1])
 
@@ -206,6 +207,31 @@ def test_custom_gradient_is_differentiated_again_through_its_pullback() -> None:
 def test_custom_gradient_under_vmap() -> None:
     got = wg.vmap(wg.grad(lambda x: (clipped(x) * 2.0).sum()))(t([[1.0], [2.0]]))
     assert got.tolist() == [[1.0], [1.0]]
+
+
+def test_a_custom_rule_that_reads_values_under_vmap() -> None:
+    @wg.custom_gradient
+    def custom(x: wg.Tensor):  # type: ignore[no-untyped-def]
+        return wg.exp(x), lambda cotangent: cotangent * wg.exp(x)
+
+    x = t([1.0, 2.0])
+    want = wg.exp(x).tolist()
+    assert wg.vmap(wg.grad(custom))(x).tolist() == pytest.approx(want)
+    assert wg.vmap(wg.grad(wg.grad(custom)))(x).tolist() == pytest.approx(want)
+    assert wg.vmap(lambda x: wg.vjp(custom, x)[1](wg.ones_like(x))[0])(x).tolist() == pytest.approx(want)
+
+
+def test_transforms_of_plain_values_leave_no_history() -> None:
+    total = t(0.0)
+    wg.eval(total)
+    counts = []
+    for _ in range(3):
+        for _ in range(50):
+            total = total + wg.grad(wg.grad(wg.tanh))(t(0.5))
+        total.item()
+        counts.append(_core.counters()["live_nodes"])
+    assert not total.requires_grad
+    assert counts[2] - counts[1] < 50
 
 
 def test_reading_the_cotangent_is_refused() -> None:

@@ -48,11 +48,19 @@ def clip_grad_norm_(
         raise UnsupportedError(f"clip_grad_norm_: norm_type is 1, 2 or inf, not {norm_type}")
     if not max_norm >= 0:
         raise ValueError(f"clip_grad_norm_: max_norm is 0 at least, not {max_norm}")
-    total_norm = clip_grad_norm(_listed(parameters), float(max_norm), float(norm_type))
+    listed = _listed(parameters)
+    before = (
+        [None if parameter.grad is None else parameter.grad.detach() for parameter in listed]
+        if error_if_nonfinite
+        else []
+    )
+    total_norm = clip_grad_norm(listed, float(max_norm), float(norm_type))
     if error_if_nonfinite:
         norm = float(total_norm)
         if norm != norm or norm == float("inf"):
-            raise RuntimeError(f"clip_grad_norm_: the norm of the gradients is {norm}; they were not clipped usefully")
+            for parameter, grad in zip(listed, before, strict=True):
+                parameter.grad = grad
+            raise RuntimeError(f"clip_grad_norm_: the norm of the gradients is {norm}; they stay as they were")
     return total_norm
 
 
