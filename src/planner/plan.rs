@@ -217,11 +217,6 @@ impl Plan {
         self.instrs.len()
     }
 
-    /// Bytes of the arena that a run leases.
-    pub fn arena_bytes(&self) -> usize {
-        self.arena
-    }
-
     /// About what the plan itself takes in memory: what the cache counts.
     pub fn bytes(&self) -> usize {
         let instr = |instr: &Instr| match &instr.kernel {

@@ -231,8 +231,9 @@ impl History {
                 if reached { vec![recorder.history_operand(input)] } else { Vec::new() }
             }
             None => {
+                let engine: &Engine = recorder.engine();
                 let own = |slot: &Slot| {
-                    let variable = recorder.engine_ref().get(*slot).variable.as_ref();
+                    let variable = engine.get(*slot).variable.as_ref();
                     variable.is_some_and(|variable| variable.as_ptr() == Arc::as_ptr(&input.0))
                 };
                 self.markers.iter().copied().filter(own).map(|slot| Operand::Node(slot, 0)).collect()

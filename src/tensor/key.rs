@@ -5,7 +5,6 @@
 use super::engine::{Engine, Operand, Record, Value};
 use super::publish::{Donation, Output};
 use super::walk::{Role, Walk};
-use crate::dtype::DType;
 use crate::exec::Leaf;
 use crate::graph::infer::is_typed;
 use crate::scalar::Scalar;
@@ -137,19 +136,18 @@ impl Key {
 /// Sources in the order of the key.
 #[derive(Default)]
 pub(super) struct Slots {
-    pub leaves: u32,
-    pub numbers: u32,
+    /// Of each leaf.
     pub strides: Vec<Strides>,
+    numbers: u32,
 }
 
 impl Slots {
     pub fn leaf(&mut self, value: &Value) -> u32 {
         self.strides.push(value.strides.clone());
-        self.leaves += 1;
-        self.leaves - 1
+        self.strides.len() as u32 - 1
     }
 
-    pub fn number(&mut self, _: DType) -> u32 {
+    pub fn number(&mut self) -> u32 {
         self.numbers += 1;
         self.numbers - 1
     }

@@ -77,7 +77,7 @@ fn op(engine: &Engine, graph: &mut Graph, slots: &mut Slots, places: &[Place], r
     for (position, operand) in record.operands.iter().enumerate() {
         let val = match *operand {
             Operand::Number(_, dtype) => {
-                let slot = slots.number(dtype);
+                let slot = slots.number();
                 graph.add_typed(Op::Source(Source::Number(slot)), &[], TensorType::scalar(dtype))
             }
             Operand::Node(slot, output) => {

@@ -55,7 +55,6 @@ pub(super) type Types = SmallVec<[TensorType; 1]>;
 pub struct Recorder {
     engine: Guard<'static, Engine>,
     grad: bool,
-    last: Slot,
     full: bool,
     /// The user's line, if lines are kept.
     line: Option<String>,
@@ -65,7 +64,7 @@ impl Recorder {
     pub fn begin() -> Recorder {
         // Asked before the lock is taken: the answer may run other code, which may drop tensors.
         let line = if context::lines() { crate::location::current() } else { None };
-        Recorder { engine: engine::lock(), grad: context::grad_enabled(), last: 0, full: false, line }
+        Recorder { engine: engine::lock(), grad: context::grad_enabled(), full: false, line }
     }
 
     pub(super) fn with_grad(grad: bool) -> Recorder {
@@ -221,7 +220,6 @@ impl Recorder {
             visit: Visit::default(),
         });
         self.full |= context::note_pending(slot, self.engine.get(slot).id);
-        self.last = slot;
         if let Some(line) = &self.line {
             self.engine.keep_line(slot, line);
         }
@@ -238,10 +236,6 @@ impl Recorder {
     /// Takes transform bits off a record: the result of a transform does not depend on its own arguments.
     pub(super) fn set_transforms(&mut self, slot: Slot, transforms: u64) {
         self.engine.get_mut(slot).transforms = transforms;
-    }
-
-    pub(super) fn engine_ref(&self) -> &Engine {
-        &self.engine
     }
 
     pub(super) fn engine(&mut self) -> &mut Engine {

@@ -9,7 +9,6 @@ use hashbrown::HashMap;
 use std::alloc::{Layout, alloc, dealloc};
 use std::any::Any;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Every buffer starts on a cache line, which is also the widest vector.
 pub const ALIGN: usize = 64;
@@ -18,7 +17,6 @@ const LARGE: usize = 64 << 10;
 /// Free bytes that are kept; a block that does not fit empties the pool first.
 const POOL_LIMIT: usize = 512 << 20;
 
-static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 pub(crate) static POOL: Lock<Pool> =
     Lock::new(Pool { blocks: HashMap::with_hasher(FixedState::with_seed(0)), bytes: 0 });
 
@@ -52,7 +50,6 @@ impl Buffer {
         if let Some(ptr) = pool.blocks.get_mut(&class).and_then(Vec::pop) {
             pool.bytes -= class;
             drop(pool);
-            ALLOCATED.fetch_add(class, Ordering::Relaxed);
             return Ok(Buffer { ptr, bytes, owner: None });
         }
         drop(pool);
@@ -60,7 +57,6 @@ impl Buffer {
         let layout = Layout::from_size_align(class, ALIGN).map_err(|_| out_of_memory())?;
         // SAFETY: the size is not zero.
         let ptr = NonNull::new(unsafe { alloc(layout) }).ok_or_else(out_of_memory)?;
-        ALLOCATED.fetch_add(class, Ordering::Relaxed);
         Ok(Buffer { ptr, bytes, owner: None })
     }
 
@@ -109,7 +105,6 @@ impl Drop for Buffer {
             return;
         }
         let class = size_class(self.bytes);
-        ALLOCATED.fetch_sub(class, Ordering::Relaxed);
         let mut pool = POOL.lock();
         let evicted = if pool.bytes + class > POOL_LIMIT {
             pool.bytes = 0;
@@ -135,11 +130,6 @@ impl Drop for Buffer {
 fn release(ptr: NonNull<u8>, class: usize) {
     // SAFETY: each block was allocated with its size class and this alignment, and has no owner left.
     unsafe { dealloc(ptr.as_ptr(), Layout::from_size_align_unchecked(class, ALIGN)) };
-}
-
-/// Bytes in living buffers of our own.
-pub fn allocated_bytes() -> usize {
-    ALLOCATED.load(Ordering::Relaxed)
 }
 
 /// The bytes really taken for a request: multiples of a cache line, then four classes for each doubling.
