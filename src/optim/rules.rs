@@ -1,5 +1,5 @@
-//! The update rules. Each takes a parameter, its gradient, the state tensors that its settings need, and numbers;
-//! it gives the new parameter and the new state. Corrections that depend on the step are numbers made here.
+//! The update rules. Each takes parameters, each with its gradient and the state tensors that its settings need, and
+//! numbers; it gives the new parameters and the new states. Corrections that depend on the step are numbers made here.
 //!
 //! Sources: Sutskever et al. 2013 (momentum), Hinton's lecture 6e (RMSprop), Kingma and Ba 2015 (Adam), Reddi et al.
 //! 2018 (AMSGrad), Loshchilov and Hutter 2019 (AdamW); details and defaults as in PyTorch.
@@ -20,7 +20,7 @@ pub enum Rule {
     AdamW,
 }
 
-/// What one step of one parameter records.
+/// What one step of parameters with equal settings records.
 pub(super) struct Recipe {
     pub def: &'static CompositeDef,
     pub attrs: Attrs,
@@ -63,7 +63,7 @@ impl Rule {
         }
     }
 
-    /// What to record for step `step` (the first is 1) of a parameter whose state tensors exist or not.
+    /// What to record for step `step` (the first is 1) of parameters whose state tensors exist or not.
     pub(super) fn recipe(self, step: u64, settings: &[f64], exists: [bool; 3]) -> Result<Recipe> {
         let names = self.settings();
         if settings.len() != names.len() {
@@ -126,23 +126,38 @@ fn adam(def: &'static CompositeDef, step: u64, settings: &[f64]) -> Recipe {
     }
 }
 
-/// Inputs: p, g, the state tensors in use, then the numbers. Outputs: p, the same state tensors.
+/// Inputs: for each parameter p, g and the state tensors in use; then the numbers. Outputs: for each parameter p and the
+/// same state tensors.
 macro_rules! rule {
-    ($name:ident, $word:literal, $doc:literal, $attrs:expr, $states:expr, $expand:expr) => {
+    ($name:ident, $word:literal, $doc:literal, $attrs:expr, $numbers:literal, $states:expr, $one:expr) => {
         static $name: CompositeDef = CompositeDef {
             name: $word,
             doc: $doc,
             attrs: $attrs,
             infer: |attrs, inputs| {
                 let states: usize = $states(attrs);
-                Ok((0..=states).map(|_| inputs[0].clone()).collect())
+                let params = inputs[..inputs.len() - $numbers].chunks(2 + states);
+                Ok(params.flat_map(|one| std::iter::repeat_n(one[0], 1 + states)).cloned().collect())
             },
-            expand: $expand,
+            expand: |g, attrs, inputs| {
+                let states: usize = $states(attrs);
+                let update: Update = $one;
+                let (params, numbers) = inputs.split_at(inputs.len() - $numbers);
+                let mut outputs = Vals::new();
+                for one in params.chunks(2 + states) {
+                    let mut rule = Inputs::new(g, one, numbers)?;
+                    outputs.extend(update(g, attrs, &mut rule)?);
+                }
+                Ok(outputs)
+            },
             derivative: None,
             reads: Reads::ALL_INPUTS,
         };
     };
 }
+
+/// The new parameter and its new states.
+type Update = fn(&mut Graph, &Attrs, &mut Inputs) -> Result<Vals>;
 
 rule!(
     SGD,
@@ -150,11 +165,11 @@ rule!(
     "g += decay·p; b = momentum·b + (1 - dampening)·g; p -= lr·(b, or g + momentum·b). Numbers: lr, decay, momentum, \
      1 - dampening.",
     &["maximize", "decay", "momentum", "first step", "nesterov"],
+    4,
     |attrs: &Attrs| attrs[2] as usize,
-    |g, attrs, inputs| {
-        let mut rule = Inputs::new(g, inputs, attrs[2] as usize)?;
-        let (p, lr, decay, momentum, fresh) =
-            (rule.p, rule.numbers[0], rule.numbers[1], rule.numbers[2], rule.numbers[3]);
+    |g, attrs, rule| {
+        let [lr, decay, momentum, fresh] = rule.numbers()?;
+        let p = rule.p;
         let grad = rule.gradient(g, attrs[0] == 1, (attrs[1] == 1).then_some(decay))?;
         if attrs[2] == 0 {
             return Ok(smallvec![descend(g, p, lr, grad)?]);
@@ -185,12 +200,10 @@ rule!(
     "v = alpha·v + (1 - alpha)·g²; d = √v (centered: √(v - a²), a the average of g) + eps; p -= lr·(g / d, or its \
      momentum). Numbers: lr, decay, alpha, 1 - alpha, eps, momentum.",
     &["maximize", "decay", "momentum", "centered"],
+    6,
     |attrs: &Attrs| 1 + attrs[2] as usize + attrs[3] as usize,
-    |g, attrs, inputs| {
-        let mut rule = Inputs::new(g, inputs, 1 + attrs[2] as usize + attrs[3] as usize)?;
-        let [lr, decay, alpha, rest, eps, momentum] = rule.numbers[..6] else {
-            return Err(Error::internal("rmsprop_update: numbers are missing"));
-        };
+    |g, attrs, rule| {
+        let [lr, decay, alpha, rest, eps, momentum] = rule.numbers()?;
         let p = rule.p;
         let grad = rule.gradient(g, attrs[0] == 1, (attrs[1] == 1).then_some(decay))?;
         let square = average(g, rule.states[0], alpha, rest, grad)?;
@@ -224,8 +237,9 @@ rule!(
     "g += decay·p; m += (1 - beta1)·(g - m); v = beta2·v + (1 - beta2)·g²; p -= step_size·m / (unbias·√v + eps). \
      Numbers: step_size, decay, 1 - beta1, beta2, 1 - beta2, unbias, eps, 1 - lr·decay.",
     &["maximize", "decay", "amsgrad"],
+    8,
     |attrs: &Attrs| 2 + attrs[2] as usize,
-    |g, attrs, inputs| adam_update(g, attrs, inputs, false)
+    |g, attrs, rule| adam_update(g, attrs, rule, false)
 );
 
 rule!(
@@ -233,16 +247,14 @@ rule!(
     "adamw_update",
     "p *= 1 - lr·decay, then as adam_update without decay.",
     &["maximize", "decay", "amsgrad"],
+    8,
     |attrs: &Attrs| 2 + attrs[2] as usize,
-    |g, attrs, inputs| adam_update(g, attrs, inputs, true)
+    |g, attrs, rule| adam_update(g, attrs, rule, true)
 );
 
-fn adam_update(g: &mut Graph, attrs: &Attrs, inputs: &[Val], apart: bool) -> Result<Vals> {
+fn adam_update(g: &mut Graph, attrs: &Attrs, rule: &mut Inputs, apart: bool) -> Result<Vals> {
     let amsgrad = attrs[2] == 1;
-    let mut rule = Inputs::new(g, inputs, 2 + usize::from(amsgrad))?;
-    let [step_size, decay, rest1, beta2, rest2, unbias, eps, shrink] = rule.numbers[..8] else {
-        return Err(Error::internal("adam_update: numbers are missing"));
-    };
+    let [step_size, decay, rest1, beta2, rest2, unbias, eps, shrink] = rule.numbers()?;
     let decays = attrs[1] == 1;
     let grad = rule.gradient(g, attrs[0] == 1, (decays && !apart).then_some(decay))?;
     let p = if decays && apart { multiply(g, rule.p, shrink)? } else { rule.p };
@@ -260,7 +272,7 @@ fn adam_update(g: &mut Graph, attrs: &Attrs, inputs: &[Val], apart: bool) -> Res
     Ok([new, mean, square].into_iter().chain(largest).collect())
 }
 
-/// The inputs of a rule, with the numbers spread to the shape of the parameter.
+/// What a rule reads of one parameter, with the numbers spread to its shape.
 struct Inputs {
     p: Val,
     grad: Val,
@@ -269,11 +281,15 @@ struct Inputs {
 }
 
 impl Inputs {
-    fn new(g: &mut Graph, inputs: &[Val], states: usize) -> Result<Inputs> {
-        let shape = g.shape(inputs[0]).clone();
-        let numbers =
-            inputs[2 + states..].iter().map(|&number| ops::broadcast_to(g, number, &shape)).collect::<Result<_>>()?;
-        Ok(Inputs { p: inputs[0], grad: inputs[1], states: inputs[2..2 + states].into(), numbers })
+    fn new(g: &mut Graph, one: &[Val], numbers: &[Val]) -> Result<Inputs> {
+        let shape = g.shape(one[0]).clone();
+        let numbers = numbers.iter().map(|&number| ops::broadcast_to(g, number, &shape)).collect::<Result<_>>()?;
+        Ok(Inputs { p: one[0], grad: one[1], states: one[2..].into(), numbers })
+    }
+
+    fn numbers<const N: usize>(&self) -> Result<[Val; N]> {
+        let count = || Error::internal(format!("an update rule of {N} numbers was given {}", self.numbers.len()));
+        self.numbers.as_slice().try_into().map_err(|_| count())
     }
 
     /// The gradient to descend by: turned over to maximise, with the decay of the weights in it.

@@ -96,3 +96,73 @@ fn a_parameter_without_a_gradient_is_left_alone() {
     assert!(values(&moved)[0] < 1.0 && values(&still)[0] == 1.0);
     assert!(updater.state(1).unwrap().step == 0 && updater.state(1).unwrap().tensors[0].is_none());
 }
+
+/// The address of a tensor's buffer.
+fn address(tensor: &Tensor) -> usize {
+    tensor.value().unwrap().0.buffer.as_ptr() as usize
+}
+
+#[test]
+fn steps_write_parameters_and_state_in_place() {
+    for (rule, settings) in [
+        (Rule::Sgd, vec![0.1, 0.0, 0.0, 0.0, 0.0, 0.0]),
+        (Rule::Sgd, vec![0.1, 0.9, 0.0, 0.0, 0.0, 0.0]),
+        (Rule::RmsProp, vec![0.01, 0.99, 1e-8, 0.0, 0.9, 1.0, 0.0]),
+        (Rule::Adam, vec![0.01, 0.9, 0.999, 1e-8, 0.0, 1.0, 0.0]),
+    ] {
+        let params = [tensor(&START), tensor(&[0.25; 7])];
+        let mut updater = Updater::new(rule, params.to_vec());
+        let mut addresses = |t: usize| {
+            for param in &params {
+                param.set_requires_grad(true).unwrap();
+                let grad = vec![0.5 + t as f64; param.shape().size()];
+                param.set_grad(Some(tensor(&grad))).unwrap();
+            }
+            step(&mut [(&mut updater, &settings)]).unwrap();
+            let states = (0..params.len()).flat_map(|at| updater.state(at).unwrap().tensors.clone()).flatten();
+            params.iter().cloned().chain(states).map(|tensor| address(&tensor)).collect::<Vec<_>>()
+        };
+        let first = addresses(0);
+        assert!((1..4).all(|t| addresses(t) == first), "{rule:?}");
+    }
+}
+
+#[test]
+fn an_old_value_that_somebody_holds_is_left_alone() {
+    let (param, other) = (tensor(&START), tensor(&START));
+    let mut updater = Updater::new(Rule::Sgd, vec![param.clone(), other.clone()]);
+    let settings = [0.1, 0.9, 0.0, 0.0, 0.0, 0.0];
+    for param in updater.params() {
+        param.set_requires_grad(true).unwrap();
+        param.set_grad(Some(tensor(&[1.0, 1.0, 1.0]))).unwrap();
+    }
+    step(&mut [(&mut updater, &settings)]).unwrap();
+    let (kept, places) = (tensor::detach(&param).unwrap(), [address(&param), address(&other)]);
+    let before = values(&kept);
+    step(&mut [(&mut updater, &settings)]).unwrap();
+    assert_eq!(values(&kept), before);
+    assert_eq!(address(&kept), places[0]);
+    assert_ne!(address(&param), places[0]);
+    assert_eq!(address(&other), places[1]);
+}
+
+#[test]
+fn parameters_of_two_dtypes_and_more_than_one_node_holds_keep_theirs() {
+    let single = |x: f32| Tensor::from_bytes(&x.to_ne_bytes(), TensorType::new(DType::F32, [1])).unwrap();
+    let mut params: Vec<Tensor> = (0..40).map(|i| tensor(&[f64::from(i), 1.0])).collect();
+    params.insert(7, single(0.5));
+    for param in &params {
+        param.set_requires_grad(true).unwrap();
+        let grad = if param.dtype() == DType::F32 { single(1.0) } else { tensor(&[1.0, -1.0]) };
+        param.set_grad(Some(grad)).unwrap();
+    }
+    let mut updater = Updater::new(Rule::Adam, params.clone());
+    step(&mut [(&mut updater, &[0.5, 0.9, 0.999, 0.0, 0.0, 0.0, 0.0])]).unwrap();
+    assert_eq!(params[7].dtype(), DType::F32);
+    assert_eq!(tensor::to_bytes(&params[7]).unwrap(), 0.0f32.to_ne_bytes());
+    for (at, param) in params.iter().enumerate().filter(|(at, _)| *at != 7) {
+        let start = (at - usize::from(at > 7)) as f64;
+        let [first, second] = values(param)[..] else { panic!("two elements") };
+        assert!((first - (start - 0.5)).abs() < 1e-12 && (second - 1.5).abs() < 1e-12, "{at}: {first} {second}");
+    }
+}

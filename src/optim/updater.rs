@@ -2,10 +2,10 @@
 //! names its new value, or on failure its old one.
 
 use super::rules::{Recipe, Rule};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::scalar::Scalar;
 use crate::tensor::{self, Arg, GradGuard, Rebinding, Tensor};
-use smallvec::SmallVec;
 
 /// One update rule over parameters.
 pub struct Updater {
@@ -75,43 +75,68 @@ impl Updater {
         Ok(())
     }
 
-    /// Records the update of each parameter that has a gradient and moves the handles; gives the new states.
-    fn record(&self, settings: &[f64], moved: &mut Vec<Rebinding>) -> Result<Vec<Option<State>>> {
-        let mut update = |(param, state): (&Tensor, &State)| {
-            param.grad().map(|grad| self.record_one(param, &grad, state, settings, moved)).transpose()
-        };
-        self.params.iter().zip(&self.states).map(&mut update).collect()
+    /// Records the updates of all parameters that have a gradient and moves the handles.
+    fn record(&self, settings: &[f64], moved: &mut Vec<Rebinding>) -> Result<Vec<Update>> {
+        let mut updates: Vec<Update> = Vec::with_capacity(self.params.len());
+        for (index, (param, state)) in self.params.iter().zip(&self.states).enumerate() {
+            if let Some(grad) = param.grad() {
+                let exists = [0, 1, 2].map(|which| state.tensors[which].is_some());
+                let next = State { step: state.step + 1, tensors: state.tensors.clone() };
+                updates.push(Update { index, dtype: grad.dtype(), grad, exists, next });
+            }
+        }
+        for alike in updates.chunk_by_mut(Update::is_like) {
+            self.record_alike(alike, settings, moved)?;
+        }
+        Ok(updates)
     }
 
-    fn record_one(
-        &self,
-        param: &Tensor,
-        grad: &Tensor,
-        state: &State,
-        settings: &[f64],
-        moved: &mut Vec<Rebinding>,
-    ) -> Result<State> {
-        let step = state.step + 1;
-        let exists = [0, 1, 2].map(|which| state.tensors[which].is_some());
-        let Recipe { def, attrs, uses, numbers } = self.rule.recipe(step, settings, exists)?;
-        let mut next = State { step, tensors: state.tensors.clone() };
-        for (slot, used) in next.tensors.iter_mut().zip(uses) {
-            if used && slot.is_none() {
-                let ty = param.ty();
+    /// Records updates that one recipe serves, in as few nodes as hold them.
+    fn record_alike(&self, updates: &mut [Update], settings: &[f64], moved: &mut Vec<Rebinding>) -> Result<()> {
+        let Recipe { def, attrs, uses, numbers } =
+            self.rule.recipe(updates[0].next.step, settings, updates[0].exists)?;
+        for Update { index, next, .. } in updates.iter_mut() {
+            for (slot, _) in next.tensors.iter_mut().zip(uses).filter(|(slot, used)| *used && slot.is_none()) {
+                let ty = self.params[*index].ty();
                 *slot = Some(tensor::full(ty.shape, Scalar::F64(0.0), ty.dtype)?);
             }
         }
-        let states = next.tensors.iter().zip(uses).filter_map(|(slot, used)| slot.as_ref().filter(|_| used));
-        let handles: SmallVec<[&Tensor; 4]> = std::iter::once(param).chain(states).collect();
-        let args: SmallVec<[Arg; 16]> = [param, grad]
-            .into_iter()
-            .chain(handles[1..].iter().copied())
-            .map(Arg::Tensor)
-            .chain(numbers.iter().map(|&number| number.into()))
-            .collect();
-        tensor::rebind_composite(def, attrs, &args, &handles, moved)?;
-        drop((args, handles));
-        Ok(next)
+        let states = uses.iter().filter(|used| **used).count();
+        for some in updates.chunks(MOST_OUTPUTS / (1 + states)) {
+            let mut args: Vec<Arg> = Vec::with_capacity(some.len() * (2 + states) + numbers.len());
+            let mut handles: Vec<&Tensor> = Vec::with_capacity(some.len() * (1 + states));
+            for Update { index, grad, next, .. } in some {
+                let param = &self.params[*index];
+                let states = next.tensors.iter().zip(uses).filter_map(|(slot, used)| slot.as_ref().filter(|_| used));
+                args.extend([param, grad].map(Arg::Tensor));
+                args.extend(states.clone().map(Arg::Tensor));
+                handles.push(param);
+                handles.extend(states);
+            }
+            args.extend(numbers.iter().map(|&number| Arg::from(number)));
+            tensor::rebind_composite(def, attrs.clone(), &args, &handles, moved)?;
+        }
+        Ok(())
+    }
+}
+
+/// Outputs of one recorded update: which of them a plan publishes and donates is told by a bit each.
+const MOST_OUTPUTS: usize = 30;
+
+/// The step of one parameter.
+struct Update {
+    index: usize,
+    dtype: DType,
+    grad: Tensor,
+    /// Which state tensors there were before.
+    exists: [bool; 3],
+    next: State,
+}
+
+impl Update {
+    /// Whether one recipe and one node serve both.
+    fn is_like(&self, other: &Update) -> bool {
+        (self.next.step, self.exists, self.dtype) == (other.next.step, other.exists, other.dtype)
     }
 }
 
@@ -124,10 +149,10 @@ fn out_of_range(index: usize, count: usize) -> Error {
 pub fn step(updates: &mut [(&mut Updater, &[f64])]) -> Result<()> {
     let _mode = GradGuard::new(false);
     let mut moved: Vec<Rebinding> = Vec::new();
-    let mut next: Vec<Vec<Option<State>>> = Vec::with_capacity(updates.len());
+    let mut next: Vec<Vec<Update>> = Vec::with_capacity(updates.len());
     for (updater, settings) in updates.iter() {
         match updater.record(settings, &mut moved) {
-            Ok(states) => next.push(states),
+            Ok(steps) => next.push(steps),
             Err(error) => {
                 moved.into_iter().rev().for_each(Rebinding::undo);
                 return Err(error);
@@ -135,11 +160,9 @@ pub fn step(updates: &mut [(&mut Updater, &[f64])]) -> Result<()> {
         }
     }
     tensor::evaluate_all(&moved)?;
-    for ((updater, _), states) in updates.iter_mut().zip(next) {
-        for (state, next) in updater.states.iter_mut().zip(states) {
-            if let Some(next) = next {
-                *state = next;
-            }
+    for ((updater, _), steps) in updates.iter_mut().zip(next) {
+        for Update { index, next, .. } in steps {
+            updater.states[index] = next;
         }
     }
     Ok(())

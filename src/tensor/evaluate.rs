@@ -3,7 +3,7 @@
 
 use super::context;
 use super::engine::{self, Engine, Slot, State, Value};
-use super::handle::{Place, Tensor};
+use super::handle::{self, Place, Tensor};
 use super::key::{self, Description};
 use super::lower::{self, Lowered};
 use super::publish::{self, Donation, Output};
@@ -79,6 +79,23 @@ impl Rebinding {
         Rebinding { old: tensor.move_to(engine, new), tensor: tensor.clone(), new }
     }
 
+    /// Lets go of the old value, and gives the new one a record of its own: so that it lives no longer than its handle,
+    /// and the next step may write over it.
+    fn settle(&self, engine: &mut Engine) {
+        engine.release(self.old.slot);
+        let record = engine.get(self.new.slot);
+        let output = self.new.output as usize;
+        if record.types.len() == 1 || !self.tensor.is_at(self.new) {
+            return;
+        }
+        if let Some(value) = record.values[output].clone() {
+            let ty = record.types[output].clone();
+            let slot = engine.insert(handle::leaf(value, ty));
+            let shared = self.tensor.move_to(engine, Place { slot, output: 0 });
+            engine.release(shared.slot);
+        }
+    }
+
     /// Lets the handle name its old value again.
     pub fn undo(self) {
         self.tensor.restore(self.old);
@@ -134,7 +151,7 @@ pub fn evaluate_all(rebound: &[Rebinding]) -> Result<()> {
     match &mut result {
         Ok(()) => {
             let mut engine = engine::lock();
-            rebound.iter().for_each(|rebinding| engine.release(rebinding.old.slot));
+            rebound.iter().for_each(|rebinding| rebinding.settle(&mut engine));
             roots.iter().for_each(|&slot| engine.release(slot));
         }
         Err(error) => {

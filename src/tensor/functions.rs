@@ -169,17 +169,28 @@ fn composite_node(
     args: &[Arg],
     more: &[Operand],
 ) -> Result<(Slot, u32)> {
-    let found: SmallVec<[Found; 12]> = args.iter().map(|&arg| recorder.find(arg)).collect();
-    let floats = found.iter().filter_map(|&found| recorder.type_of(found)).map(|ty| ty.dtype).filter(|d| d.is_float());
-    let dtype = floats.reduce(DType::promote).unwrap_or(DType::F32);
     let mut operands: SmallVec<[Operand; 3]> = SmallVec::with_capacity(args.len() + more.len());
-    for found in found {
-        let target = match (recorder.type_of(found).map(|ty| ty.dtype), found) {
-            (Some(other), _) if !other.is_float() => other,
-            (None, Found::Number(Scalar::I64(_))) => DType::I64,
-            _ => dtype,
+    let mut float = None;
+    for &arg in args {
+        let operand = match arg {
+            Arg::Tensor(tensor) => {
+                let operand = recorder.operand(tensor);
+                let dtype = recorder.operand_type(&operand).dtype;
+                if dtype.is_float() {
+                    float = Some(float.map_or(dtype, |float: DType| float.promote(dtype)));
+                }
+                operand
+            }
+            Arg::Number(number @ Scalar::I64(_)) => Operand::Number(number, DType::I64),
+            Arg::Number(number) => Operand::Number(number, DType::F32),
         };
-        operands.push(recorder.operand_as(found, target)?);
+        operands.push(operand);
+    }
+    let float = float.unwrap_or(DType::F32);
+    for operand in &mut operands {
+        if recorder.operand_type(operand).dtype.is_float() {
+            *operand = recorder.cast_operand(*operand, float)?;
+        }
     }
     operands.extend_from_slice(more);
     let inferred = {

@@ -206,6 +206,11 @@ impl Tensor {
         old
     }
 
+    pub(super) fn is_at(&self, place: Place) -> bool {
+        let state = self.0.lock();
+        Place { slot: state.slot, output: state.output } == place
+    }
+
     /// Undoes `point_to`.
     pub(super) fn restore(&self, old: Place) {
         let mut engine = engine::lock();
@@ -260,7 +265,7 @@ impl Tensor {
 }
 
 /// An output of a record that somebody holds a plain reference on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub slot: Slot,
     pub output: u32,

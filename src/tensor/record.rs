@@ -135,9 +135,17 @@ impl Recorder {
 
     /// The operand of this dtype: tensors of another one are cast first.
     pub(super) fn operand_as(&mut self, found: Found, dtype: DType) -> Result<Operand> {
-        let (slot, output) = match found {
-            Found::Number(number) => return Ok(Operand::Number(number, dtype)),
-            Found::Node(slot, output) => (slot, output),
+        match found {
+            Found::Number(number) => Ok(Operand::Number(number, dtype)),
+            Found::Node(slot, output) => self.cast_operand(Operand::Node(slot, output), dtype),
+        }
+    }
+
+    /// Likewise, of an operand.
+    pub(super) fn cast_operand(&mut self, operand: Operand, dtype: DType) -> Result<Operand> {
+        let (slot, output) = match operand {
+            Operand::Number(number, _) => return Ok(Operand::Number(number, dtype)),
+            Operand::Node(slot, output) => (slot, output),
         };
         let ty = &self.engine.get(slot).types[output as usize];
         if ty.dtype == dtype {
