@@ -27,7 +27,7 @@ help:
 	  'make check          lints and types only' \
 	  'make wheel          the release wheel, in dist/release' \
 	  'make bench          Rust benchmarks' \
-	  'make bench-compare  training steps against numpy, same run' \
+	  'make bench-compare  training steps against other libraries, same run: table, JSON and chart in dist/bench' \
 	  'make clean          remove what the other targets made'
 
 $(VENV)/.build: pyproject.toml
@@ -96,13 +96,17 @@ bench:
 	$(say) 'cargo bench'
 	cargo bench --locked
 
+# A peer that cannot be installed is left out, and the table says so. A script's own folder must be importable: no -P here.
 .PHONY: bench-compare
 bench-compare: $(VENV)/.build
 	$(say) 'release wheel and the peers of benches/requirements.txt'
-	@$(PIP) install -r benches/requirements.txt
+	@grep -v '^#' benches/requirements.txt | while read -r peer; do \
+	  $(PIP) install "$$peer" || echo "not installed: $$peer"; done
 	$(call install,release)
 	$(say) 'benches/compare.py'
-	@$(PY) benches/compare.py
+	@mkdir -p dist/bench
+	@$(VENV)/bin/python benches/compare.py --memory --json dist/bench/compare.json --svg dist/bench/compare.svg \
+	  --markdown dist/bench/compare.md $(ARGS)
 
 .PHONY: clean
 clean:

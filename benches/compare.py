@@ -1,118 +1,80 @@
 """Time the training steps of wengert against those of its peers, each in a process of its own, taking turns.
 
-Run: python benches/compare.py [--workloads xor,mnist] [--rounds 5] [--seconds 0.4] [--json FILE]
+Run: python benches/compare.py [--quick] [--workloads xor,mnist] [--peers numpy,jax] [--memory] [--json FILE]
+[--svg FILE] [--markdown FILE]
 
-Prints the median time of a step for each library and its ratio to NumPy written by hand in the same run. One process a
-library stays alive for the whole run and is asked in turn for a batch of steps, so that noise hits all of them alike.
+A step is forward, backward, update and reading the loss as a number. All libraries start from the same parameters, see
+the same batch and must agree on the loss after five steps. All may use every core. The peers prepare side by side; then
+they take turns, so that noise hits all of them alike, and the median over the rounds counts.
 """
 
 import argparse
-import importlib
 import json
-import os
-import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+from chart import svg
+from machine import describe
+from peer import KINDS, Kind, Peer
+from report import Result, absences, complaints, markdown, memory_rows, rows, summarize, text
 from workloads import WORKLOADS
 
-PEERS = ("numpy", "wengert")
 
-
-def serve(peer: str, name: str) -> None:
-    """Answer each line "SECONDS" on standard input with the time of one step in microseconds."""
-    step = importlib.import_module(f"step_{peer}").make(WORKLOADS[name])
-    first = time.perf_counter()
-    loss = step()
-    first = time.perf_counter() - first
-    if loss != loss:
-        raise SystemExit(f"{peer}: the loss of {name} is NaN")
-    print(json.dumps({"first_ms": first * 1e3}), flush=True)
-    for line in sys.stdin:
-        seconds, steps = float(line), 0
-        start = time.perf_counter()
-        while (elapsed := time.perf_counter() - start) < seconds:
-            for _ in range(8):
-                step()
-            steps += 8
-        print(json.dumps({"us": elapsed / steps * 1e6}), flush=True)
-
-
-class Peer:
-    """One library on one workload, in its own process."""
-
-    def __init__(self, peer: str, name: str) -> None:
-        command = [sys.executable, __file__, "--serve", peer, name]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent, env=os.environ
-        )
-        self.first_ms: float = self.read()["first_ms"]
-        self.times: list[float] = []
-
-    def read(self) -> dict[str, float]:
-        """The next answer."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit("a peer stopped without an answer")
-        answer: dict[str, float] = json.loads(line)
-        return answer
-
-    def run(self, seconds: float) -> None:
-        """Time one batch of steps."""
-        assert self.process.stdin is not None
-        print(seconds, file=self.process.stdin, flush=True)
-        self.times.append(self.read()["us"])
-
-    def stop(self) -> None:
-        """End the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def compare(name: str, rounds: int, seconds: float) -> dict[str, dict[str, float]]:
-    """Medians of each peer on one workload."""
-    peers = {peer: Peer(peer, name) for peer in PEERS}
+def compare(name: str, kinds: list[Kind], rounds: int, seconds: float, memory: bool) -> Result:
+    """One workload: the peers compile first, then wengert, whose first step is a number of its own, starts in quiet."""
+    peers: list[Peer] = []
+    for ours in (False, True):
+        started = [Peer(kind, name) for kind in kinds if kind.ours == ours]
+        for peer in started:
+            peer.wait()
+        peers += started
     for _ in range(rounds):
-        for peer in peers.values():
+        for peer in peers:
             peer.run(seconds)
-    for peer in peers.values():
+    for peer in peers:
+        if memory:
+            peer.weigh()
         peer.stop()
-    base = statistics.median(peers["numpy"].times)
-    return {
-        label: {
-            "us": statistics.median(peer.times),
-            "ratio": statistics.median(peer.times) / base,
-            "first_ms": peer.first_ms,
-        }
-        for label, peer in peers.items()
-    }
+    return summarize(name, peers)
 
 
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.4)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--serve", nargs=2, metavar=("PEER", "WORKLOAD"))
+    parser.add_argument("--peers", default="", help="modules: numpy,jax,torch,tinygrad,ferrotensor; all by default")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.3, help="of each library's turn")
+    parser.add_argument("--quick", action="store_true", help="three short rounds")
+    parser.add_argument("--memory", action="store_true", help="peak resident memory too")
+    for output in ("json", "svg", "markdown"):
+        parser.add_argument(f"--{output}", type=Path, metavar="FILE")
     args = parser.parse_args()
-    if args.serve:
-        serve(*args.serve)
-        return
-    results = {}
-    print(f"{'workload':12}{'numpy us':>12}{'wengert us':>12}{'ratio':>8}{'first step ms':>16}")
+    rounds, seconds = (3, 0.1) if args.quick else (args.rounds, args.seconds)
+    wanted = args.peers.split(",") if args.peers else [kind.module for kind in KINDS]
+    kinds = [kind for kind in KINDS if kind.ours or kind.module in wanted]
+
+    start = time.perf_counter()
+    results: dict[str, Result] = {}
     for name in args.workloads.split(","):
-        result = compare(name, args.rounds, args.seconds)
-        results[name] = result
-        ours, base = result["wengert"], result["numpy"]
-        print(f"{name:12}{base['us']:12.1f}{ours['us']:12.1f}{ours['ratio']:8.2f}{ours['first_ms']:16.2f}", flush=True)
+        results[name] = compare(name, kinds, rounds, seconds, args.memory)
+        print(f"{name} done after {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    versions = {
+        label: peer["version"] for r in results.values() for label, peer in r["peers"].items() if "version" in peer
+    }
+    machine = describe() | {"versions": versions}
+    note = f"{machine['cpu']}, {machine['cores']} cores, {machine['isa']}; " + ", ".join(
+        f"{label} {version}" for label, version in versions.items() if " compiled" not in label
+    )
+    tables = [rows(results)] + ([memory_rows(results)] if args.memory else [])
+    print(note, *map(text, tables), *absences(results), *complaints(results), sep="\n")
     if args.json:
-        args.json.write_text(json.dumps(results, indent=1))
+        args.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
+    if args.svg:
+        args.svg.write_text(svg(results, note) + "\n")
+    if args.markdown:
+        args.markdown.write_text("\n\n".join([note, *map(markdown, tables)]) + "\n")
 
 
 if __name__ == "__main__":

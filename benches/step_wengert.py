@@ -1,43 +1,81 @@
-"""The steps in wengert: ordinary code, as a user writes it."""
+"""The steps in wengert: ordinary code, as a user writes it; compiled is the same function under wg.compile."""
 
 from collections.abc import Callable
 
-from workloads import Workload
+from workloads import BETAS, DECAY, EPS, MOMENTUM, WEIGHT_DECAY, Cnn, Dense, Gpt, Workload
 
 import wengert as wg
 from wengert import nn, optim
+from wengert.nn import functional as F
 
-_ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": lambda: nn.GELU(approximate="tanh")}
+VERSION = wg.__version__
 
 
-def make(workload: Workload) -> Callable[[], float]:
-    """A function that trains one step and returns the loss."""
-    wg.manual_seed(0)
+def _dense(workload: Dense) -> nn.Module:
+    activations = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": lambda: nn.GELU(approximate="tanh")}
     layers: list[nn.Module] = []
     for i, o in zip(workload.sizes, workload.sizes[1:], strict=False):
-        layers += [nn.Linear(i, o), _ACTIVATIONS[workload.activation]()]
-    model = nn.Sequential(*layers[:-1])
-    x = wg.randn((workload.batch, workload.sizes[0]))
-    classes = workload.sizes[-1]
-    criterion: nn.Module
-    if workload.loss == "cross_entropy":
-        target, criterion = wg.randint(0, classes, (workload.batch,)), nn.CrossEntropyLoss()
-    else:
-        target, criterion = wg.randn((workload.batch, classes)), nn.MSELoss()
-    wg.eval(x, target)
-    optimizer: optim.Optimizer
-    if workload.optimizer == "sgd":
-        optimizer = optim.SGD(model.parameters(), lr=workload.lr, momentum=0.9)
-    elif workload.optimizer == "rmsprop":
-        optimizer = optim.RMSprop(model.parameters(), lr=workload.lr)
-    else:
-        optimizer = optim.Adam(model.parameters(), lr=workload.lr)
+        layers += [nn.Linear(i, o), activations[workload.activation]()]
+    return nn.Sequential(*layers[:-1])
 
-    def step() -> float:
+
+class _Cnn(nn.Module):
+    def __init__(self, workload: Cnn) -> None:
+        super().__init__()
+        a, b, c = workload.channels
+        self.conv1, self.conv2 = nn.Conv2d(a, b, 3), nn.Conv2d(b, c, 3)
+        self.fc1 = nn.Linear(c * workload.pooled**2, workload.hidden)
+        self.fc2 = nn.Linear(workload.hidden, workload.classes)
+
+    def forward(self, x: wg.Tensor) -> wg.Tensor:
+        x = F.relu(self.conv2(F.relu(self.conv1(x))))
+        x = F.max_pool2d(x, 2)
+        return self.fc2(F.relu(self.fc1(x.reshape((x.shape[0], -1)))))
+
+
+def _model(workload: Workload) -> nn.Module:
+    if isinstance(workload, Dense):
+        return _dense(workload)
+    if isinstance(workload, Cnn):
+        if not hasattr(nn, "Conv2d"):
+            raise NotImplementedError("no Conv2d yet")
+        return _Cnn(workload)
+    if not hasattr(nn, "Embedding"):
+        raise NotImplementedError("no Embedding yet")
+    raise NotImplementedError("no GPT yet")
+
+
+def _optimizer(workload: Workload, model: nn.Module) -> optim.Optimizer:
+    parameters = model.parameters()
+    if workload.optimizer == "sgd":
+        return optim.SGD(parameters, lr=workload.lr, momentum=MOMENTUM)
+    if workload.optimizer == "rmsprop":
+        return optim.RMSprop(parameters, lr=workload.lr, alpha=DECAY, eps=EPS)
+    if workload.optimizer == "adam":
+        return optim.Adam(parameters, lr=workload.lr, betas=BETAS, eps=EPS)
+    return optim.AdamW(parameters, lr=workload.lr, betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY)
+
+
+def make(workload: Workload, mode: str = "ordinary") -> Callable[[], float]:
+    """A function that trains one step and returns the loss; mode is ordinary or compiled."""
+    if mode == "compiled" and not hasattr(wg, "compile"):
+        raise NotImplementedError("no wg.compile yet")
+    model = _model(workload)
+    model.load_state_dict({name: wg.tensor(value) for name, value in workload.parameters().items()})
+    x, target = (wg.tensor(part) for part in workload.data())
+    target = target.reshape((-1,)) if isinstance(workload, Gpt) else target
+    wg.eval(x, target)
+    squared = isinstance(workload, Dense) and workload.loss == "mse"
+    criterion = nn.MSELoss() if squared else nn.CrossEntropyLoss()
+    optimizer = _optimizer(workload, model)
+
+    def train(x: wg.Tensor, target: wg.Tensor) -> wg.Tensor:
         optimizer.zero_grad()
         loss = criterion(model(x), target)
         loss.backward()
         optimizer.step()
-        return float(loss.item())
+        return loss
 
-    return step
+    if mode == "compiled":
+        train = wg.compile(train)
+    return lambda: train(x, target).item()
