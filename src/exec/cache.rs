@@ -90,6 +90,11 @@ impl Cache {
         plan
     }
 
+    /// The plans that are kept, in no order.
+    pub fn plans(&self) -> Vec<Arc<Plan>> {
+        self.state.lock().table.iter().map(|entry| Arc::clone(&entry.plan)).collect()
+    }
+
     pub fn counters(&self) -> Counters {
         let state = self.state.lock();
         Counters { hits: state.hits, misses: state.misses, plans: state.table.len(), bytes: state.bytes }

@@ -11,6 +11,7 @@ use crate::planner::plan::{Instr, Kernel, Operand, OutputHome, Place, Plan, base
 use crate::scalar::Scalar;
 use smallvec::SmallVec;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The memory of one leaf: its first element is `offset` elements into the buffer.
 #[derive(Clone)]
@@ -32,6 +33,24 @@ const POLL_NANOS: u64 = 200_000;
 /// Runs the plan. Gives the buffer of each output, contiguous from its start; a donated output is its leaf's buffer,
 /// at the leaf's offset. The caller holds the only use of donated buffers. On an error none of them has been written.
 pub fn run(plan: &Plan, inputs: &Inputs) -> Result<Vec<Arc<Buffer>>> {
+    observed(plan, inputs, |_| {})
+}
+
+/// Runs the plan as `run` does and adds the nanoseconds of each kernel to `nanos`.
+pub fn run_timed(plan: &Plan, inputs: &Inputs, nanos: &mut [u64]) -> Result<Vec<Arc<Buffer>>> {
+    let mut before = Instant::now();
+    let mut entries = nanos.iter_mut();
+    observed(plan, inputs, |is_done| {
+        let now = Instant::now();
+        if let Some(entry) = is_done.then(|| entries.next()).flatten() {
+            *entry += (now - before).as_nanos() as u64;
+        }
+        before = now;
+    })
+}
+
+/// `observe` is called before the first kernel, with false, and after each, with true.
+fn observed(plan: &Plan, inputs: &Inputs, observe: impl FnMut(bool)) -> Result<Vec<Arc<Buffer>>> {
     check_inputs(plan, inputs)?;
     let bases = base::FIRST_LEAF as usize + plan.leaves.len() + plan.buffers.len();
     let table = (bases * size_of::<*mut u8>()).next_multiple_of(ALIGN);
@@ -68,7 +87,7 @@ pub fn run(plan: &Plan, inputs: &Inputs) -> Result<Vec<Arc<Buffer>>> {
     }
     run.check_starts(plan)?;
     par::begin();
-    run.instructions(plan, scratch)?;
+    run.instructions(plan, scratch, observe)?;
     let output = |home: &OutputHome| match home {
         OutputHome::Buffer(buffer) => Arc::clone(&buffers[*buffer as usize]),
         OutputHome::Donated(leaf) => Arc::clone(&inputs.leaves[*leaf as usize].buffer),
@@ -144,7 +163,8 @@ impl Run {
         Ok(())
     }
 
-    fn instructions(&self, plan: &Plan, scratch: *mut u8) -> Result<()> {
+    fn instructions(&self, plan: &Plan, scratch: *mut u8, mut observe: impl FnMut(bool)) -> Result<()> {
+        observe(false);
         let (before, commit) = plan.instrs.split_at(plan.commit);
         let mut bad = None;
         let mut nanos = 0;
@@ -155,6 +175,7 @@ impl Run {
                 nanos = 0;
             }
             let found = self.instruction(instr, scratch)?;
+            observe(true);
             bad = bad.or(found);
         }
         if let Some(error) = bad {
@@ -165,7 +186,13 @@ impl Run {
         if commit.is_empty() {
             return Ok(());
         }
-        par::without_polls(|| commit.iter().try_for_each(|instr| self.instruction(instr, scratch).map(|_| ())))
+        par::without_polls(|| {
+            commit.iter().try_for_each(|instr| {
+                self.instruction(instr, scratch)?;
+                observe(true);
+                Ok(())
+            })
+        })
     }
 
     /// Runs one kernel; gives the error of an index out of range, which does not stop the kernels after it.

@@ -4,6 +4,7 @@
 use super::cpu::Run;
 use super::reduce;
 use crate::error::Result;
+use crate::machine::cpu::chain::MOST_ARGS;
 use crate::machine::cpu::dispatch::Arg;
 use crate::machine::cpu::isa::isa;
 use crate::machine::cpu::par;
@@ -166,6 +167,13 @@ unsafe fn execute(program: &RowProgram, run: &Run, step: &Step, registers: &Regi
                     [a, b, c] => kernel(n, out, &[registers.arg(*a), registers.arg(*b), registers.arg(*c)]),
                     _ => debug_assert!(false, "a map of {} operands", args.len()),
                 }
+            }
+            Step::Chain { kernel, outs, args } => {
+                let mut pointers = [std::ptr::null_mut(); MOST_ARGS];
+                let mut operands = [Arg { ptr: std::ptr::null(), scalar: false }; MOST_ARGS];
+                pointers.iter_mut().zip(outs).for_each(|(pointer, &out)| *pointer = registers.out(out));
+                operands.iter_mut().zip(args).for_each(|(operand, &arg)| *operand = registers.arg(arg));
+                kernel(elements, &pointers[..outs.len()], &operands[..args.len()]);
             }
             Step::Reduce { kernel, from, out } => {
                 kernel(tile.rows, tile.width, registers.arg(*from).ptr, registers.out(*out));

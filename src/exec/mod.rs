@@ -16,4 +16,4 @@ pub mod unfused;
 pub use crate::planner::{Donation, OutputHome, Plan};
 pub use build::build;
 pub use cache::{Cache, Counters};
-pub use cpu::{Inputs, Leaf, run};
+pub use cpu::{Inputs, Leaf, run, run_timed};

@@ -5,6 +5,7 @@ use super::op::{Attrs, Op};
 use super::{Graph, TensorType, Val};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::machine::cpu::chain::ChainKernels;
 use crate::machine::cpu::dispatch::Kernels;
 use crate::machine::cpu::reduce::ReduceKernels;
 use crate::shape::Shape;
@@ -136,6 +137,24 @@ pub struct CompositeDef {
     pub derivative: Option<JvpFn>,
     /// Without a rule of its own: all inputs.
     pub reads: Reads,
+}
+
+/// A chain of elementwise ops that has one kernel: the planner puts it in the place of its parts. It changes no bit.
+pub struct Pattern {
+    pub name: &'static str,
+    pub inputs: usize,
+    /// In order; the arguments are values: first the inputs, then the results of the steps.
+    pub steps: &'static [PatternStep],
+    /// The values that the kernel stores. No other value of a step may be read outside the chain.
+    pub outputs: &'static [u8],
+    pub kernels: fn(DType) -> Option<&'static ChainKernels>,
+}
+
+/// One op of a pattern, known by its kernels for the dtype of the chain.
+pub struct PatternStep {
+    pub op: fn() -> Op,
+    pub kernels: fn(DType) -> Option<&'static Kernels>,
+    pub args: &'static [u8],
 }
 
 /// The shape of an op's result that keeps its inputs' common shape.

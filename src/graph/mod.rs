@@ -10,8 +10,8 @@ pub mod verify;
 
 pub use build::{Graph, Node, Val};
 pub use def::{
-    BinaryDef, CompositeDef, Derivative, Promote, RandomDef, Reads, ReduceDef, Rule, Tangents, TransposeFn, UnaryDef,
-    Vals,
+    BinaryDef, CompositeDef, Derivative, Pattern, PatternStep, Promote, RandomDef, Reads, ReduceDef, Rule, Tangents,
+    TransposeFn, UnaryDef, Vals,
 };
 pub use op::{Attrs, BatchSpec, GatherMode, GradientSpec, JvpSpec, Layout, Op, SliceDim, Source};
 

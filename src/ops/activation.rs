@@ -1,9 +1,11 @@
 //! Activations: scalar primitives first, then those written with other ops.
 
-use super::arithmetic::{ABS, times};
+use super::arithmetic::{ABS, Add, Multiply, Subtract, times};
 use super::build::*;
+use super::compare::Greater;
 use super::define::{float_fn, float_unary};
 use super::exponential::{ERF, EXPM1, LOG1P};
+use super::pattern::pattern;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Attrs, CompositeDef, Derivative, Graph, Op, Promote, Reads, TensorType, UnaryDef, Val};
@@ -70,6 +72,49 @@ pub static RELU: UnaryDef = UnaryDef {
     }),
     reads: Reads::OUTPUT,
 };
+
+pattern!(
+    /// tanh(x + b) and its slope.
+    BIAS_TANH_SLOPE, BiasTanhSlope, "bias_tanh_slope", (x: T, b: T, one: T) -> (y: T, slope: T) {
+        z = binary::Add(x, b);
+        y = unary::Tanh(z);
+        square = binary::Multiply(y, y);
+        slope = binary::Subtract(one, square);
+    }
+);
+pattern!(
+    TANH_SLOPE, TanhSlope, "tanh_slope", (x: T, one: T) -> (y: T, slope: T) {
+        y = unary::Tanh(x);
+        square = binary::Multiply(y, y);
+        slope = binary::Subtract(one, square);
+    }
+);
+pattern!(
+    BIAS_TANH, BiasTanh, "bias_tanh", (x: T, b: T) -> (y: T) {
+        z = binary::Add(x, b);
+        y = unary::Tanh(z);
+    }
+);
+pattern!(
+    /// relu(x + b), and where it passes.
+    BIAS_RELU_MASK, BiasReluMask, "bias_relu_mask", (x: T, b: T, zero: T) -> (y: T, passes: u8) {
+        z = binary::Add(x, b);
+        y = unary::Relu(z);
+        passes = binary::Greater(y, zero);
+    }
+);
+pattern!(
+    RELU_MASK, ReluMask, "relu_mask", (x: T, zero: T) -> (y: T, passes: u8) {
+        y = unary::Relu(x);
+        passes = binary::Greater(y, zero);
+    }
+);
+pattern!(
+    BIAS_RELU, BiasRelu, "bias_relu", (x: T, b: T) -> (y: T) {
+        z = binary::Add(x, b);
+        y = unary::Relu(z);
+    }
+);
 
 /// The type of a composite that keeps the type of its first input.
 pub fn like_first(_: &Attrs, inputs: &[&TensorType]) -> Result<SmallVec<[TensorType; 1]>> {

@@ -17,6 +17,7 @@ pub mod losses;
 pub mod matmul;
 pub mod normalization;
 pub mod one_hot;
+pub mod pattern;
 pub mod random;
 pub mod reduce;
 pub mod rounding;
@@ -28,6 +29,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 pub mod trigonometric;
+pub mod update;
 
 pub use build::*;
 pub use cast::kernels as cast_kernels;

@@ -16,7 +16,7 @@ fn route(g: &mut Graph, rule: &Rule, cotangents: &[Option<Val>], which: usize) -
     if which == 1 { select(g, rule.inputs[0], ct, zero) } else { select(g, rule.inputs[0], zero, ct) }
 }
 
-struct Where;
+pub struct Where;
 
 impl<T: Copy> TernaryFn<u8, T, T> for Where {
     #[inline(always)]

@@ -3,6 +3,7 @@
 //! Groups are numbered in execution order: a task joins a group only if all it reads is made there or earlier, so no
 //! cycle can arise. Decides nothing about memory or blocks.
 
+use super::chains::Chain;
 use super::tasks::{Origin, Program, Task, TaskKind};
 use super::window::{Window, split};
 use hashbrown::HashMap;
@@ -14,7 +15,6 @@ pub const LONGEST_ROW: usize = 8192;
 /// Bounds what one interpreter pass keeps in registers and in the L1 cache.
 const MOST_TASKS: usize = 96;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Group {
     /// Elementwise work over rows.
     Rows(Rows),
@@ -22,7 +22,6 @@ pub enum Group {
     Alone(u32),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rows {
     pub size: usize,
     /// The length of a row, once a reduction has fixed it.
@@ -30,6 +29,8 @@ pub struct Rows {
     /// How many rows an outer reduction adds up, once there is one.
     pub segment: Option<usize>,
     pub tasks: Vec<u32>,
+    /// The tasks that one kernel computes together; in order.
+    pub chains: Vec<Chain>,
 }
 
 /// How the value of a task lies in its group.
@@ -156,7 +157,7 @@ impl Fuser<'_> {
         let mut tasks = [old.tasks.as_slice(), new.tasks.as_slice()].concat();
         tasks.sort_unstable();
         let size = old.size;
-        self.groups[later as usize] = Group::Rows(Rows { size, row, segment, tasks });
+        self.groups[later as usize] = Group::Rows(Rows { size, row, segment, tasks, chains: Vec::new() });
         self.groups[earlier as usize] = Group::Alone(NONE);
         self.into[earlier as usize] = later;
     }
@@ -190,7 +191,7 @@ impl Fuser<'_> {
             }
         }
         let (row, segment) = demands(task);
-        let group = self.open(Group::Rows(Rows { size, row, segment, tasks: vec![index] }));
+        let group = self.open(Group::Rows(Rows { size, row, segment, tasks: vec![index], chains: Vec::new() }));
         self.latest.insert(size, group);
         (group, made(task))
     }

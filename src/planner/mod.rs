@@ -1,8 +1,9 @@
 //! The planner: takes a graph of primitive ops to a plan. Passes in order: simplify (merge equal nodes), tasks (layouts
-//! become windows), fuse (tasks become kernels), commit (donated buffers last), memory (a place for each value), rows
+//! become windows), fuse (tasks become kernels), chains (ops that share one slice kernel), commit (donated buffers last), memory (a place for each value), rows
 //! and hosts (kernels with addresses). Each pass is iterative and O(n log n). It knows nothing of gradients or handles
 //! and runs nothing.
 
+mod chains;
 mod commit;
 mod fuse;
 mod hosts;
@@ -39,7 +40,8 @@ const SERIAL_BELOW_NANOS: u64 = 100_000;
 /// The plan of a simplified graph of primitive ops. `leaf_strides` are those of each leaf slot, exactly.
 pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation]) -> Result<Plan> {
     let program = tasks::lower(graph, leaf_strides)?;
-    let groups = fuse::fuse(&program);
+    let mut groups = fuse::fuse(&program);
+    chains::find(&program, &mut groups);
     let commit = commit::choose(&program, &groups, donations);
     let order = order(&groups, &commit);
     let memory = memory::assign(&program, &groups, &order, &commit);

@@ -6,6 +6,7 @@ use super::window::{Dims, Window};
 use crate::dtype::DType;
 use crate::graph::GatherMode;
 use crate::graph::def::FillFn;
+use crate::machine::cpu::chain::ChainKernel;
 use crate::machine::cpu::dispatch::SliceKernel;
 use crate::machine::cpu::par::Work;
 use crate::machine::cpu::reduce::{ReduceKernels, RowsKernel};
@@ -56,6 +57,8 @@ pub struct Reg {
 pub enum Step {
     /// `column`: one element for each row of the tile instead of one for each element.
     Map { kernel: SliceKernel, out: u16, args: SmallVec<[u16; 3]>, column: bool },
+    /// Several ops in one.
+    Chain { kernel: ChainKernel, outs: SmallVec<[u16; 3]>, args: SmallVec<[u16; 8]> },
     /// Each row of the tile to one element of a column.
     Reduce { kernel: RowsKernel, from: u16, out: u16 },
     /// Strided elements to contiguous ones.
@@ -102,6 +105,8 @@ pub struct RowProgram {
     pub prologue: Vec<Step>,
     pub steps: Vec<Step>,
     pub sums: Vec<Sum>,
+    /// The ops of the steps, in order.
+    pub names: Vec<&'static str>,
     /// Bytes of scratch that one thread needs.
     pub scratch: usize,
     pub work: Work,
@@ -213,6 +218,16 @@ impl Plan {
         })
     }
 
+    /// How many leaves and numbers a run is given.
+    pub fn inputs(&self) -> (usize, usize) {
+        (self.leaves.len(), self.numbers)
+    }
+
+    /// Bytes of an element of a leaf.
+    pub fn leaf_bytes(&self, leaf: usize) -> usize {
+        self.leaves[leaf]
+    }
+
     pub fn kernels(&self) -> usize {
         self.instrs.len()
     }
@@ -247,7 +262,7 @@ impl fmt::Display for Plan {
                 Kernel::Rows(p) => {
                     write!(f, "rows {}x{} tile {}x{}:", p.rows, p.len, p.tile_rows, p.piece)?;
                     p.prologue.iter().chain(&p.steps).try_for_each(|step| write!(f, " {step}"))?;
-                    writeln!(f)?;
+                    writeln!(f, " ({})", p.names.join(" "))?;
                 }
                 Kernel::Contract(p) => writeln!(f, "matmul {:?} batch {:?} {:?}", p.shape, p.batch.extent, p.outer)?,
                 _ => writeln!(f, "{}", instr.name)?,
@@ -263,6 +278,7 @@ impl fmt::Display for Step {
             Step::Map { out, args, column, .. } => {
                 write!(f, "{}{out}={args:?}", if *column { "col" } else { "r" })
             }
+            Step::Chain { outs, args, .. } => write!(f, "c{outs:?}={args:?}"),
             Step::Reduce { from, out, .. } => write!(f, "reduce{out}=[{from}]"),
             Step::Load { from, out, dims, .. } => write!(f, "load{out}=[{from}]{dims:?}"),
             Step::Spread { from, out, .. } => write!(f, "spread{out}=[{from}]"),

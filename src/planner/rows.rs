@@ -2,6 +2,7 @@
 //! over them, and gives each intermediate value a register in scratch.
 
 use super::Scene;
+use super::chains::{Chain, Operand};
 use super::fuse::{Class, LONGEST_ROW, Rows};
 use super::kernels;
 use super::memory::Home;
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::machine::cpu::isa::isa;
 use crate::machine::cpu::par::Work;
 use crate::machine::cpu::reduce::{BLOCK, CHUNK_ROWS, ReduceKernels};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 /// What the live operands of a tile may fill: half of a first-level cache.
 const TILE_BYTES: usize = 16 << 10;
@@ -25,8 +26,15 @@ pub fn lower(scene: &Scene, group: u32, rows: &Rows) -> Result<RowProgram> {
     let len = row_length(scene, group, rows);
     let cut = Cut::choose(scene, rows, len);
     let mut builder = Builder::new(scene, group, rows, cut);
-    for (position, &task) in rows.tasks.iter().enumerate() {
-        builder.task(position, task)?;
+    let (mut position, mut chains) = (0, rows.chains.iter().peekable());
+    while position < rows.tasks.len() {
+        if let Some(chain) = chains.next_if(|chain| chain.tasks.start == position) {
+            builder.chain(chain)?;
+            position = chain.tasks.end;
+        } else {
+            builder.task(position, rows.tasks[position])?;
+            position += 1;
+        }
     }
     builder.steps.extend(std::mem::take(&mut builder.epilogue));
     builder.finish()
@@ -43,17 +51,23 @@ struct Cut {
 
 impl Cut {
     fn choose(scene: &Scene, rows: &Rows, len: usize) -> Cut {
-        let mut live = 2;
+        // Places in memory that a tile touches; two more stand for the registers.
+        let mut places: SmallVec<[Home; 16]> = SmallVec::new();
         let (mut whole_rows, mut blocks) = (false, false);
         for &task in &rows.tasks {
             let task = &scene.program.tasks[task as usize];
-            live += task.inputs.iter().filter(|w| !matches!(scene.homes[w.value as usize], Home::Register)).count();
-            live += usize::from(scene.homes[task.output as usize] != Home::Register);
+            let inputs = task.inputs.iter().filter(|window| !window.is_scalar()).map(|window| window.value);
+            for value in inputs.chain([task.output]) {
+                let home = scene.homes[value as usize];
+                if home != Home::Register && !places.contains(&home) {
+                    places.push(home);
+                }
+            }
             if let TaskKind::RowReduce { len, .. } = task.kind {
                 (whole_rows, blocks) = (len <= LONGEST_ROW, len > LONGEST_ROW);
             }
         }
-        let block = (TILE_BYTES / (4 * live)).clamp(SHORTEST_TILE, LONGEST_TILE) / 64 * 64;
+        let block = (TILE_BYTES / (4 * (places.len() + 2))).clamp(SHORTEST_TILE, LONGEST_TILE) / 64 * 64;
         let count = rows.size / len;
         if blocks {
             // Rows this long have no column in the group: each tile is one block of the lane tree.
@@ -119,6 +133,7 @@ struct Builder<'a> {
     /// Operands seen so far, by value.
     seen: hashbrown::HashMap<u32, SmallVec<[Seen; 1]>>,
     heavy: bool,
+    names: Vec<&'static str>,
 }
 
 /// An operand, the form in which it was asked for, and its register.
@@ -151,11 +166,33 @@ impl<'a> Builder<'a> {
             made: hashbrown::HashMap::new(),
             seen: hashbrown::HashMap::new(),
             heavy: false,
+            names: Vec::new(),
         }
+    }
+
+    fn chain(&mut self, chain: &Chain) -> Result<()> {
+        let program = self.scene.program;
+        let operand = |&(task, input): &Operand| &program.tasks[task as usize].inputs[input as usize];
+        let args = chain.inputs.iter().map(|input| self.operand(operand(input), Want::Tile)).collect::<Result<_>>()?;
+        let mut outs = SmallVec::new();
+        for &task in &self.group_rows.tasks[chain.tasks.clone()] {
+            let task = &program.tasks[task as usize];
+            self.heavy |= matches!(task.kind, TaskKind::Map { heavy: true, .. });
+            if chain.outputs.contains(&task.output) {
+                self.output(chain.tasks.end - 1, task, false)?;
+            }
+        }
+        for output in &chain.outputs {
+            outs.extend(self.made.get(output).copied());
+        }
+        self.names.push(chain.name);
+        self.steps.push(Step::Chain { kernel: chain.kernels[isa() as usize], outs, args });
+        Ok(())
     }
 
     fn task(&mut self, position: usize, index: u32) -> Result<()> {
         let task = &self.scene.program.tasks[index as usize];
+        self.names.push(task.name);
         let isa = isa() as usize;
         match &task.kind {
             TaskKind::Map { kernels, heavy } => {
@@ -255,7 +292,7 @@ impl<'a> Builder<'a> {
         if in_memory && matches!(self.drafts[reg as usize], Draft::Slot(..)) {
             let out = self.memory(&whole, steps.0, steps.1, false)?;
             let kernel = kernels::copy(value.dtype)[0];
-            self.epilogue.push(Step::Map { kernel, out, args: smallvec::smallvec![reg], column });
+            self.epilogue.push(Step::Map { kernel, out, args: smallvec![reg], column });
         }
         self.made.insert(task.output, reg);
         Ok(reg)
@@ -373,6 +410,7 @@ impl<'a> Builder<'a> {
             prologue: self.prologue,
             steps: self.steps,
             sums: self.sums,
+            names: self.names,
             scratch,
             // Plain work is counted in passes of a load, an operation and a store: two steps of a tile are about one.
             work: if self.heavy { Work::Transcendental(size) } else { Work::Plain(size * passes) },
@@ -380,15 +418,16 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// The registers that a step reads and the one that it writes.
-fn touched(step: &Step, sums: &[Sum]) -> (SmallVec<[u16; 3]>, Option<u16>) {
+/// The registers that a step reads and those that it writes.
+fn touched(step: &Step, sums: &[Sum]) -> (SmallVec<[u16; 8]>, SmallVec<[u16; 3]>) {
     match step {
-        Step::Map { out, args, .. } => (args.clone(), Some(*out)),
+        Step::Map { out, args, .. } => (args.iter().copied().collect(), smallvec![*out]),
+        Step::Chain { outs, args, .. } => (args.clone(), outs.clone()),
         Step::Reduce { from, out, .. }
         | Step::Load { from, out, .. }
         | Step::Spread { from, out, .. }
-        | Step::Repeat { from, out, .. } => (smallvec::smallvec![*from], Some(*out)),
-        Step::Sum { sum } | Step::Block { sum } => (smallvec::smallvec![sums[*sum as usize].from], None),
+        | Step::Repeat { from, out, .. } => (smallvec![*from], smallvec![*out]),
+        Step::Sum { sum } | Step::Block { sum } => (smallvec![sums[*sum as usize].from], SmallVec::new()),
     }
 }
 
@@ -400,8 +439,8 @@ fn lay_out(slots: &[Slot], drafts: &[Draft], steps: &[Step], sums: &[Sum]) -> (V
     };
     let mut last = vec![0usize; slots.len()];
     for (at, step) in steps.iter().enumerate() {
-        let (reads, write) = touched(step, sums);
-        reads.iter().chain(&write).filter_map(|&reg| slot_of(reg)).for_each(|slot| last[slot] = at);
+        let (reads, writes) = touched(step, sums);
+        reads.iter().chain(&writes).filter_map(|&reg| slot_of(reg)).for_each(|slot| last[slot] = at);
     }
     let mut offsets = vec![usize::MAX; slots.len()];
     let mut end = 0;
@@ -412,18 +451,21 @@ fn lay_out(slots: &[Slot], drafts: &[Draft], steps: &[Step], sums: &[Sum]) -> (V
         end += rounded(slot);
     }
     for (at, step) in steps.iter().enumerate() {
-        let (reads, write) = touched(step, sums);
+        let (reads, writes) = touched(step, sums);
         let mut dying: SmallVec<[usize; 4]> = SmallVec::new();
         for slot in reads.iter().filter_map(|&reg| slot_of(reg)) {
             if last[slot] == at && !slots[slot].lasting && !dying.contains(&slot) {
                 dying.push(slot);
             }
         }
-        if let Some(slot) = write.and_then(slot_of).filter(|&slot| offsets[slot] == usize::MAX) {
+        for slot in writes.iter().filter_map(|&reg| slot_of(reg)) {
+            if offsets[slot] != usize::MAX {
+                continue;
+            }
             // Kernels of maps work in place on an operand of the same element size that is not a scalar.
             let whole =
                 |old: usize| reads.iter().all(|&reg| !matches!(drafts[reg as usize], Draft::Slot(s, true) if s == old));
-            let in_place = matches!(step, Step::Map { .. })
+            let in_place = matches!(step, Step::Map { .. } | Step::Chain { .. })
                 .then(|| dying.iter().position(|&old| slots[old].bytes == slots[slot].bytes && whole(old)))
                 .flatten();
             offsets[slot] = match (in_place, free.iter().position(|&(bytes, _)| bytes == rounded(slot))) {

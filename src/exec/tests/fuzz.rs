@@ -3,9 +3,10 @@
 use super::{Case, difference};
 use crate::dtype::DType;
 use crate::exec::Donation;
-use crate::graph::{GatherMode, Layout, Op, SliceDim, Source, TensorType, Val};
+use crate::graph::{GatherMode, Layout, Op, Pattern, PatternStep, SliceDim, Source, TensorType, Val};
 use crate::machine::cpu::par::set_num_threads;
 use crate::ops;
+use crate::ops::pattern::PATTERNS;
 use crate::shape::{Shape, Strides, broadcast};
 use smallvec::smallvec;
 
@@ -81,7 +82,7 @@ impl Fuzz {
     }
 
     fn step(&mut self) -> Option<Val> {
-        let kind = self.below(20);
+        let kind = self.below(22);
         match kind {
             0..=2 => {
                 let x = self.any_of(DType::F32);
@@ -141,6 +142,10 @@ impl Fuzz {
             14 => self.slice(),
             15 => self.join(),
             16 | 17 => self.product(),
+            18 | 19 => {
+                let pattern = PATTERNS[self.below(PATTERNS.len())];
+                self.chain(pattern)
+            }
             _ => self.index(),
         }
     }
@@ -197,6 +202,32 @@ impl Fuzz {
         other.dims_mut()[rank - 1] = n;
         let b = self.leaf(dtype, &other);
         ops::matmul(&mut self.case.graph, a, b).ok()
+    }
+
+    /// The ops of a chain that has a kernel; now and then a value between them is used elsewhere too.
+    fn chain(&mut self, pattern: &Pattern) -> Option<Val> {
+        let dtype = if self.below(4) == 0 { DType::F64 } else { DType::F32 };
+        let x = self.any_of(dtype);
+        let shape = self.case.graph.shape(x).clone();
+        let mut values = vec![x];
+        for input in 1..pattern.inputs {
+            let is_condition = |step: &PatternStep| matches!((step.op)(), Op::Select) && step.args[0] == input as u8;
+            let other = self.any_of(dtype);
+            let g = &mut self.case.graph;
+            let value = match broadcast(g.shape(other), &shape) {
+                Some(common) if common == shape => ops::broadcast_to(g, other, &shape).ok()?,
+                _ => ops::full_like(g, 0.25, x),
+            };
+            values.push(if pattern.steps.iter().any(is_condition) { ops::greater(g, value, x).ok()? } else { value });
+        }
+        for step in pattern.steps {
+            let args: Vec<Val> = step.args.iter().map(|&value| values[value as usize]).collect();
+            values.push(self.case.graph.add((step.op)(), &args).ok()?);
+        }
+        let outputs = pattern.outputs.iter().map(|&value| values[value as usize]);
+        self.vals.extend(outputs);
+        let between = values[pattern.inputs + self.below(pattern.steps.len())];
+        if self.below(8) == 0 { Some(between) } else { values.last().copied() }
     }
 
     fn index(&mut self) -> Option<Val> {
@@ -282,6 +313,25 @@ fn random_graphs_agree_when_buffers_are_donated() {
         }
     }
     assert!(honoured > 100, "{honoured} donations were honoured");
+}
+
+#[test]
+fn chains_are_found_and_change_no_bit() {
+    for pattern in PATTERNS {
+        let mut found = 0;
+        for seed in 0..60 {
+            set_num_threads(1 + seed as usize % 3);
+            let mut case = graph(seed, 2 + seed as usize % 6);
+            let fuzz = &mut Fuzz { vals: case.graph.outputs.clone(), case: std::mem::take(&mut case), state: seed };
+            let last = fuzz.chain(pattern);
+            let outputs = pattern.outputs.len();
+            let outputs: Vec<Val> = fuzz.vals.iter().rev().take(outputs).copied().chain(last).collect();
+            fuzz.case.graph.outputs.extend(outputs);
+            let text = fuzz.case.check().to_string();
+            found += usize::from(text.split([' ', '(', ')']).any(|word| word == pattern.name));
+        }
+        assert!(found > 30, "{} was found {found} times", pattern.name);
+    }
 }
 
 #[test]

@@ -76,7 +76,7 @@ macro_rules! by_isa {
 pub(crate) use by_isa;
 
 /// One operand inside a kernel: where the next block is read.
-struct Operand<T> {
+pub struct Operand<T> {
     ptr: *const T,
     scalar: bool,
     spread: [MaybeUninit<T>; LONG],
@@ -84,8 +84,11 @@ struct Operand<T> {
 
 impl<T: Copy> Operand<T> {
     /// A scalar is read here, once: the output may overwrite it.
+    ///
+    /// # Safety
+    /// The argument points to elements of this type, for this and the function below.
     #[inline(always)]
-    unsafe fn new(arg: Arg) -> Operand<T> {
+    pub unsafe fn new(arg: Arg) -> Operand<T> {
         let ptr = arg.ptr.cast::<T>();
         let mut spread = [MaybeUninit::uninit(); LONG];
         if arg.scalar {
@@ -96,8 +99,11 @@ impl<T: Copy> Operand<T> {
     }
 
     /// The elements from `i` on: up to the end of the slice, or `LONG` times the scalar.
+    ///
+    /// # Safety
+    /// Element i lies in the slice.
     #[inline(always)]
-    unsafe fn at(&self, i: usize) -> *const T {
+    pub unsafe fn at(&self, i: usize) -> *const T {
         // SAFETY: the caller asks for elements inside the slice.
         if self.scalar { self.spread.as_ptr().cast() } else { unsafe { self.ptr.add(i) } }
     }

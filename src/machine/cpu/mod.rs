@@ -2,6 +2,7 @@
 
 pub mod arena;
 pub mod buffer;
+pub mod chain;
 pub mod dispatch;
 pub mod float;
 pub mod gemm;
