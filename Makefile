@@ -26,7 +26,8 @@ help:
 	  'make install        the test wheel into the venv, for pytest on part of the tests' \
 	  'make check          lints and types only' \
 	  'make wheel          the release wheel, in dist/release' \
-	  'make bench          Rust benchmarks' \
+	  'make bench          kernels beside the peaks of this machine' \
+  'make bench-gemm     matrix products against NumPy, same run' \
 	  'make bench-compare  training steps against other libraries, same run: table, JSON and chart in dist/bench' \
 	  'make clean          remove what the other targets made'
 
@@ -95,6 +96,11 @@ wheel: $(VENV)/.build
 bench:
 	$(say) 'cargo bench'
 	cargo bench --locked
+
+.PHONY: bench-gemm
+bench-gemm: $(VENV)/.test
+	$(say) 'benches/gemm_numpy.py'
+	@$(VENV)/bin/python benches/gemm_numpy.py $(ARGS)
 
 # A peer that cannot be installed is left out, and the table says so. A script's own folder must be importable: no -P here.
 .PHONY: bench-compare
