@@ -29,7 +29,8 @@ help:
 	  'make bench          kernels beside the peaks of this machine' \
   'make bench-gemm     matrix products against NumPy, same run' \
 	  'make bench-compare  training steps against other libraries, same run: table, JSON and chart in dist/bench' \
-	  'make clean          remove what the other targets made'
+	  'make bench-instructions  instructions of the tiny steps (valgrind), a number without noise' \
+  'make clean          remove what the other targets made'
 
 $(VENV)/.build: pyproject.toml
 	$(say) 'virtual environment: $(VENV)'
@@ -113,6 +114,13 @@ bench-compare: $(VENV)/.build
 	@mkdir -p dist/bench
 	@$(VENV)/bin/python benches/compare.py --memory --json dist/bench/compare.json --svg dist/bench/compare.svg \
 	  --markdown dist/bench/compare.md $(ARGS)
+
+# Needs valgrind. `ARGS=--check` holds the counts against benches/instructions.json, `ARGS=--write` records them.
+.PHONY: bench-instructions
+bench-instructions: $(VENV)/.test
+	$(call install,release)
+	$(say) 'benches/instructions.py'
+	@$(VENV)/bin/python benches/instructions.py $(ARGS)
 
 .PHONY: clean
 clean:

@@ -2,6 +2,7 @@
 
 Run: python benches/compare.py [--quick] [--workloads xor,mnist] [--peers numpy,jax] [--memory] [--json FILE]
 [--svg FILE] [--markdown FILE]
+[--readme README.md]
 
 A step is forward, backward, update and reading the loss as a number. All libraries start from the same parameters, see
 the same batch and must agree on the loss after five steps. All may use every core. The peers prepare side by side; then
@@ -19,6 +20,9 @@ from machine import describe
 from peer import KINDS, Kind, Peer
 from report import Result, absences, complaints, markdown, memory_rows, rows, summarize, text
 from workloads import WORKLOADS
+
+# What --readme writes stands between these lines.
+MARKS = ("<!-- benches/compare.py -->", "<!-- end of benches/compare.py -->")
 
 
 def compare(name: str, kinds: list[Kind], rounds: int, seconds: float, memory: bool) -> Result:
@@ -50,6 +54,7 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="peak resident memory too")
     for output in ("json", "svg", "markdown"):
         parser.add_argument(f"--{output}", type=Path, metavar="FILE")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="put the tables between its marks")
     args = parser.parse_args()
     rounds, seconds = (3, 0.1) if args.quick else (args.rounds, args.seconds)
     wanted = args.peers.split(",") if args.peers else [kind.module for kind in KINDS]
@@ -73,8 +78,13 @@ def main() -> None:
         args.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
     if args.svg:
         args.svg.write_text(svg(results, note) + "\n")
+    tables_and_note = "\n\n".join([*map(markdown, tables), f"Measured on: {note}."])
     if args.markdown:
-        args.markdown.write_text("\n\n".join([note, *map(markdown, tables)]) + "\n")
+        args.markdown.write_text(tables_and_note + "\n")
+    if args.readme:
+        before, rest = args.readme.read_text().split(MARKS[0])
+        _, after = rest.split(MARKS[1])
+        args.readme.write_text(f"{before}{MARKS[0]}\n{tables_and_note}\n{MARKS[1]}{after}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 use super::handle::Cell;
 use crate::dtype::DType;
 use crate::error::Error;
-use crate::graph::{Op, Source, TensorType};
+use crate::graph::{Op, TensorType};
 use crate::machine::cpu::buffer::Buffer;
 use crate::machine::lock::{self, Guard, Lock};
 use crate::scalar::Scalar;
@@ -85,11 +85,6 @@ impl Record {
     /// Whether this depends on a placeholder of an open batch or custom gradient.
     pub fn is_example(&self) -> bool {
         self.transforms & EXAMPLES != 0
-    }
-
-    /// Whether this only holds a value that came without history.
-    pub fn is_leaf(&self) -> bool {
-        matches!(self.op, Op::Source(Source::Leaf(_)))
     }
 
     pub fn is_done(&self) -> bool {
@@ -191,13 +186,6 @@ impl Engine {
         }
     }
 
-    /// Gives a record that nothing names by its id a new one, as if it had just been made: the order of the next step is
-    /// then that of every later one.
-    pub fn renew(&mut self, slot: Slot) {
-        self.get_mut(slot).id = self.next_id;
-        self.next_id += 1;
-    }
-
     /// Remembers which line of the user's program recorded a node.
     pub fn keep_line(&mut self, slot: Slot, line: &str) {
         let id = self.get(slot).id;
@@ -262,11 +250,9 @@ impl Engine {
         let mut dropping = std::mem::take(&mut self.dropping);
         dropping.push(slot);
         while let Some(slot) = dropping.pop() {
-            let Some(record) = &mut self.records[slot as usize] else { continue };
-            let operands = std::mem::take(&mut record.operands);
-            self.records[slot as usize] = None;
+            let Some(record) = self.records[slot as usize].take() else { continue };
             self.free.push(slot);
-            for operand in &operands {
+            for operand in &record.operands {
                 if let Operand::Node(input, _) = *operand {
                     let input_record = self.get_mut(input);
                     input_record.refs -= 1;
