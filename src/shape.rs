@@ -9,8 +9,15 @@ use std::ops::Deref;
 pub const MAX_RANK: usize = 32;
 
 /// The extent of each axis, outermost first.
-#[derive(Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Default, PartialEq, Eq, Hash)]
 pub struct Shape(SmallVec<[usize; 4]>);
+
+impl Clone for Shape {
+    // The derived one copies element by element, and shapes are copied for each record.
+    fn clone(&self) -> Shape {
+        Shape(SmallVec::from_slice(&self.0))
+    }
+}
 
 /// Steps in elements from one index of an axis to the next; 0 repeats, negative walks backward.
 pub type Strides = SmallVec<[isize; 4]>;
@@ -55,9 +62,9 @@ impl Shape {
     pub fn strides(&self) -> Strides {
         let mut strides: Strides = SmallVec::from_elem(0, self.rank());
         let mut step = 1isize;
-        for axis in (0..self.rank()).rev() {
-            strides[axis] = step;
-            step *= self.0[axis].max(1) as isize;
+        for (stride, &dim) in strides.iter_mut().zip(self.0.iter()).rev() {
+            *stride = step;
+            step *= dim.max(1) as isize;
         }
         strides
     }

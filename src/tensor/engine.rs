@@ -5,7 +5,7 @@
 use super::handle::Cell;
 use crate::dtype::DType;
 use crate::error::Error;
-use crate::graph::{Op, TensorType};
+use crate::graph::{Op, Source, TensorType};
 use crate::machine::cpu::buffer::Buffer;
 use crate::machine::lock::{self, Guard, Lock};
 use crate::scalar::Scalar;
@@ -85,6 +85,11 @@ impl Record {
     /// Whether this depends on a placeholder of an open batch or custom gradient.
     pub fn is_example(&self) -> bool {
         self.transforms & EXAMPLES != 0
+    }
+
+    /// Whether this only holds a value that came without history.
+    pub fn is_leaf(&self) -> bool {
+        matches!(self.op, Op::Source(Source::Leaf(_)))
     }
 
     pub fn is_done(&self) -> bool {
@@ -186,6 +191,13 @@ impl Engine {
         }
     }
 
+    /// Gives a record that nothing names by its id a new one, as if it had just been made: the order of the next step is
+    /// then that of every later one.
+    pub fn renew(&mut self, slot: Slot) {
+        self.get_mut(slot).id = self.next_id;
+        self.next_id += 1;
+    }
+
     /// Remembers which line of the user's program recorded a node.
     pub fn keep_line(&mut self, slot: Slot, line: &str) {
         let id = self.get(slot).id;
@@ -250,9 +262,11 @@ impl Engine {
         let mut dropping = std::mem::take(&mut self.dropping);
         dropping.push(slot);
         while let Some(slot) = dropping.pop() {
-            let Some(record) = self.records[slot as usize].take() else { continue };
+            let Some(record) = &mut self.records[slot as usize] else { continue };
+            let operands = std::mem::take(&mut record.operands);
+            self.records[slot as usize] = None;
             self.free.push(slot);
-            for operand in &record.operands {
+            for operand in &operands {
                 if let Operand::Node(input, _) = *operand {
                     let input_record = self.get_mut(input);
                     input_record.refs -= 1;

@@ -79,21 +79,27 @@ impl Rebinding {
         Rebinding { old: tensor.move_to(engine, new), tensor: tensor.clone(), new }
     }
 
-    /// Lets go of the old value, and gives the new one a record of its own: so that it lives no longer than its handle,
-    /// and the next step may write over it.
+    /// Gives the new value a record of its own, so that it lives no longer than its handle and the next step may write
+    /// over it: the record of the old value, if nothing else holds that.
     fn settle(&self, engine: &mut Engine) {
-        engine.release(self.old.slot);
-        let record = engine.get(self.new.slot);
+        let record = engine.get_mut(self.new.slot);
         let output = self.new.output as usize;
-        if record.types.len() == 1 || !self.tensor.is_at(self.new) {
-            return;
-        }
-        if let Some(value) = record.values[output].clone() {
-            let ty = record.types[output].clone();
-            let slot = engine.insert(handle::leaf(value, ty));
-            let shared = self.tensor.move_to(engine, Place { slot, output: 0 });
-            engine.release(shared.slot);
-        }
+        let shared = record.types.len() > 1 && self.tensor.is_at(self.new);
+        let Some(value) = record.values[output].clone().filter(|_| shared) else {
+            return engine.release(self.old.slot);
+        };
+        let ty = record.types[output].clone();
+        let old = engine.get_mut(self.old.slot);
+        let slot = if old.is_leaf() && (old.refs, old.handles) == (1, 0) && old.types[0] == ty {
+            old.values[0] = Some(value);
+            engine.renew(self.old.slot);
+            self.old.slot
+        } else {
+            engine.insert(handle::leaf(value, ty))
+        };
+        let new = self.tensor.move_to(engine, Place { slot, output: 0 });
+        engine.release(new.slot);
+        engine.release(self.old.slot);
     }
 
     /// Lets the handle name its old value again.

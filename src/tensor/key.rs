@@ -4,7 +4,7 @@
 
 use super::engine::{Engine, Operand, Record, Value};
 use super::publish::{Donation, Output};
-use super::walk::{Role, Walk};
+use super::walk::{Edge, Role, Walk};
 use crate::exec::Leaf;
 use crate::graph::infer::is_typed;
 use crate::scalar::Scalar;
@@ -41,10 +41,10 @@ pub(super) fn describe(
         match role {
             Role::Leaf | Role::Gone => key.values(record),
             Role::Known => {
-                key.op(engine, walk, record);
+                key.op(record, walk.edges(rank));
                 key.values(record);
             }
-            Role::Open | Role::Example => key.op(engine, walk, record),
+            Role::Open | Role::Example => key.op(record, walk.edges(rank)),
         }
     }
     for output in outputs {
@@ -88,22 +88,21 @@ impl Buffers {
 }
 
 impl Key {
-    fn op(&mut self, engine: &Engine, walk: &Walk, record: &Record) {
+    fn op(&mut self, record: &Record, edges: &[Edge]) {
         record.op.words(&mut self.words);
         if is_typed(&record.op) {
             self.types(record);
         }
         self.words.push(record.operands.len() as u64);
-        for operand in &record.operands {
+        for (operand, edge) in record.operands.iter().zip(edges) {
             match *operand {
                 Operand::Number(number, dtype) => {
                     self.words.push(1 << 63 | dtype as u64);
                     self.numbers.push(number);
                 }
-                Operand::Node(slot, output) => {
-                    let rank = engine.get(slot).visit.rank;
-                    debug_assert_eq!(walk.slots[rank as usize], slot);
-                    self.words.push(u64::from(rank) << 16 | u64::from(output));
+                Operand::Node(..) => {
+                    debug_assert!(edge.rank().is_some(), "an operand outside the walk");
+                    self.words.push(edge.word());
                 }
             }
         }

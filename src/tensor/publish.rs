@@ -1,10 +1,11 @@
 //! Which values a plan publishes, which records may be forgotten afterwards, and which buffers the plan may write over.
 //! This is where the promise is kept that nothing is computed twice and nothing is kept for nothing.
 
-use super::engine::{Engine, Operand, Slot};
-use super::handle::{Place, operand_slot};
-use super::walk::{Role, Walk};
+use super::engine::{Engine, Slot};
+use super::handle::Place;
+use super::walk::{Edge, Role, Walk};
 use crate::graph::Op;
+use crate::machine::cpu::view::is_contiguous;
 use crate::ops;
 
 /// An output of the record at a rank of the walk.
@@ -25,7 +26,7 @@ pub(super) struct Donation {
 
 /// Which records keep their operands (and so their part of the history) after this plan.
 pub(super) fn kept(engine: &Engine, walk: &Walk) -> Vec<bool> {
-    (0..walk.slots.len()).map(|rank| walk.roles[rank] == Role::Leaf || keeps(engine, walk, rank)).collect()
+    (0..walk.len()).map(|rank| walk.roles[rank] == Role::Leaf || keeps(engine, walk, rank)).collect()
 }
 
 fn keeps(engine: &Engine, walk: &Walk, rank: usize) -> bool {
@@ -50,14 +51,10 @@ fn keeps(engine: &Engine, walk: &Walk, rank: usize) -> bool {
 }
 
 /// Edges that records of this walk hold on each record of it; those that stay pending hold theirs for later.
-fn inner_edges(engine: &Engine, walk: &Walk) -> Vec<u32> {
-    let mut edges = vec![0u32; walk.slots.len()];
-    for (&slot, _) in walk.slots.iter().zip(&walk.roles).filter(|(_, role)| **role != Role::Example) {
-        for input in engine.get(slot).operands.iter().filter_map(operand_slot) {
-            if let Some(rank) = walk.rank(engine, input) {
-                edges[rank] += 1;
-            }
-        }
+fn inner_edges(walk: &Walk) -> Vec<u32> {
+    let mut edges = vec![0u32; walk.len()];
+    for rank in (0..walk.len()).filter(|&rank| walk.roles[rank] != Role::Example) {
+        walk.edges(rank).iter().filter_map(|edge| edge.rank()).for_each(|input| edges[input] += 1);
     }
     edges
 }
@@ -65,17 +62,15 @@ fn inner_edges(engine: &Engine, walk: &Walk) -> Vec<u32> {
 /// The outputs to publish: what a live handle names, what the rule of history that lives on reads, and what a record
 /// outside this plan still takes as input.
 pub(super) fn outputs(engine: &Engine, walk: &Walk, kept: &[bool]) -> Vec<Output> {
-    let edges = inner_edges(engine, walk);
-    let mut wanted = vec![0u32; walk.slots.len()];
-    for rank in (0..walk.slots.len()).rev() {
+    let edges = inner_edges(walk);
+    let mut wanted = vec![0u32; walk.len()];
+    for rank in (0..walk.len()).rev().filter(|&rank| walk.roles[rank] == Role::Open) {
         let record = engine.get(walk.slots[rank]);
-        if walk.roles[rank] != Role::Open {
-            continue;
-        }
         if matches!(record.op, Op::Marker) {
             // A marker has no value of its own: whoever wants it wants what it marks.
-            let outputs = wanted[rank] | record.handles;
-            want_operand(engine, walk, &mut wanted, &record.operands[0], outputs);
+            if wanted[rank] | record.handles != 0 {
+                want(&mut wanted, walk.edges(rank)[0]);
+            }
             continue;
         }
         if record.handles > 0 || record.refs > edges[rank] {
@@ -84,23 +79,22 @@ pub(super) fn outputs(engine: &Engine, walk: &Walk, kept: &[bool]) -> Vec<Output
         if record.history && kept[rank] {
             let reads = ops::reads(&record.op);
             wanted[rank] |= reads.outputs;
-            for (position, operand) in record.operands.iter().enumerate() {
+            for (position, &edge) in walk.edges(rank).iter().enumerate() {
                 if reads.inputs >> position.min(31) & 1 == 1 {
-                    want_operand(engine, walk, &mut wanted, operand, 1);
+                    want(&mut wanted, edge);
                 }
             }
         }
     }
-    let mut outputs = Vec::new();
+    let mut outputs = Vec::with_capacity(walk.len());
     for (rank, &slot) in walk.slots.iter().enumerate() {
+        if wanted[rank] == 0 || walk.roles[rank] != Role::Open {
+            continue;
+        }
         let record = engine.get(slot);
-        let published = walk.roles[rank] == Role::Open && !matches!(record.op, Op::Marker);
-        if published && wanted[rank] != 0 {
-            for output in 0..record.types.len() as u32 {
-                if wanted[rank] >> output.min(31) & 1 == 1 && is_kept(record.handles, &record.op) {
-                    outputs.push(Output { rank: rank as u32, output });
-                }
-            }
+        if !matches!(record.op, Op::Marker) && is_kept(record.handles, &record.op) {
+            let named = (0..record.types.len() as u32).filter(|output| wanted[rank] >> output.min(&31) & 1 == 1);
+            outputs.extend(named.map(|output| Output { rank: rank as u32, output }));
         }
     }
     outputs
@@ -111,12 +105,9 @@ fn is_kept(handles: u32, op: &Op) -> bool {
     handles > 0 || !matches!(op, Op::Random(_))
 }
 
-fn want_operand(engine: &Engine, walk: &Walk, wanted: &mut [u32], operand: &Operand, outputs: u32) {
-    if let Operand::Node(slot, output) = *operand
-        && let Some(rank) = walk.rank(engine, slot)
-        && outputs != 0
-    {
-        wanted[rank] |= 1 << output.min(31);
+fn want(wanted: &mut [u32], edge: Edge) {
+    if let Some(rank) = edge.rank() {
+        wanted[rank] |= 1 << edge.output.min(31);
     }
 }
 
@@ -127,9 +118,9 @@ pub(super) fn donations(engine: &Engine, walk: &Walk, kept: &[bool], rebound: &[
     }
     let left = holders_left(engine, walk, kept);
     // Each old buffer takes one new value, and each new value goes to one buffer.
-    let mut taken_leaves = vec![false; walk.slots.len()];
-    let mut taken_outputs = vec![0u32; walk.slots.len()];
-    let mut donations: Vec<Donation> = Vec::new();
+    let mut taken_leaves = vec![false; walk.len()];
+    let mut taken_outputs = vec![0u32; walk.len()];
+    let mut donations: Vec<Donation> = Vec::with_capacity(rebound.len());
     for (old, new) in rebound {
         let (Some(leaf), Some(update)) = (walk.rank(engine, old.slot), walk.rank(engine, new.slot)) else { continue };
         let record = engine.get(old.slot);
@@ -143,7 +134,7 @@ pub(super) fn donations(engine: &Engine, walk: &Walk, kept: &[bool], rebound: &[
             value.offset == 0
                 && value.buffer.is_owned()
                 && value.buffer.len() == record.types[0].bytes()
-                && value.strides == record.types[0].shape.strides()
+                && is_contiguous(&record.types[0].shape, &value.strides)
                 && std::sync::Arc::strong_count(&value.buffer) == 1
         });
         let bit = 1 << new.output.min(31);
@@ -162,15 +153,11 @@ pub(super) fn donations(engine: &Engine, walk: &Walk, kept: &[bool], rebound: &[
 /// Plain references on each record that will be left when this plan is done.
 fn holders_left(engine: &Engine, walk: &Walk, kept: &[bool]) -> Vec<u32> {
     let mut left: Vec<u32> = walk.slots.iter().map(|&slot| engine.get(slot).refs).collect();
-    for rank in (0..walk.slots.len()).rev() {
+    for rank in (0..walk.len()).rev() {
         let record = engine.get(walk.slots[rank]);
         let gone = left[rank] == 0 && record.handles == 0;
         if gone || !kept[rank] {
-            for input in record.operands.iter().filter_map(operand_slot) {
-                if let Some(input) = walk.rank(engine, input) {
-                    left[input] -= 1;
-                }
-            }
+            walk.edges(rank).iter().filter_map(|edge| edge.rank()).for_each(|input| left[input] -= 1);
         }
     }
     left
@@ -178,7 +165,7 @@ fn holders_left(engine: &Engine, walk: &Walk, kept: &[bool]) -> Vec<u32> {
 
 /// Forgets what nothing can need after a plan that succeeded, users first.
 pub(super) fn forget(engine: &mut Engine, walk: &Walk, kept: &[bool]) {
-    for rank in (0..walk.slots.len()).rev() {
+    for rank in (0..walk.len()).rev() {
         if !kept[rank] {
             let slot: Slot = walk.slots[rank];
             engine.cut(slot);

@@ -1,7 +1,7 @@
 //! What a plan covers: every record that the wanted ones need, by value or, below a gradient, by structure; in record
 //! order, which is topological and canonical.
 
-use super::engine::{Engine, Operand, Slot, State};
+use super::engine::{Engine, Operand, Record, Slot, State};
 use crate::error::{Error, Result};
 use crate::graph::Op;
 
@@ -24,6 +24,31 @@ pub(super) struct Walk {
     /// By record id.
     pub slots: Vec<Slot>,
     pub roles: Vec<Role>,
+    /// Of each record, one for each operand.
+    edges: Vec<Edge>,
+    /// Where the edges of each record end.
+    ends: Vec<u32>,
+}
+
+/// An operand as seen in a walk: the rank of its record there, and which output it is.
+#[derive(Clone, Copy)]
+pub(super) struct Edge {
+    rank: u32,
+    pub output: u32,
+}
+
+impl Edge {
+    const OUTSIDE: u32 = u32::MAX;
+
+    /// None: a number, or a record that the walk does not cover.
+    pub fn rank(self) -> Option<usize> {
+        (self.rank != Edge::OUTSIDE).then_some(self.rank as usize)
+    }
+
+    /// Equal exactly for edges that lead to the same output of the same record of a walk.
+    pub fn word(self) -> u64 {
+        u64::from(self.rank) << 16 | u64::from(self.output)
+    }
 }
 
 pub(super) enum Outcome {
@@ -33,6 +58,16 @@ pub(super) enum Outcome {
 }
 
 impl Walk {
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The operands of the record at `rank`, in order.
+    pub fn edges(&self, rank: usize) -> &[Edge] {
+        let start = rank.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.edges[start as usize..self.ends[rank] as usize]
+    }
+
     /// The place of a record in this walk.
     pub fn rank(&self, engine: &Engine, slot: Slot) -> Option<usize> {
         let rank = engine.get(slot).visit.rank as usize;
@@ -82,21 +117,44 @@ pub(super) fn walk(engine: &mut Engine, roots: &[Slot], generation: u32) -> Resu
             Operand::Number(..) => None,
         }));
     }
+    // A walk finds users first, so its reverse is nearly sorted.
+    found.reverse();
     found.sort_unstable();
     let slots: Vec<Slot> = found.into_iter().map(|(_, slot)| slot).collect();
-    let mut roles = Vec::with_capacity(slots.len());
     for (rank, &slot) in slots.iter().enumerate() {
-        let record = engine.get_mut(slot);
-        record.visit.rank = rank as u32;
-        roles.push(match record.state {
-            State::Pending if record.is_example() => Role::Example,
-            State::Pending => Role::Open,
-            _ if record.visit.structure && record.history && !record.operands.is_empty() => Role::Known,
-            _ if record.values.iter().any(Option::is_some) => Role::Leaf,
-            // Not kept, but it can be drawn again.
-            _ if matches!(record.op, Op::Random(_)) => Role::Known,
-            _ => Role::Gone,
-        });
+        engine.get_mut(slot).visit.rank = rank as u32;
     }
-    Ok(Outcome::Ready(Walk { slots, roles }))
+    let mut walk = Walk {
+        roles: Vec::with_capacity(slots.len()),
+        edges: Vec::with_capacity(3 * slots.len()),
+        ends: Vec::with_capacity(slots.len()),
+        slots,
+    };
+    for at in 0..walk.len() {
+        let record = engine.get(walk.slots[at]);
+        walk.roles.push(role(record));
+        for operand in &record.operands {
+            walk.edges.push(match *operand {
+                Operand::Node(slot, output) => {
+                    let visit = engine.get(slot).visit;
+                    Edge { rank: if visit.walk == id { visit.rank } else { Edge::OUTSIDE }, output }
+                }
+                Operand::Number(..) => Edge { rank: Edge::OUTSIDE, output: 0 },
+            });
+        }
+        walk.ends.push(walk.edges.len() as u32);
+    }
+    Ok(Outcome::Ready(walk))
+}
+
+fn role(record: &Record) -> Role {
+    match record.state {
+        State::Pending if record.is_example() => Role::Example,
+        State::Pending => Role::Open,
+        _ if record.visit.structure && record.history && !record.operands.is_empty() => Role::Known,
+        _ if record.values.iter().any(Option::is_some) => Role::Leaf,
+        // Not kept, but it can be drawn again.
+        _ if matches!(record.op, Op::Random(_)) => Role::Known,
+        _ => Role::Gone,
+    }
 }
