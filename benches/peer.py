@@ -16,7 +16,8 @@ from workloads import WORKLOADS
 # A step that takes longer is timed once, in the check of the losses.
 SLOW_SECONDS = 1.0
 CHECKED_STEPS = 5
-MEMORY_STEPS = 10
+# Warm steps whose memory is measured; of slow ones fewer, for these seconds.
+MEMORY_STEPS, MEMORY_SECONDS = 10, 4.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def serve(module: str, mode: str, name: str) -> None:
     for line in requests:
         request = json.loads(line)
         if "memory" in request:
-            answer(**_memory(step, imported))
+            answer(**_memory(step, imported, seconds[-1]))
         else:
             answer(us=_time(step, request["seconds"], seconds[-1]))
 
@@ -87,16 +88,17 @@ def _time(step: Any, seconds: float, estimate: float) -> float:
     return elapsed / steps * 1e6
 
 
-def _memory(step: Any, imported: int) -> dict[str, float]:
-    """MiB above what the process held after its imports: in all until now, and in ten steps once all is warm."""
+def _memory(step: Any, imported: int, estimate: float) -> dict[str, float]:
+    """MiB above what the process held after its imports: in all until now, and in some steps once all is warm."""
     whole = _resident("VmHWM")
     try:
         Path("/proc/self/clear_refs").write_text("5")  # starts a new high-water mark
     except OSError:
         return {"peak_mib": (whole - imported) / 1024}
-    for _ in range(MEMORY_STEPS):
+    for _ in range(max(2, min(MEMORY_STEPS, int(MEMORY_SECONDS / estimate)))):
         step()
-    return {"peak_mib": (whole - imported) / 1024, "steady_mib": (_resident("VmHWM") - imported) / 1024}
+    steady = _resident("VmHWM")
+    return {"peak_mib": (max(whole, steady) - imported) / 1024, "steady_mib": (steady - imported) / 1024}
 
 
 def _resident(field: str) -> int:
@@ -115,6 +117,7 @@ class Peer:
     kind: Kind
     workload: str
     absent: str = ""
+    slow: bool = False
     version: str = ""
     losses: list[float] = field(default_factory=list)
     first_ms: float = 0.0
@@ -141,19 +144,22 @@ class Peer:
         self.absent = answer.get("absent", "")
         if not self.absent:
             self.version, self.losses, self.first_ms = answer["version"], answer["losses"], answer["first_ms"]
-        if self.absent or answer["us"] > SLOW_SECONDS * 1e6:
-            self.times = [] if self.absent else [answer["us"]]
-            self.stop()
+            self.slow = answer["us"] > SLOW_SECONDS * 1e6
+            self.times = [answer["us"]] if self.slow else []
 
     def run(self, seconds: float) -> None:
         """Time one batch of steps, unless the peer is absent or too slow for more than its first steps."""
-        if self.process.poll() is None:
-            self.times.append(self._ask(seconds=seconds)["us"])
+        if not (self.absent or self.slow):
+            answer = self._ask(seconds=seconds)
+            self.absent = answer.get("absent", "")
+            self.times += [answer["us"]] if "us" in answer else []
 
     def weigh(self) -> None:
         """Measure the memory."""
-        if self.process.poll() is None:
-            self.memory = self._ask(memory=True)
+        if not self.absent:
+            answer = self._ask(memory=True)
+            self.absent = answer.pop("absent", "")
+            self.memory = answer
 
     def stop(self) -> None:
         """End the child."""

@@ -28,8 +28,8 @@ def summarize(name: str, peers: list[Any]) -> Result:
             **peer.memory,
         }
     present = {label: column for label, column in columns.items() if "us" in column}
-    middle = statistics.median(column["losses"][-1] for column in present.values()) if present else 0.0
-    spread = max((abs(column["losses"][-1] / middle - 1) for column in present.values()), default=0.0)
+    losses = [column["losses"][-1] for column in present.values()]
+    spread = max(losses) / min(losses) - 1 if losses and all(loss > 0 for loss in losses) else float("nan")
     rivals = {kind.label for kind in KINDS if not kind.ours} & set(present)
     best = min(rivals, key=lambda label: present[label]["us"], default=None)
     result: Result = {"peers": columns, "best": best, "loss_spread": spread, "verdicts": {}}
@@ -86,7 +86,7 @@ def complaints(results: dict[str, Result]) -> list[str]:
     """Everything that is not as it should be, one line each."""
     out = []
     for name, result in results.items():
-        if result["loss_spread"] > LOSS_TOLERANCE:
+        if not result["loss_spread"] <= LOSS_TOLERANCE:
             losses = {label: peer["losses"][-1] for label, peer in result["peers"].items() if "losses" in peer}
             out.append(f"{name}: the losses differ by {result['loss_spread']:.1e} (at most {LOSS_TOLERANCE}): {losses}")
         for label, verdict in result["verdicts"].items():
