@@ -44,13 +44,16 @@ def summarize(name: str, peers: list[Any]) -> Result:
 
 def rows(results: dict[str, Result]) -> list[list[str]]:
     """The table: one row a workload, a column a library, then ratios beside their targets."""
-    out = [["step, µs", *(kind.label for kind in KINDS), "best peer", "ordinary", "compiled", "÷ numpy"]]
+    out = [
+        ["step, µs", *(kind.label for kind in KINDS), "best peer", "ordinary", "compiled", "÷ numpy", "first step, ms"]
+    ]
     for name, result in results.items():
         times = [result["peers"].get(kind.label, {}).get("us") for kind in KINDS]
         verdicts = [_verdict(result["verdicts"].get(label)) for label in ("wengert", "wengert compiled")]
         ours, base = (result["peers"].get(label, {}).get("us") for label in ("wengert", "numpy"))
         ratio = f"{ours / base:.2f}" if ours and base else "-"
-        out.append([name, *map(_time, times), result["best"] or "-", *verdicts, ratio])
+        first = _first(name, result["peers"].get("wengert", {}).get("first_ms"))
+        out.append([name, *map(_time, times), result["best"] or "-", *verdicts, ratio, first])
     return out
 
 
@@ -89,6 +92,9 @@ def complaints(results: dict[str, Result]) -> list[str]:
         if not result["loss_spread"] <= LOSS_TOLERANCE:
             losses = {label: peer["losses"][-1] for label, peer in result["peers"].items() if "losses" in peer}
             out.append(f"{name}: the losses differ by {result['loss_spread']:.1e} (at most {LOSS_TOLERANCE}): {losses}")
+        first, limit = result["peers"].get("wengert", {}).get("first_ms", 0.0), TARGETS[name].first_ms
+        if limit and first > limit:
+            out.append(f"{name}: the first step takes {first:.1f} ms, target {limit}")
         for label, verdict in result["verdicts"].items():
             if not verdict["met"]:
                 out.append(
@@ -111,6 +117,13 @@ def _time(us: float | None) -> str:
     if us is None:
         return "-"
     return f"{us:.1f}" if us < 100 else f"{us:,.0f}"
+
+
+def _first(name: str, ms: float | None) -> str:
+    limit = TARGETS[name].first_ms
+    if ms is None or limit is None:
+        return "-" if ms is None else f"{ms:.1f}"
+    return f"{ms:.1f} ≤ {limit} {'met' if ms <= limit else 'MISSED'}"
 
 
 def _verdict(verdict: Result | None) -> str:
