@@ -4,10 +4,10 @@ use super::arithmetic::{ABS, Add, Multiply, Subtract, times};
 use super::build::*;
 use super::compare::Greater;
 use super::define::{float_fn, float_unary};
-use super::exponential::{ERF, EXPM1, LOG1P};
+use super::exponential::{ERF, EXPM1, Erf, Exp, LOG1P};
 use super::pattern::pattern;
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Attrs, CompositeDef, Derivative, Graph, Op, Promote, Reads, TensorType, UnaryDef, Val};
 use crate::machine::cpu::dispatch::{Kernels, UnaryFn};
 use crate::machine::cpu::float::Float;
@@ -116,6 +116,68 @@ pattern!(
     }
 );
 
+pattern!(
+    GELU_TANH, GeluTanh, "gelu_tanh", (x: T, scale: T, cubic: T, one: T, half: T) -> (y: T) {
+        square = binary::Multiply(x, x);
+        cube = binary::Multiply(square, x);
+        weighted = binary::Multiply(cubic, cube);
+        inner = binary::Add(x, weighted);
+        scaled = binary::Multiply(scale, inner);
+        bent = unary::Tanh(scaled);
+        twice = binary::Add(one, bent);
+        half_x = binary::Multiply(half, x);
+        y = binary::Multiply(half_x, twice);
+    }
+);
+pattern!(
+    GELU_TANH_SLOPE, GeluTanhSlope, "gelu_tanh_slope",
+    (x: T, scale: T, cubic: T, one: T, half: T, growth: T) -> (y: T, slope: T) {
+        square = binary::Multiply(x, x);
+        cube = binary::Multiply(square, x);
+        weighted = binary::Multiply(cubic, cube);
+        inner = binary::Add(x, weighted);
+        scaled = binary::Multiply(scale, inner);
+        bent = unary::Tanh(scaled);
+        twice = binary::Add(one, bent);
+        half_x = binary::Multiply(half, x);
+        y = binary::Multiply(half_x, twice);
+        level = binary::Multiply(half, twice);
+        of_tanh = binary::Multiply(bent, bent);
+        bend = binary::Subtract(one, of_tanh);
+        growing = binary::Multiply(growth, square);
+        steepness = binary::Add(scale, growing);
+        rise = binary::Multiply(bend, steepness);
+        risen = binary::Multiply(half_x, rise);
+        slope = binary::Add(level, risen);
+    }
+);
+pattern!(
+    GELU_ERF, GeluErf, "gelu_erf", (x: T, scale: T, one: T, half: T) -> (y: T) {
+        scaled = binary::Multiply(x, scale);
+        bent = unary::Erf(scaled);
+        twice = binary::Add(one, bent);
+        half_x = binary::Multiply(half, x);
+        y = binary::Multiply(half_x, twice);
+    }
+);
+pattern!(
+    GELU_ERF_SLOPE, GeluErfSlope, "gelu_erf_slope",
+    (x: T, scale: T, one: T, half: T, minus_half: T, height: T) -> (y: T, slope: T) {
+        scaled = binary::Multiply(x, scale);
+        bent = unary::Erf(scaled);
+        twice = binary::Add(one, bent);
+        half_x = binary::Multiply(half, x);
+        y = binary::Multiply(half_x, twice);
+        level = binary::Multiply(half, twice);
+        square = binary::Multiply(x, x);
+        exponent = binary::Multiply(minus_half, square);
+        bell = unary::Exp(exponent);
+        rise = binary::Multiply(height, bell);
+        risen = binary::Multiply(half_x, rise);
+        slope = binary::Add(level, risen);
+    }
+);
+
 /// The type of a composite that keeps the type of its first input.
 pub fn like_first(_: &Attrs, inputs: &[&TensorType]) -> Result<SmallVec<[TensorType; 1]>> {
     Ok(smallvec![inputs[0].clone()])
@@ -144,39 +206,73 @@ pub static GELU: CompositeDef = CompositeDef {
     attrs: &["1 for the tanh form"],
     infer: like_first,
     expand: |g, attrs, inputs| {
-        Ok(smallvec![if attrs[0] == 1 { gelu_tanh(g, inputs[0])? } else { gelu_erf(g, inputs[0])? }])
+        let (half, twice) = halves_of_gelu(g, attrs, inputs[0])?;
+        Ok(smallvec![multiply(g, half, twice)?])
     },
-    derivative: None,
-    reads: Reads::ALL_INPUTS,
+    derivative: Some(|g, rule, t| {
+        let Op::Composite(_, attrs) = rule.op else { return Err(Error::internal("gelu: not a composite")) };
+        let slope = slope_of_gelu(g, attrs, rule.inputs[0])?;
+        times(g, t[0], slope)
+    }),
+    reads: Reads::INPUT,
 };
 
-/// x/2 · (1 + erf(x/√2)).
+/// √(2/π), and the weight of the cube in the tanh form.
+const TANH_SCALE: f64 = std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
+const CUBIC: f64 = 0.044715;
+
+/// x/2 and 2·Φ(x), which is 1 + erf(x/√2) or 1 + tanh(√(2/π)·(x + 0.044715·x³)).
+fn halves_of_gelu(g: &mut Graph, attrs: &Attrs, x: Val) -> Result<(Val, Val)> {
+    let bent = if attrs[0] == 1 { gelu_tanh(g, x)? } else { gelu_erf(g, x)? };
+    let one = full_like(g, 1.0, x);
+    let half = full_like(g, 0.5, x);
+    let twice = add(g, one, bent)?;
+    Ok((multiply(g, half, x)?, twice))
+}
+
 fn gelu_erf(g: &mut Graph, x: Val) -> Result<Val> {
     let scale = full_like(g, std::f64::consts::FRAC_1_SQRT_2, x);
     let scaled = multiply(g, x, scale)?;
-    let erf = unary(g, &ERF, scaled)?;
-    half_one_plus(g, x, erf)
+    unary(g, &ERF, scaled)
 }
 
-/// x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³))).
 fn gelu_tanh(g: &mut Graph, x: Val) -> Result<Val> {
     let square = multiply(g, x, x)?;
     let cube = multiply(g, square, x)?;
-    let weight = full_like(g, 0.044715, x);
+    let weight = full_like(g, CUBIC, x);
     let cubic = multiply(g, weight, cube)?;
     let inner = add(g, x, cubic)?;
-    let scale = full_like(g, (2.0 / std::f64::consts::PI).sqrt(), x);
+    let scale = full_like(g, TANH_SCALE, x);
     let scaled = multiply(g, scale, inner)?;
-    let tanh = unary(g, &TANH, scaled)?;
-    half_one_plus(g, x, tanh)
+    unary(g, &TANH, scaled)
 }
 
-fn half_one_plus(g: &mut Graph, x: Val, y: Val) -> Result<Val> {
-    let one = full_like(g, 1.0, x);
+/// Φ(x) + x·φ(x), or for the tanh form, with t = tanh(u): (1 + t)/2 + x/2·(1 - t²)·u'.
+fn slope_of_gelu(g: &mut Graph, attrs: &Attrs, x: Val) -> Result<Val> {
+    let (half_x, twice) = halves_of_gelu(g, attrs, x)?;
     let half = full_like(g, 0.5, x);
-    let sum = add(g, one, y)?;
-    let halved = multiply(g, half, x)?;
-    multiply(g, halved, sum)
+    let level = multiply(g, half, twice)?;
+    let square = multiply(g, x, x)?;
+    let rise = if attrs[0] == 1 {
+        let tanh = gelu_tanh(g, x)?;
+        let of_tanh = multiply(g, tanh, tanh)?;
+        let one = full_like(g, 1.0, x);
+        let bend = subtract(g, one, of_tanh)?;
+        let growth = full_like(g, 3.0 * CUBIC * TANH_SCALE, x);
+        let growing = multiply(g, growth, square)?;
+        let scale = full_like(g, TANH_SCALE, x);
+        let steepness = add(g, scale, growing)?;
+        multiply(g, bend, steepness)?
+    } else {
+        let minus_half = full_like(g, -0.5, x);
+        let exponent = multiply(g, minus_half, square)?;
+        let bell = exp(g, exponent)?;
+        // Twice the density at 0, for it meets x/2.
+        let height = full_like(g, TANH_SCALE, x);
+        multiply(g, height, bell)?
+    };
+    let risen = multiply(g, half_x, rise)?;
+    add(g, level, risen)
 }
 
 pub static SOFTPLUS: CompositeDef = CompositeDef {

@@ -9,6 +9,10 @@ use crate::machine::cpu::dispatch::Kernels;
 
 /// Longer chains stand before those that they contain.
 pub static PATTERNS: &[&Pattern] = &[
+    &activation::GELU_TANH_SLOPE,
+    &activation::GELU_ERF_SLOPE,
+    &activation::GELU_TANH,
+    &activation::GELU_ERF,
     &activation::BIAS_TANH_SLOPE,
     &activation::TANH_SLOPE,
     &activation::BIAS_TANH,
@@ -47,6 +51,8 @@ links!(
     Unary:
         arithmetic::Square = arithmetic::SQUARE,
         exponential::Sqrt = exponential::SQRT,
+        exponential::Exp = exponential::EXP,
+        exponential::Erf = exponential::ERF,
         activation::Tanh = activation::TANH,
         activation::Relu = activation::RELU;
     Binary:
