@@ -118,7 +118,8 @@ def kernels() -> str:
     command = ["cargo", "bench", "--locked", "--bench", "kernels", "--no-run", "--message-format=json"]
     built = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parent)
     paths = [json.loads(line).get("executable") for line in built.stdout.splitlines()]
-    return next(path for path in reversed(paths) if path)
+    program: str = next(path for path in reversed(paths) if path)
+    return program
 
 
 def compare(rounds: int, seconds: float) -> list[dict[str, Any]]:
