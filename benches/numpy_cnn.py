@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy_parts import cross_entropy
+from numpy_parts import cross_entropy, relu_slope
 from workloads import Array, Cnn
 
 Params = dict[str, Array]
@@ -56,15 +56,15 @@ def gradient(workload: Cnn, p: Params, x: Array, target: Array) -> Callable[[], 
 
         grads = {"fc2.weight": hidden.T @ g, "fc2.bias": g.sum(axis=0)}
         g = g @ p["fc2.weight"].T
-        g *= hidden > 0
+        g *= relu_slope(hidden)
         grads["fc1.weight"], grads["fc1.bias"] = flat.T @ g, g.sum(axis=0)
         spread = np.zeros_like(quads)
         spread[rows, best] = (g @ p["fc1.weight"].T).ravel()
         g = spread.reshape(batch, half, half, c, 2, 2).transpose(0, 1, 4, 2, 5, 3).reshape(y2.shape)
-        g *= y2 > 0
+        g *= relu_slope(y2)
         grads["conv2.weight"], grads["conv2.bias"] = columns2.T @ g, g.sum(axis=0)
         g = _scatter(g @ p["conv2.weight"].T, (batch, first, first, b)).reshape(y1.shape)
-        g *= y1 > 0
+        g *= relu_slope(y1)
         grads["conv1.weight"], grads["conv1.bias"] = columns1.T @ g, g.sum(axis=0)
         return loss, grads
 

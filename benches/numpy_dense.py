@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-from numpy_parts import cross_entropy, gelu, gelu_slope
+from numpy_parts import cross_entropy, gelu, gelu_slope, relu_slope
 from workloads import Activation, Array, Dense
 
 Params = dict[str, Array]
@@ -24,7 +24,7 @@ def _slope(kind: Activation, z: Array, kept: Array) -> Array:
     if kind == "tanh":
         return 1 - kept * kept
     if kind == "relu":
-        return kept > 0
+        return relu_slope(kept)
     return gelu_slope(z, kept)
 
 

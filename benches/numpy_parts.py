@@ -34,6 +34,11 @@ def gelu_slope(z: Array, t: Array) -> Array:
     return inner
 
 
+def relu_slope(y: Array) -> Array:
+    """1 where relu let its input pass. As floats: multiplying by a mask converts it piece by piece, which is slower."""
+    return (y > 0).astype(np.float32)
+
+
 def cross_entropy(logits: Array, target: Array) -> tuple[float, Array]:
     """The mean loss over the rows and its gradient; overwrites the logits."""
     rows = np.arange(len(target))
