@@ -2,7 +2,7 @@
 
 use super::expand::between;
 use crate::error::{Error, Result};
-use crate::graph::{GatherMode, Graph, Layout, Node, Op, SliceDim, TensorType, Val, Vals};
+use crate::graph::{ConvRole, ConvSpec, GatherMode, Graph, Layout, Node, Op, SliceDim, TensorType, Val, Vals};
 use crate::ops;
 use crate::shape::Shape;
 use hashbrown::HashMap;
@@ -111,6 +111,12 @@ fn batch_node(graph: &mut Graph, node: &Node, size: usize, batched: &HashMap<Val
         }
         Op::Gather(mode, axis) => one(gather(graph, node, size, batched, *mode, *axis)?),
         Op::Scatter(mode, axis) => one(scatter(graph, node, size, batched, *mode, *axis)?),
+        Op::Conv(spec, role) => one(conv(graph, node, size, batched, spec, *role)?),
+        Op::Pool(..) => {
+            // Windows lie along the last axes.
+            let inputs = all(graph)?;
+            one(graph.add_typed(node.op.clone(), &inputs, shape))
+        }
         Op::Random(_) => {
             // The inner placeholder's place is taken by what stands for it outside, so that outer batches see it.
             let inputs: Vals = node.inputs.iter().map(|&val| as_is(val)).collect();
@@ -194,6 +200,66 @@ fn scatter(
     let field = TensorType { dtype: ty.dtype, shape: folded.field() };
     let summed = graph.add_typed(Op::Scatter(GatherMode::Along, 2), &[flat_updates, flat_indices], field);
     ops::reshape(graph, summed, &ty.shape)
+}
+
+/// Examples are more images; where each has a weight of its own, they are more groups.
+fn conv(
+    graph: &mut Graph,
+    node: &Node,
+    size: usize,
+    batched: &HashMap<Val, Val>,
+    spec: &ConvSpec,
+    role: ConvRole,
+) -> Result<Val> {
+    let out = &node.outputs[0];
+    let weight = match role {
+        ConvRole::Output => Some(1),
+        ConvRole::Input => Some(0),
+        ConvRole::Weight => None,
+    };
+    if let Some(weight) = weight.filter(|&at| !batched.contains_key(&node.inputs[at])) {
+        let all = stack(graph, batched, size, node.inputs[1 - weight])?;
+        let mut inputs = Vals::from_slice(&node.inputs);
+        let mut shape = graph.shape(all).clone();
+        let images = size * shape[1];
+        shape.remove(0);
+        shape.dims_mut()[0] = images;
+        inputs[1 - weight] = ops::reshape(graph, all, &shape)?;
+        let mut folded = out.clone();
+        folded.shape.dims_mut()[0] = images;
+        let result = graph.add_typed(node.op.clone(), &inputs, folded);
+        return ops::reshape(graph, result, &leading(out, size).shape);
+    }
+    let fold = |graph: &mut Graph, at: usize, is_weight: bool| -> Result<Val> {
+        let all = stack(graph, batched, size, node.inputs[at])?;
+        let turned = if is_weight { all } else { swap_first(graph, all)? };
+        let shape = folded(graph.shape(turned), usize::from(!is_weight));
+        ops::reshape(graph, turned, &shape)
+    };
+    let inputs = [fold(graph, 0, weight == Some(0))?, fold(graph, 1, weight == Some(1))?];
+    let spec = ConvSpec { groups: spec.groups * size, ..spec.clone() };
+    let mut many = leading(out, size).shape;
+    if weight.is_some() {
+        many.dims_mut().swap(0, 1);
+    }
+    let ty = TensorType { dtype: out.dtype, shape: folded(&many, usize::from(weight.is_some())) };
+    let result = graph.add_typed(Op::Conv(spec, role), &inputs, ty);
+    let result = ops::reshape(graph, result, &many)?;
+    if weight.is_some() { swap_first(graph, result) } else { Ok(result) }
+}
+
+/// The shape with this axis and the next in one.
+fn folded(shape: &Shape, axis: usize) -> Shape {
+    let mut shape = shape.clone();
+    let extent = shape.remove(axis);
+    shape.dims_mut()[axis] *= extent;
+    shape
+}
+
+fn swap_first(graph: &mut Graph, x: Val) -> Result<Val> {
+    let mut perm: SmallVec<[usize; 8]> = (0..graph.shape(x).rank()).collect();
+    perm.swap(0, 1);
+    ops::permute(graph, x, &perm)
 }
 
 /// A take with indices of its own for each example, folded to (examples, before, axis, after).

@@ -96,7 +96,8 @@ fn tangents_of(graph: &mut Graph, rule: &Rule, tangents: &[Option<Val>], mode: M
                     if let Some(tangent) = tangents[which] {
                         let mut inputs = Vals::from_slice(rule.inputs);
                         inputs[which] = tangent;
-                        let part = graph.add(op.clone(), &inputs)?;
+                        let ty = graph.ty(rule.outputs[0]).clone();
+                        let part = graph.add_typed(op.clone(), &inputs, ty);
                         sum = Some(match sum {
                             None => part,
                             Some(sum) => ops::add(graph, sum, part)?,

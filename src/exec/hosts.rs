@@ -1,4 +1,4 @@
-//! Kernels outside the row interpreter: products, gathers, scatters, embeds, joins and random fills.
+//! Kernels outside the row interpreter: products, convolutions, pools, gathers, scatters, embeds, joins and random fills.
 
 use super::cpu::Run;
 use crate::dtype::DType;
@@ -18,6 +18,17 @@ pub fn run(instr: &Instr, run: &Run) -> Result<Option<Error>> {
     match &instr.kernel {
         Kernel::Rows(_) => Err(Error::internal("a row program outside the interpreter")),
         Kernel::Contract(product) => contract(product, run).map(|()| None),
+        Kernel::Conv { conv, inputs, out, workspace } => {
+            let inputs = [run.resolve(&inputs[0]), run.resolve(&inputs[1])];
+            // SAFETY: the operands are those of the plan, which gave them the room that was asked.
+            let result = unsafe { conv.run(inputs, run.resolve(out), run.resolve(workspace)) };
+            run.stopped(result).map(|()| None)
+        }
+        Kernel::Pool { pool, role, dtypes, inputs, out } => {
+            let inputs = [run.resolve(&inputs[0]), run.resolve(&inputs[1])];
+            // SAFETY: as above.
+            run.stopped(unsafe { ops::pool::run(pool, *role, *dtypes, inputs, run.resolve(out)) }).map(|()| None)
+        }
         Kernel::Gather { mode, axis, from, indices, out } => {
             // SAFETY: the operands are those of the plan; inference checked their shapes.
             let bad =

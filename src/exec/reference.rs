@@ -9,6 +9,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op, Source};
 use crate::machine::cpu::buffer::Buffer;
+use crate::ops;
 use crate::scalar::Scalar;
 use crate::shape::Strides;
 use std::sync::Arc;
@@ -99,6 +100,15 @@ fn compute(graph: &Graph, inputs: &Inputs, index: usize, args: &[&Value], out: &
             }
         }
         Op::Contract if float_args => contract(args, out),
+        Op::Conv(spec, role) => {
+            let inputs = [0, 1].map(|i| (&args[i].ty.shape, &*floats(args[i])));
+            ops::conv::reference(spec, *role, inputs, &out.ty.shape, floats(out));
+        }
+        Op::Pool(sweeps, role) if dtype.is_float() => {
+            let pool = ops::pool::extents(sweeps, *role, &args[0].ty.shape, &out.ty.shape);
+            let taps = args.get(1).map_or(Vec::new(), |taps| taps.numbers());
+            ops::pool::reference(&pool, *role, floats(args[0]), &taps, floats(out));
+        }
         Op::Random(def) if dtype == DType::F32 => {
             let fill = (def.fill)(dtype).ok_or_else(|| Error::internal("a random op without a kernel"))?;
             let mut single = vec![0f32; out.ty.shape.size()];

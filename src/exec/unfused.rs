@@ -12,9 +12,11 @@ use crate::machine::cpu::buffer::Buffer;
 use crate::machine::cpu::dispatch::{Arg, Kernels};
 use crate::machine::cpu::gemm::{Element, Mat, MatMut, gemm};
 use crate::machine::cpu::isa::isa;
+use crate::machine::cpu::par::Stopped;
 use crate::machine::cpu::reduce::{CHUNK_ROWS, ReduceKernels};
 use crate::machine::cpu::view::{self, View};
 use crate::ops;
+use crate::ops::conv::Convolution;
 use crate::planner::{ReduceStep, reduce_steps};
 use crate::scalar::Scalar;
 use crate::shape::{Shape, Strides};
@@ -45,6 +47,14 @@ impl Value {
 
     fn view(&self) -> View {
         View::contiguous(self.ptr(), self.ty.dtype, self.ty.shape.clone())
+    }
+
+    /// Every element as a float64.
+    pub fn numbers(&self) -> Vec<f64> {
+        let size = self.ty.dtype.size();
+        // SAFETY: the buffer holds the elements of this type.
+        let bytes = unsafe { std::slice::from_raw_parts(self.ptr(), self.ty.bytes()) };
+        bytes.chunks_exact(size).map(|element| Scalar::from_bytes(self.ty.dtype, element).as_f64()).collect()
     }
 
     /// The int64 at index 0: a start, a seed.
@@ -159,6 +169,22 @@ fn compute(node: &Node, args: &[&Value], out: &Value) -> Result<()> {
             range_error(bad, shape[*axis as usize])
         }
         Op::Contract => contract(args[0], args[1], out),
+        Op::Conv(spec, role) => {
+            let shapes = [&args[0].ty.shape, &args[1].ty.shape];
+            if shape.size() == 0 {
+                return Ok(());
+            }
+            let conv = Convolution::new(spec, *role, from, shapes, shape)?;
+            let workspace = Buffer::new(conv.workspace())?;
+            // SAFETY: contiguous values of verified types.
+            interrupted(unsafe { conv.run([args[0].ptr(), args[1].ptr()], out.ptr(), workspace.as_mut_ptr()) })
+        }
+        Op::Pool(sweeps, role) => {
+            let (pool, last) = (ops::pool::extents(sweeps, *role, &args[0].ty.shape, shape), args[args.len() - 1]);
+            let taps = if args.len() == 1 { out.ty.dtype } else { last.ty.dtype };
+            // SAFETY: as above.
+            interrupted(unsafe { ops::pool::run(&pool, *role, (from, taps), [args[0].ptr(), last.ptr()], out.ptr()) })
+        }
         Op::Random(def) => {
             let fill = (def.fill)(out.ty.dtype).ok_or_else(|| refused(out.ty.dtype))?;
             let (seed, stream) = (args[0].number() as u64, args[1].number() as u64);
@@ -281,8 +307,11 @@ unsafe fn float<T: Element>(batch: usize, (m, k, n): (usize, usize, usize), [a, 
     let c = MatMut { ptr: out.ptr().cast::<T>(), rs: n as isize, cs: 1 };
     let steps = [(m * k) as isize, (k * n) as isize, (m * n) as isize];
     // SAFETY: the caller's promise.
-    let result = unsafe { gemm(batch, (m, k, n), (a, steps[0]), (b, steps[1]), (c, steps[2]), isa()) };
-    result.map_err(|_| Error::new(crate::error::ErrorKind::Interrupted, "the run was interrupted"))
+    interrupted(unsafe { gemm(batch, (m, k, n), (a, steps[0]), (b, steps[1]), (c, steps[2]), isa()) })
+}
+
+fn interrupted(result: std::result::Result<(), Stopped>) -> Result<()> {
+    result.map_err(|Stopped| Error::new(crate::error::ErrorKind::Interrupted, "the run was interrupted"))
 }
 
 /// Integer products by plain loops that wrap to the dtype.

@@ -73,6 +73,8 @@ pub fn infer(op: &Op, inputs: &[&TensorType]) -> Result<Types> {
         | Op::Layout(Layout::Broadcast | Layout::Reshape)
         | Op::Embed(_)
         | Op::Scatter(..)
+        | Op::Conv(..)
+        | Op::Pool(..)
         | Op::Random(_) => Err(Error::internal(format!("{name}: the type must be given"))),
     }
 }
@@ -85,6 +87,8 @@ pub fn is_typed(op: &Op) -> bool {
             | Op::Layout(Layout::Broadcast | Layout::Reshape)
             | Op::Embed(_)
             | Op::Scatter(..)
+            | Op::Conv(..)
+            | Op::Pool(..)
             | Op::Random(_)
     )
 }

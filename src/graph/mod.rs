@@ -13,7 +13,10 @@ pub use def::{
     BinaryDef, CompositeDef, Derivative, Pattern, PatternStep, Promote, RandomDef, Reads, ReduceDef, Rule, Tangents,
     TransposeFn, UnaryDef, Vals,
 };
-pub use op::{Attrs, BatchSpec, GatherMode, GradientSpec, JvpSpec, Layout, Op, SliceDim, Source};
+pub use op::{
+    Attrs, BatchSpec, ConvRole, ConvSpec, Divisor, GatherMode, GradientSpec, JvpSpec, Layout, Op, PoolRole, SliceDim,
+    Source, Sweep, Sweeps,
+};
 
 use crate::dtype::DType;
 use crate::shape::Shape;

@@ -3,6 +3,9 @@
 
 use super::def::{BinaryDef, CompositeDef, RandomDef, ReduceDef, UnaryDef};
 use crate::dtype::DType;
+pub use crate::machine::cpu::conv::Role as ConvRole;
+pub use crate::machine::cpu::pool::Divisor;
+pub use crate::machine::cpu::sweep::Sweep;
 use crate::scalar::Scalar;
 use smallvec::SmallVec;
 use std::fmt;
@@ -53,6 +56,31 @@ pub enum GatherMode {
     Take,
     /// One element along the axis for each index: `numpy.take_along_axis`.
     Along,
+}
+
+/// How the windows of a convolution or a pooling move along its spatial axes, the last one to three.
+pub type Sweeps = SmallVec<[Sweep; 2]>;
+
+/// The trilinear form T(x, w, g) = Σ x[n, c, i]·w[o, c, k]·g[n, o, p], where window p meets position i with tap k.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ConvSpec {
+    pub sweeps: Sweeps,
+    /// Channels fall into so many groups; those of g meet only those of x in their group.
+    pub groups: usize,
+}
+
+/// What a pooling does with its windows. A tap is stored as its number in the window: uint8, or int32 for large windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PoolRole {
+    /// The tap of the largest element. Input: the field.
+    Index,
+    /// The element at the tap. Inputs: the field, the taps.
+    Pick,
+    /// The windows added at their taps: the transpose of `Pick`. Inputs: a value for each window, the taps.
+    Place,
+    Mean(Divisor),
+    /// The transpose of `Mean`.
+    Spread(Divisor),
 }
 
 /// Inputs: `targets` values, then a cotangent for each (none if `ones`), then the `wrt` markers.
@@ -106,6 +134,10 @@ pub enum Op {
     Scatter(GatherMode, u8),
     /// Matrix product over the last two axes; leading axes are equal.
     Contract,
+    /// The derivative of the trilinear form in one argument. Inputs: the other two, in the order x, w, g.
+    Conv(ConvSpec, ConvRole),
+    /// Over the last axes; those before are planes.
+    Pool(Sweeps, PoolRole),
     /// Inputs: seed and stream (int64 numbers), then the placeholders of the open batches it must differ under.
     Random(&'static RandomDef),
     Composite(&'static CompositeDef, Attrs),
@@ -146,6 +178,14 @@ impl Op {
             Op::Scatter(GatherMode::Take, _) => "index_add",
             Op::Scatter(GatherMode::Along, _) => "scatter_add",
             Op::Contract => "matmul",
+            Op::Conv(_, ConvRole::Output) => "conv",
+            Op::Conv(_, ConvRole::Input) => "conv_to_input",
+            Op::Conv(_, ConvRole::Weight) => "conv_to_weight",
+            Op::Pool(_, PoolRole::Index) => "pool_index",
+            Op::Pool(_, PoolRole::Pick) => "pool_pick",
+            Op::Pool(_, PoolRole::Place) => "pool_place",
+            Op::Pool(_, PoolRole::Mean(_)) => "pool_mean",
+            Op::Pool(_, PoolRole::Spread(_)) => "pool_spread",
             Op::Random(def) => def.name,
             Op::Composite(def, _) => def.name,
             Op::Gradient(_) => "gradient",
@@ -210,11 +250,40 @@ impl Op {
             Op::CustomGradient(n) => put(&[26, u64::from(*n)]),
             Op::Pullback(n) => put(&[27, u64::from(*n)]),
             Op::Detach => put(&[28]),
+            Op::Conv(spec, role) => {
+                put(&[29, *role as u64, spec.groups as u64, spec.sweeps.len() as u64]);
+                spec.sweeps.iter().for_each(|sweep| put(&sweep_words(sweep)));
+            }
+            Op::Pool(sweeps, role) => {
+                put(&[30, sweeps.len() as u64]);
+                put(&pool_words(*role));
+                sweeps.iter().for_each(|sweep| put(&sweep_words(sweep)));
+            }
         }
     }
 }
 
 type Words = SmallVec<[u64; 16]>;
+
+fn sweep_words(sweep: &Sweep) -> [u64; 4] {
+    [sweep.taps, sweep.stride, sweep.dilation, sweep.low].map(|n| n as u64)
+}
+
+fn pool_words(role: PoolRole) -> [u64; 3] {
+    let divided = |divisor: Divisor| match divisor {
+        Divisor::Padded => [0, 0],
+        Divisor::Inside => [1, 0],
+        Divisor::Fixed(n) => [2, n as u64],
+    };
+    let (kind, [divisor, n]) = match role {
+        PoolRole::Index => (0, [0; 2]),
+        PoolRole::Pick => (1, [0; 2]),
+        PoolRole::Place => (2, [0; 2]),
+        PoolRole::Mean(divisor) => (3, divided(divisor)),
+        PoolRole::Spread(divisor) => (4, divided(divisor)),
+    };
+    [kind, divisor, n]
+}
 
 fn scalar_kind(x: Scalar) -> u64 {
     match x {

@@ -8,6 +8,7 @@ mod cast;
 pub mod compare;
 mod concat;
 mod contract;
+pub mod conv;
 pub mod cross_entropy;
 mod define;
 pub mod exponential;
@@ -18,6 +19,7 @@ pub mod matmul;
 pub mod normalization;
 pub mod one_hot;
 pub mod pattern;
+pub mod pool;
 pub mod random;
 pub mod reduce;
 pub mod rounding;
@@ -58,6 +60,8 @@ pub fn derivative(op: &Op) -> &'static Derivative {
         Op::Gather(..) => &gather::GATHER,
         Op::Scatter(..) => &gather::SCATTER,
         Op::Contract => &contract::DERIVATIVE,
+        Op::Conv(..) => &conv::DERIVATIVE,
+        Op::Pool(_, role) => pool::derivative(*role),
         Op::Source(_)
         | Op::Marker
         | Op::Detach
@@ -86,7 +90,8 @@ pub fn reads(op: &Op) -> Reads {
         Op::Binary(def) => def.reads,
         Op::Reduce(def, _) => def.reads,
         Op::Composite(def, _) => def.reads,
-        Op::Contract => Reads::BOTH,
+        Op::Contract | Op::Conv(..) => Reads::BOTH,
+        Op::Pool(_, role) => pool::reads(*role),
         Op::Select => Reads { inputs: 0b1, outputs: 0 },
         Op::Gather(..) | Op::Scatter(..) => Reads { inputs: 0b10, outputs: 0 },
         // Their expansion reads what the nodes of their region read; of their own inputs, cotangents and tangents.

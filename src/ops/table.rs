@@ -2,8 +2,8 @@
 //! definitions in this folder.
 
 use super::{
-    activation, arithmetic, compare, cross_entropy, exponential, losses, matmul, normalization, one_hot, random,
-    reduce, rounding, softmax, statistics, trigonometric,
+    activation, arithmetic, compare, conv, cross_entropy, exponential, losses, matmul, normalization, one_hot, pool,
+    random, reduce, rounding, softmax, statistics, trigonometric,
 };
 use crate::graph::{BinaryDef, CompositeDef, Derivative, RandomDef, Reads, ReduceDef, UnaryDef};
 
@@ -61,6 +61,7 @@ pub static TABLE: &[Definition] = &[
     Binary(&compare::NOT_EQUAL),
     Binary(&compare::OR),
     Binary(&compare::XOR),
+    Composite(&conv::CONV),
     Composite(&cross_entropy::CROSS_ENTROPY),
     Composite(&cross_entropy::NLL_LOSS),
     Unary(&exponential::ERF),
@@ -87,6 +88,8 @@ pub static TABLE: &[Definition] = &[
     Composite(&normalization::BATCH_NORM_EVAL),
     Composite(&normalization::LAYER_NORM),
     Composite(&one_hot::ONE_HOT),
+    Composite(&pool::AVG_POOL),
+    Composite(&pool::MAX_POOL),
     Random(&random::NORMAL),
     Random(&random::RANDOM_BITS),
     Random(&random::UNIFORM),

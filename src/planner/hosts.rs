@@ -1,13 +1,15 @@
-//! Lowers tasks that have a kernel of their own: products, gathers, scatters, embeds, joins and random fills. Resolves their operands to addresses and strides.
+//! Lowers tasks that have a kernel of their own: products, convolutions, pools, gathers, scatters, embeds, joins and random fills. Resolves their operands to addresses and strides.
 
 use super::Scene;
-use super::plan::{Batch, Instr, Kernel, Operand, Product, operand};
+use super::plan::{Batch, Instr, Kernel, Operand, Place, Product, base, operand};
 use super::tasks::{Task, TaskKind};
 use super::window::Window;
 use crate::error::{Error, Result};
+use crate::ops::conv::Convolution;
+use crate::ops::pool;
 use crate::shape::Shape;
 
-pub fn lower(scene: &Scene, task: &Task) -> Result<Option<Instr>> {
+pub fn lower(scene: &Scene, index: u32, task: &Task) -> Result<Option<Instr>> {
     let size = task.shape.size();
     if size == 0 {
         return Ok(None);
@@ -21,6 +23,29 @@ pub fn lower(scene: &Scene, task: &Task) -> Result<Option<Instr>> {
             let product = product(scene, task);
             nanos = size as u64 * product.shape.1 as u64 / 40;
             Kernel::Contract(product)
+        }
+        TaskKind::Conv(spec, role) => {
+            let shapes = [&task.inputs[0].shape, &task.inputs[1].shape];
+            nanos = Convolution::work(spec, *role, shapes, &task.shape) as u64 / 40;
+            let workspace = scene.partials.get(&index).copied().unwrap_or_default() as isize;
+            Kernel::Conv {
+                conv: Box::new(Convolution::new(spec, *role, value.dtype, shapes, &task.shape)?),
+                inputs: [scene.place(&task.inputs[0]), scene.place(&task.inputs[1])],
+                out: scene.place(&scene.whole(task.output)),
+                workspace: Place { base: base::ARENA, offset: workspace, starts: smallvec::SmallVec::new() },
+            }
+        }
+        TaskKind::Pool(sweeps, role) => {
+            let dtype = |i: usize| scene.program.values[task.inputs[i].value as usize].dtype;
+            let last = task.inputs.len() - 1;
+            nanos = task.inputs[0].size().max(size) as u64 / 2;
+            Kernel::Pool {
+                pool: Box::new(pool::extents(sweeps, *role, &task.inputs[0].shape, &task.shape)),
+                role: *role,
+                dtypes: (dtype(0), if last == 0 { value.dtype } else { dtype(1) }),
+                inputs: [scene.place(&task.inputs[0]), scene.place(&task.inputs[last])],
+                out: scene.place(&scene.whole(task.output)),
+            }
         }
         TaskKind::Gather(mode, axis) => {
             Kernel::Gather { mode: *mode, axis: *axis as usize, from: input(0), indices: input(1), out: out() }

@@ -7,6 +7,7 @@ use super::fuse::{Class, Group, Groups, LONGEST_ROW};
 use super::tasks::{Origin, Program, TaskKind, Value};
 use crate::machine::cpu::buffer::ALIGN;
 use crate::machine::cpu::reduce::{BLOCK, CHUNK_ROWS};
+use crate::ops::conv::Convolution;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub struct Memory {
     pub homes: Vec<Home>,
     /// Bytes of each output buffer.
     pub buffers: Vec<usize>,
-    /// The arena place of the partial results of reductions, by task.
+    /// The arena place of the partial results of reductions and of the working memory of convolutions, by task.
     pub partials: Vec<(u32, usize)>,
     /// Bytes of the arena.
     pub arena: usize,
@@ -54,7 +55,7 @@ pub fn assign(program: &Program, groups: &Groups, order: &[u32], commit: &Commit
         let mut working = Vec::new();
         for (position, &task) in tasks.iter().enumerate() {
             let value = program.tasks[task as usize].output;
-            if let Some(bytes) = partials(program, task) {
+            if let Some(bytes) = working_bytes(program, task) {
                 let place = free.take(bytes);
                 memory.partials.push((task, place));
                 working.push((place, bytes));
@@ -98,12 +99,17 @@ fn fixed_homes(program: &Program, commit: &Commit) -> Vec<Home> {
     program.values.iter().enumerate().map(home).collect()
 }
 
-/// Bytes for the partial results of a reduction of more than one chunk or block.
-fn partials(program: &Program, task: u32) -> Option<usize> {
+/// Bytes for the partial results of a reduction of more than one chunk or block, or for what a convolution asks.
+fn working_bytes(program: &Program, task: u32) -> Option<usize> {
     let task = &program.tasks[task as usize];
-    let parts = match task.kind {
+    let parts = match &task.kind {
         TaskKind::OuterReduce { len, .. } => len.div_ceil(CHUNK_ROWS),
-        TaskKind::RowReduce { len, .. } if len > LONGEST_ROW => len.div_ceil(BLOCK),
+        TaskKind::RowReduce { len, .. } if *len > LONGEST_ROW => len.div_ceil(BLOCK),
+        TaskKind::Conv(spec, role) => {
+            let shapes = [&task.inputs[0].shape, &task.inputs[1].shape];
+            let dtype = program.values[task.output as usize].dtype;
+            return Convolution::new(spec, *role, dtype, shapes, &task.shape).ok().map(|conv| conv.workspace());
+        }
         _ => return None,
     };
     (parts > 1).then(|| program.values[task.output as usize].bytes() * parts)

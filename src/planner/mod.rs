@@ -104,7 +104,7 @@ struct Scene<'a> {
     program: &'a Program,
     groups: &'a Groups,
     homes: &'a [Home],
-    /// Places of chunk partials, by task.
+    /// Places of chunk partials and of other working memory, by task.
     partials: HashMap<u32, usize>,
     leaves: usize,
 }
@@ -160,6 +160,6 @@ fn instr(scene: &Scene, group: u32) -> Result<Option<Instr>> {
             let name = scene.program.tasks[rows.tasks[0] as usize].name;
             Ok(Some(Instr { name, kernel: Kernel::Rows(program), nanos }))
         }
-        Group::Alone(task) => hosts::lower(scene, &scene.program.tasks[*task as usize]),
+        Group::Alone(task) => hosts::lower(scene, *task, &scene.program.tasks[*task as usize]),
     }
 }

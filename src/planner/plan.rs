@@ -4,12 +4,14 @@
 use super::tasks::Check;
 use super::window::{Dims, Window};
 use crate::dtype::DType;
-use crate::graph::GatherMode;
 use crate::graph::def::FillFn;
+use crate::graph::{GatherMode, PoolRole};
 use crate::machine::cpu::chain::ChainKernel;
 use crate::machine::cpu::dispatch::SliceKernel;
 use crate::machine::cpu::par::Work;
+use crate::machine::cpu::pool::Pool;
 use crate::machine::cpu::reduce::{ReduceKernels, RowsKernel};
+use crate::ops::conv::Convolution;
 use crate::shape::{Shape, Strides};
 use smallvec::SmallVec;
 use std::fmt;
@@ -137,6 +139,20 @@ pub struct Batch {
 pub enum Kernel {
     Rows(RowProgram),
     Contract(Product),
+    Conv {
+        conv: Box<Convolution>,
+        inputs: [Place; 2],
+        out: Place,
+        workspace: Place,
+    },
+    /// The dtypes are those of the values and of the taps; an input that the role lacks is the first again.
+    Pool {
+        pool: Box<Pool>,
+        role: PoolRole,
+        dtypes: (DType, DType),
+        inputs: [Place; 2],
+        out: Place,
+    },
     Gather {
         mode: GatherMode,
         axis: usize,

@@ -5,7 +5,9 @@
 use super::window::Window;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{GatherMode, Graph, Layout, Node, Op, SliceDim, Source, TensorType, Val};
+use crate::graph::{
+    ConvRole, ConvSpec, GatherMode, Graph, Layout, Node, Op, PoolRole, SliceDim, Source, Sweeps, TensorType, Val,
+};
 use crate::machine::cpu::dispatch::Kernels;
 use crate::machine::cpu::reduce::ReduceKernels;
 use crate::ops;
@@ -57,6 +59,8 @@ pub enum TaskKind {
         inner: usize,
     },
     Contract,
+    Conv(ConvSpec, ConvRole),
+    Pool(Sweeps, PoolRole),
     Gather(GatherMode, u8),
     Scatter(GatherMode, u8),
     Embed(SmallVec<[SliceDim; 2]>),
@@ -210,6 +214,8 @@ impl Lowering<'_> {
             Op::Layout(Layout::Slice(dims)) => self.slice(graph, node, dims, ty),
             Op::Contract if ty.dtype == DType::Bool => Err(refused(ty.dtype)),
             Op::Contract => Ok(self.host("matmul", TaskKind::Contract, node, ty)),
+            Op::Conv(spec, role) => self.flat_host(TaskKind::Conv(spec.clone(), *role), graph, node),
+            Op::Pool(sweeps, role) => self.flat_host(TaskKind::Pool(sweeps.clone(), *role), graph, node),
             Op::Gather(mode, axis) => Ok(self.host(node.op.name(), TaskKind::Gather(*mode, *axis), node, ty)),
             Op::Scatter(mode, axis) => Ok(self.host(node.op.name(), TaskKind::Scatter(*mode, *axis), node, ty)),
             Op::Embed(dims) => {
@@ -314,6 +320,16 @@ impl Lowering<'_> {
     fn host(&mut self, name: &'static str, kind: TaskKind, node: &Node, ty: &TensorType) -> Window {
         let inputs = node.inputs.iter().map(|val| self.windows[val.node as usize].clone()).collect();
         self.task(name, kind, inputs, ty)
+    }
+
+    /// A task whose kernel reads operands in row-major order only.
+    fn flat_host(&mut self, kind: TaskKind, graph: &Graph, node: &Node) -> Result<Window> {
+        let mut inputs = SmallVec::new();
+        for val in &node.inputs {
+            let window = self.windows[val.node as usize].clone();
+            inputs.push(if window.is_flat() { window } else { self.copy(window, graph.ty(*val)) });
+        }
+        Ok(self.task(node.op.name(), kind, inputs, &node.outputs[0]))
     }
 
     /// The elements of a window, one after another.

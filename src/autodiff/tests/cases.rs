@@ -3,10 +3,14 @@
 use super::evaluate::Value;
 use super::{Case, Numbers};
 use crate::dtype::DType;
-use crate::graph::{Attrs, BinaryDef, CompositeDef, GatherMode, Layout, Op, ReduceDef, SliceDim, TensorType, UnaryDef};
+use crate::graph::{
+    Attrs, BinaryDef, CompositeDef, ConvRole, ConvSpec, Divisor, GatherMode, Layout, Op, PoolRole, ReduceDef, SliceDim,
+    Sweep, Sweeps, TensorType, UnaryDef,
+};
 use crate::ops::table::{Definition, TABLE};
 use crate::ops::{
-    arithmetic, cross_entropy, exponential, losses, matmul, normalization, one_hot, random, reduce, softmax, statistics,
+    arithmetic, conv, cross_entropy, exponential, losses, matmul, normalization, one_hot, pool, random, reduce,
+    softmax, statistics,
 };
 use crate::shape::Shape;
 use smallvec::smallvec;
@@ -26,6 +30,8 @@ pub fn all() -> Vec<Case> {
     cases.extend(layouts());
     cases.extend(indexing());
     cases.extend(products());
+    cases.extend(convolutions());
+    cases.extend(pools());
     cases.extend(over_axes());
     cases.extend(losses_of_pairs());
     cases.extend(classification());
@@ -157,6 +163,68 @@ fn products() -> Vec<Case> {
     for x in [&[3][..], &[4, 3], &[2, 2, 3]] {
         cases.push(composite(&matmul::LINEAR, &[], vec![tensor(1, x), weight()]));
         cases.push(composite(&matmul::LINEAR, &[], vec![tensor(1, x), weight(), bias()]));
+    }
+    cases
+}
+
+fn convolutions() -> Vec<Case> {
+    let sweep = |taps, stride, dilation, low| Sweep { taps, stride, dilation, low };
+    let mut cases = Vec::new();
+    for (groups, sweeps, x, w, g) in [
+        (1, vec![sweep(3, 1, 1, 1), sweep(2, 1, 1, 0)], vec![2, 3, 4, 4], vec![2, 3, 3, 2], vec![2, 2, 4, 3]),
+        (2, vec![sweep(2, 2, 1, 1), sweep(3, 3, 2, 1)], vec![2, 2, 5, 8], vec![4, 1, 2, 3], vec![2, 4, 3, 2]),
+        (1, vec![sweep(3, 2, 1, 1)], vec![2, 2, 7], vec![3, 2, 3], vec![2, 3, 4]),
+        (
+            1,
+            vec![sweep(1, 1, 1, 0), sweep(2, 1, 1, 0), sweep(2, 2, 1, 1)],
+            vec![1, 2, 2, 3, 3],
+            vec![2, 2, 1, 2, 2],
+            vec![1, 2, 2, 2, 2],
+        ),
+    ] {
+        let spec = ConvSpec { sweeps: sweeps.into(), groups };
+        let role = |role: ConvRole, a: &[usize], b: &[usize], out: &[usize]| {
+            let op = Op::Conv(spec.clone(), role);
+            typed(op.name(), op, vec![tensor(1, a), tensor(2, b)], out)
+        };
+        cases.extend([
+            role(ConvRole::Output, &x, &w, &g),
+            role(ConvRole::Input, &w, &g, &x),
+            role(ConvRole::Weight, &x, &g, &w),
+        ]);
+    }
+    let settings = [2, 1, 1, 1, 0, 1, 2, 0, 1, 2];
+    for x in [&[3, 4, 5][..], &[2, 3, 4, 5]] {
+        let inputs = || vec![tensor(1, x), tensor(2, &[2, 3, 2, 2])];
+        cases.push(composite(&conv::CONV, &settings, inputs()));
+        cases.push(composite(&conv::CONV, &settings, [inputs(), vec![tensor(3, &[2])]].concat()));
+    }
+    cases
+}
+
+fn pools() -> Vec<Case> {
+    let sweeps: Sweeps = smallvec![
+        Sweep { taps: 2, stride: 1, dilation: 1, low: 0 },
+        Sweep { taps: 3, stride: 2, dilation: 1, low: 1 },
+    ];
+    let (field, windows) = ([2, 3, 5], [2, 2, 3]);
+    let taps = || Value::new(DType::U8, [2, 2, 3], vec![1.0, 3.0, 4.0, 2.0, 5.0, 1.0, 4.0, 0.0, 3.0, 1.0, 5.0, 0.0]);
+    let role = |role: PoolRole, inputs: Vec<Value>, out: &[usize]| {
+        let op = Op::Pool(sweeps.clone(), role);
+        typed(op.name(), op, inputs, out)
+    };
+    let mut cases = vec![
+        role(PoolRole::Pick, vec![tensor(1, &field), taps()], &windows),
+        role(PoolRole::Place, vec![tensor(1, &windows), taps()], &field),
+    ];
+    for divisor in [Divisor::Padded, Divisor::Inside, Divisor::Fixed(5)] {
+        cases.push(role(PoolRole::Mean(divisor), vec![tensor(1, &field)], &windows));
+        cases.push(role(PoolRole::Spread(divisor), vec![tensor(1, &windows)], &field));
+    }
+    let settings = [2, 1, 2, 1, 0, 1, 3, 2, 1, 1];
+    cases.push(composite(&pool::MAX_POOL, &settings, vec![tensor(1, &[2, 3, 3, 4])]));
+    for (kind, given) in [(0, 0), (1, 0), (2, 3)] {
+        cases.push(composite(&pool::AVG_POOL, &[&settings[..], &[kind, given]].concat(), vec![tensor(1, &[2, 3, 4])]));
     }
     cases
 }

@@ -97,6 +97,19 @@ fn compute(op: &Op, inputs: &[&Value], out: &TensorType, leaves: &[Value]) -> Ve
             result
         }
         Op::Contract => contract(inputs, out),
+        Op::Conv(spec, role) => {
+            let mut result = vec![0.0; out.shape.size()];
+            let args = [0, 1].map(|i| (&inputs[i].ty.shape, inputs[i].data.as_slice()));
+            crate::ops::conv::reference(spec, *role, args, &out.shape, &mut result);
+            result
+        }
+        Op::Pool(sweeps, role) => {
+            let mut result = vec![0.0; out.shape.size()];
+            let pool = crate::ops::pool::extents(sweeps, *role, &inputs[0].ty.shape, &out.shape);
+            let taps = inputs.get(1).map_or(&[][..], |taps| &taps.data);
+            crate::ops::pool::reference(&pool, *role, &inputs[0].data, taps, &mut result);
+            result
+        }
         Op::Random(def) => {
             // Any function of seed, stream and position serves the rules that are tested here.
             let unit = |i: usize| {

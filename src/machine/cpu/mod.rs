@@ -1,8 +1,9 @@
-//! The CPU as a machine: instruction-set choice, threads, buffers, views, matrix kernels. Knows no op, graph or plan.
+//! The CPU as a machine: instruction-set choice, threads, buffers, views, kernels of products, convolutions and pools. Knows no op, graph or plan.
 
 pub mod arena;
 pub mod buffer;
 pub mod chain;
+pub mod conv;
 pub mod dispatch;
 pub mod float;
 pub mod gemm;
@@ -10,5 +11,7 @@ pub mod isa;
 pub mod math;
 pub mod par;
 pub mod philox;
+pub mod pool;
 pub mod reduce;
+pub mod sweep;
 pub mod view;

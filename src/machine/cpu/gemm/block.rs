@@ -10,7 +10,7 @@ use super::{Element, Mat, MatMut};
 use crate::machine::cpu::par::{Stopped, poll};
 
 /// Blocks of K are whole vectors of any backend, so that all cut alike.
-const DEPTH_UNIT: usize = 16;
+pub const DEPTH_UNIT: usize = 16;
 /// Bytes of B that stay in the L2 cache while the rows of A pass.
 const B_BYTES: usize = 512 << 10;
 /// Rows of A that stay packed from one column block to the next.
@@ -24,7 +24,7 @@ const B_REUSE_FAR: usize = 2;
 /// Bytes between runs from which the CPU reads them badly: they share few cache sets, and pages are not fetched ahead.
 const FAR: usize = 2048;
 /// C of one tile when its columns are not contiguous: the largest tile of any backend.
-const TILE: usize = 14 * 32;
+pub const TILE: usize = 14 * 32;
 
 pub fn is_far(stride: isize, element: usize) -> bool {
     stride.unsigned_abs() >= FAR / element
@@ -32,7 +32,7 @@ pub fn is_far(stride: isize, element: usize) -> bool {
 
 /// Cuts `n` into as few parts of at most `most` as will do, evenly, and rounds their size up to a multiple of `unit`.
 /// The usual small case costs no division.
-fn even(n: usize, most: usize, unit: usize) -> usize {
+pub fn even(n: usize, most: usize, unit: usize) -> usize {
     if n <= most { n } else { n.div_ceil(n.div_ceil(most)).next_multiple_of(unit) }
 }
 
@@ -175,6 +175,8 @@ impl<T: Element> Product<'_, T> {
                 let kernel = self.kernels.tile(height, padded == cols, a.rs == 1, reads);
                 let tile = Tile {
                     depth: block.depth,
+                    runs: 1,
+                    a_skip: 0,
                     a: a.ptr,
                     a_rs: a.rs,
                     a_ks: a.cs,

@@ -10,7 +10,10 @@ use super::x86::{Avx2, Avx512};
 
 /// One call of a kernel. Strides are in elements.
 pub struct Tile<T> {
+    /// Steps of K without a break in A, and how often that many come: between two of them A skips `a_skip` elements.
     pub depth: usize,
+    pub runs: usize,
+    pub a_skip: isize,
     pub a: *const T,
     pub a_rs: isize,
     pub a_ks: isize,
@@ -54,6 +57,7 @@ pub struct Kernels<T: 'static> {
     /// By rows − 1, vectors − 1, contiguous columns of A (`a_rs` = 1), and [`Rows`] of B.
     tiles: &'static [[[[Kernel<T>; 3]; 2]; 2]],
     pub pack: pack::Pack<T>,
+    pub gather: pack::Gather<T>,
 }
 
 impl<T> Kernels<T> {
@@ -99,42 +103,47 @@ unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const CONTIGUOUS_A: bo
                 a[group] = std::hint::black_box(a[group - 1].byte_offset(3 * rs));
             }
         }
-        for _ in 0..t.depth {
-            let mut row = [S::splat(S::T::default()); NV];
-            for j in 0..NV {
-                let from = b.add(j * S::LANES);
-                row[j] = if B != FULL && j == NV - 1 { S::load_mask(from, mask) } else { S::load(from) };
-                if B == COPIED {
-                    S::prefetch(from.wrapping_offset(AHEAD * t.b_ks));
-                    S::store(packed.add(j * S::LANES), row[j]);
-                }
-            }
-            if B == COPIED {
-                packed = packed.wrapping_add(NV * S::LANES);
-            }
-            if CONTIGUOUS_A {
-                for i in 0..MR {
-                    let factor = S::splat(*a[0].add(i));
-                    for j in 0..NV {
-                        acc[i][j] = S::fma(factor, row[j], acc[i][j]);
+        for _ in 0..t.runs {
+            for _ in 0..t.depth {
+                let mut row = [S::splat(S::T::default()); NV];
+                for j in 0..NV {
+                    let from = b.add(j * S::LANES);
+                    row[j] = if B != FULL && j == NV - 1 { S::load_mask(from, mask) } else { S::load(from) };
+                    if B == COPIED {
+                        S::prefetch(from.wrapping_offset(AHEAD * t.b_ks));
+                        S::store(packed.add(j * S::LANES), row[j]);
                     }
                 }
-                a[0] = a[0].wrapping_offset(t.a_ks);
-            } else {
-                for group in 0..GROUPS {
-                    for within in 0..3 {
-                        let i = 3 * group + within;
-                        if i < MR {
-                            let factor = S::splat(*a[group].byte_offset(within as isize * rs));
-                            for j in 0..NV {
-                                acc[i][j] = S::fma(factor, row[j], acc[i][j]);
-                            }
+                if B == COPIED {
+                    packed = packed.wrapping_add(NV * S::LANES);
+                }
+                if CONTIGUOUS_A {
+                    for i in 0..MR {
+                        let factor = S::splat(*a[0].add(i));
+                        for j in 0..NV {
+                            acc[i][j] = S::fma(factor, row[j], acc[i][j]);
                         }
                     }
-                    a[group] = a[group].wrapping_offset(t.a_ks);
+                    a[0] = a[0].wrapping_offset(t.a_ks);
+                } else {
+                    for group in 0..GROUPS {
+                        for within in 0..3 {
+                            let i = 3 * group + within;
+                            if i < MR {
+                                let factor = S::splat(*a[group].byte_offset(within as isize * rs));
+                                for j in 0..NV {
+                                    acc[i][j] = S::fma(factor, row[j], acc[i][j]);
+                                }
+                            }
+                        }
+                        a[group] = a[group].wrapping_offset(t.a_ks);
+                    }
                 }
+                b = b.wrapping_offset(t.b_ks);
             }
-            b = b.wrapping_offset(t.b_ks);
+            for group in 0..MR.div_ceil(3) {
+                a[group] = a[group].wrapping_offset(t.a_skip);
+            }
         }
         for i in 0..MR {
             let c = t.c.offset(i as isize * t.c_rs);
@@ -175,6 +184,12 @@ macro_rules! table {
                 unsafe { pack::pack::<$simd>(panel, to) }
             }
 
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn gather(columns: &pack::Columns<T>, to: *mut T) {
+                // SAFETY: the caller's promise.
+                unsafe { pack::gather::<$simd>(columns, to) }
+            }
+
             Kernels {
                 lanes: <$simd as Simd>::LANES,
                 tiles: &[$([
@@ -188,6 +203,7 @@ macro_rules! table {
                     ],
                 ]),*],
                 pack,
+                gather,
             }
         };
     };

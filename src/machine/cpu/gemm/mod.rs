@@ -7,10 +7,10 @@
 //! `simd` and `x86` hold the vector operations, `kernel` the tile in registers, `pack` the copies, `block` the loops of
 //! one thread; this file cuts a product over threads.
 
-mod block;
-mod kernel;
-mod pack;
-mod scratch;
+pub(super) mod block;
+pub(super) mod kernel;
+pub(super) mod pack;
+pub(super) mod scratch;
 mod simd;
 #[cfg(test)]
 mod tests;

@@ -59,3 +59,79 @@ pub unsafe fn pack<S: Simd>(panel: &Panel<S::T>, to: *mut S::T) {
         }
     }
 }
+
+/// Columns of B whose elements lie in runs: element (k, j) of a piece is `from[offsets[k] + piece.from + j]`.
+pub struct Columns<'a, T> {
+    pub from: *const T,
+    /// For each step of K.
+    pub offsets: &'a [isize],
+    /// In the order of the columns, each at most one vector, without gaps.
+    pub pieces: &'a [Piece],
+    /// Elements written for each step of K.
+    pub step: usize,
+}
+
+/// Adjacent columns in adjacent elements.
+#[derive(Clone, Copy, Default)]
+pub struct Piece {
+    pub from: isize,
+    pub at: usize,
+    pub len: usize,
+}
+
+pub type Gather<T> = unsafe fn(&Columns<T>, *mut T);
+
+/// Pieces whose masks stay in registers.
+const FEW: usize = 4;
+
+/// # Safety
+/// The CPU has the instruction set of `S`; the elements are readable; `to` has room for a vector more than
+/// `offsets.len()` × `step` elements.
+#[inline(always)]
+pub unsafe fn gather<S: Simd>(columns: &Columns<S::T>, to: *mut S::T) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match columns.pieces.len() {
+            1 => gather_few::<S, 1>(columns, to),
+            2 => gather_few::<S, 2>(columns, to),
+            3 => gather_few::<S, 3>(columns, to),
+            FEW => gather_few::<S, FEW>(columns, to),
+            _ => gather_many::<S>(columns, to),
+        }
+    }
+}
+
+/// A piece is stored as a whole vector: what it writes past its end, the next piece or the next step overwrites.
+#[inline(always)]
+unsafe fn gather_few<S: Simd, const N: usize>(columns: &Columns<S::T>, mut to: *mut S::T) {
+    // SAFETY: the caller's promise; a mask covers the elements of its piece.
+    unsafe {
+        let mut masks = [S::mask(0); N];
+        let (mut froms, mut ats) = ([0; N], [0; N]);
+        for (i, piece) in columns.pieces.iter().enumerate().take(N) {
+            (masks[i], froms[i], ats[i]) = (S::mask(piece.len), piece.from, piece.at);
+        }
+        for &offset in columns.offsets {
+            let from = columns.from.wrapping_offset(offset);
+            for i in 0..N {
+                S::store(to.add(ats[i]), S::load_mask(from.wrapping_offset(froms[i]), masks[i]));
+            }
+            to = to.wrapping_add(columns.step);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn gather_many<S: Simd>(columns: &Columns<S::T>, mut to: *mut S::T) {
+    // SAFETY: as for `gather_few`.
+    unsafe {
+        for &offset in columns.offsets {
+            let from = columns.from.wrapping_offset(offset);
+            for piece in columns.pieces {
+                let mask = S::mask(piece.len);
+                S::store(to.add(piece.at), S::load_mask(from.wrapping_offset(piece.from), mask));
+            }
+            to = to.wrapping_add(columns.step);
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! The derivatives in g and in x: C\[m, j\] = Σₖ A\[m, k\]·field\[offset(k) + place(j)\], with the weight as A, packed once a
+//! run. The derivative in x is one such product for each residue of the stride, over the taps that meet it.
+
+use std::ops::Range;
+
+use super::field::Field;
+use super::{Role, Shape, Shared};
+use crate::machine::cpu::gemm::Element;
+use crate::machine::cpu::gemm::block::{DEPTH_UNIT, TILE, even};
+use crate::machine::cpu::gemm::kernel::{Kernels, Rows, Tile};
+use crate::machine::cpu::gemm::pack::{Columns, Panel, Piece};
+use crate::machine::cpu::gemm::scratch::with_scratch;
+use crate::machine::cpu::isa::Isa;
+use crate::machine::cpu::par::{Stopped, Work, par};
+
+/// The most columns that a tile of any backend has.
+const WIDEST: usize = 32;
+
+pub struct Product<T: 'static> {
+    kernels: &'static Kernels<T>,
+    role: Role,
+    batch: usize,
+    groups: usize,
+    field: Field,
+    /// Rows of C: channels of one group of the result.
+    rows: usize,
+    /// Channels of one group of the field, and extents of the operand behind it.
+    channels: usize,
+    source: usize,
+    /// Steps in the weight from row to row and from channel to channel; elements of a group.
+    row_step: usize,
+    channel_step: usize,
+    group_step: usize,
+    /// Extents of the result.
+    result: [usize; 3],
+    phases: Vec<Phase>,
+    work: usize,
+}
+
+/// The columns that one set of taps makes.
+struct Phase {
+    /// Adjacent taps of the weight that take part: the first, and how many.
+    runs: Vec<(usize, usize)>,
+    /// For each step of K, channel by channel and tap by tap.
+    offsets: Vec<isize>,
+    columns: [Range<usize>; 3],
+    /// The index in the result of column j is j·step + first.
+    first: [isize; 3],
+    step: [usize; 3],
+    /// Where the packed weight starts.
+    packed: usize,
+}
+
+impl<T: Element> Product<T> {
+    pub fn output(shape: &Shape, isa: Isa) -> Product<T> {
+        let taps = shape.taps();
+        let field = Field::new(
+            (shape.batch, shape.inputs, shape.field),
+            shape.grid,
+            shape.sweeps.map(|sweep| sweep.stride),
+            shape.sweeps.map(|sweep| sweep.reach()),
+            shape.sweeps.map(|sweep| sweep.low),
+        );
+        let dilated = |tap: usize| {
+            let tap = shape.tap(tap);
+            [0, 1, 2].map(|axis| tap[axis] * shape.sweeps[axis].dilation)
+        };
+        let offsets = (0..shape.inputs * taps).map(|k| field.offset(k / taps, dilated(k % taps)) as isize).collect();
+        let phase = Phase {
+            runs: vec![(0, taps)],
+            offsets,
+            columns: shape.grid.map(|n| 0..n),
+            first: [0; 3],
+            step: [1; 3],
+            packed: 0,
+        };
+        Product {
+            kernels: T::kernels(isa),
+            role: Role::Output,
+            batch: shape.batch,
+            groups: shape.groups,
+            field,
+            rows: shape.outputs,
+            channels: shape.inputs,
+            source: shape.field.iter().product(),
+            row_step: shape.inputs * taps,
+            channel_step: taps,
+            group_step: shape.outputs * shape.inputs * taps,
+            result: shape.grid,
+            phases: vec![phase],
+            work: shape.work(),
+        }
+    }
+
+    pub fn input(shape: &Shape, isa: Isa) -> Product<T> {
+        let taps = shape.taps();
+        // Position i is met by window p and tap k if i + low = p·stride + k·dilation. With i + low = q·stride + residue
+        // and k·dilation = t·stride + residue, p = q - t. Columns count q from the first.
+        let sweeps = shape.sweeps;
+        let low = sweeps.map(|sweep| sweep.low / sweep.stride);
+        let latest = sweeps.map(|sweep| sweep.reach() / sweep.stride);
+        let count = [0, 1, 2].map(|axis| {
+            let last = sweeps[axis].low + shape.field[axis].max(1) - 1;
+            last / sweeps[axis].stride + 1 - low[axis]
+        });
+        // Windows before `low` are in the field as padding only if it reaches back beyond them.
+        let before = [0, 1, 2].map(|axis| latest[axis] as isize - low[axis] as isize);
+        let padding = before.map(|n| n.max(0) as usize);
+        let skipped = before.map(|n| (-n).max(0) as usize);
+        let reach = [0, 1, 2].map(|axis| latest[axis] + skipped[axis]);
+        let field = Field::new((shape.batch, shape.outputs, shape.grid), count, [1; 3], reach, padding);
+        let kernels = T::kernels(isa);
+        let mut product = Product {
+            kernels,
+            role: Role::Input,
+            batch: shape.batch,
+            groups: shape.groups,
+            field,
+            rows: shape.inputs,
+            channels: shape.outputs,
+            source: shape.grid.iter().product(),
+            row_step: taps,
+            channel_step: shape.inputs * taps,
+            group_step: shape.outputs * shape.inputs * taps,
+            result: shape.field,
+            phases: Vec::new(),
+            work: shape.work(),
+        };
+        let mut packed = 0;
+        for index in 0..sweeps.iter().map(|sweep| sweep.stride).product() {
+            let [_, b, c] = sweeps.map(|sweep| sweep.stride);
+            let residue = [index / c / b, index / c % b, index % c];
+            let meets = |tap: usize| {
+                let tap = shape.tap(tap);
+                (0..3).all(|axis| tap[axis] * sweeps[axis].dilation % sweeps[axis].stride == residue[axis])
+            };
+            let met: Vec<usize> = (0..taps).filter(|&tap| meets(tap)).collect();
+            let back = |tap: usize| {
+                let tap = shape.tap(tap);
+                [0, 1, 2].map(|axis| {
+                    let windows = tap[axis] * sweeps[axis].dilation / sweeps[axis].stride;
+                    latest[axis] - windows + skipped[axis]
+                })
+            };
+            let offsets: Vec<isize> = (0..shape.outputs)
+                .flat_map(|channel| met.iter().map(move |&tap| (channel, tap)))
+                .map(|(channel, tap)| product.field.offset(channel, back(tap)) as isize)
+                .collect();
+            let first = [0, 1, 2].map(|axis| {
+                let Sweep { stride, low: pad, .. } = sweeps[axis];
+                (low[axis] * stride + residue[axis]) as isize - pad as isize
+            });
+            let columns = [0, 1, 2].map(|axis| {
+                let stride = sweeps[axis].stride;
+                let start = usize::from(first[axis] < 0);
+                let stop = (shape.field[axis] as isize - first[axis]).max(0) as usize;
+                start..stop.div_ceil(stride).max(start)
+            });
+            let length = offsets.len();
+            let step = sweeps.map(|sweep| sweep.stride);
+            product.phases.push(Phase { runs: runs(&met), offsets, columns, first, step, packed });
+            packed += shape.groups * product.panels() * product.padded() * length;
+        }
+        product
+    }
+
+    pub fn is_output(&self) -> bool {
+        self.role == Role::Output
+    }
+
+    /// Row panels, as even as possible.
+    fn panels(&self) -> usize {
+        self.rows.div_ceil(self.kernels.rows())
+    }
+
+    fn panel(&self, index: usize) -> Range<usize> {
+        let panels = self.panels();
+        index * self.rows / panels..(index + 1) * self.rows / panels
+    }
+
+    /// Elements of a packed panel for each step of K.
+    fn padded(&self) -> usize {
+        self.kernels.padded(self.rows.div_ceil(self.panels().max(1)))
+    }
+
+    pub fn workspace(&self) -> usize {
+        let last = self.phases.last();
+        last.map_or(0, |phase| phase.packed + self.groups * self.panels() * self.padded() * phase.offsets.len())
+    }
+
+    /// # Safety
+    /// As for [`super::Conv::run`].
+    pub unsafe fn run(&self, field: *const T, weight: *const T, out: *mut T, packed: *mut T) -> Result<(), Stopped> {
+        let (field, weight) = (Shared(field.cast_mut()), Shared(weight.cast_mut()));
+        let (out, packed) = (Shared(out), Shared(packed));
+        let panels = self.groups * self.panels();
+        par(panels, Work::Plain(self.groups * self.group_step), &|panel| {
+            // SAFETY: each panel has a place of its own.
+            unsafe { self.pack(panel / self.panels(), panel % self.panels(), weight.at(0), packed.at(0)) }
+        })?;
+        let (blocks, bands) = (self.batch.div_ceil(self.field.images), self.field.bands());
+        par(blocks * self.groups * bands, Work::MulAdds(self.work), &|item| {
+            let (group, band) = (item / bands % self.groups, item % bands);
+            let first = item / bands / self.groups * self.field.images;
+            let part = Part { images: first..self.batch.min(first + self.field.images), group, band };
+            // SAFETY: items are disjoint parts of the result.
+            unsafe { self.part(&part, field.at(0), packed.at(0), out.at(0)) }
+        })
+    }
+
+    /// Packs one row panel of the weight, for each phase.
+    unsafe fn pack(&self, group: usize, panel: usize, weight: *const T, packed: *mut T) {
+        let rows = self.panel(panel);
+        let step = self.padded();
+        for phase in &self.phases {
+            let depth = phase.offsets.len();
+            let to = packed.wrapping_add(phase.packed + (group * self.panels() + panel) * step * depth);
+            let from = weight.wrapping_add(group * self.group_step + rows.start * self.row_step);
+            let part = |from: *const T, depth: usize, to: *mut T| {
+                let (lanes, lane_stride) = (rows.len(), self.row_step as isize);
+                let panel = Panel { from, lanes, lane_stride, depth, depth_stride: 1, step };
+                // SAFETY: the panel is inside the weight, its copy in the room for it.
+                unsafe { (self.kernels.pack)(&panel, to) }
+            };
+            if phase.runs == [(0, self.channel_step)] {
+                part(from, depth, to);
+                continue;
+            }
+            let mut at = 0;
+            for channel in 0..self.channels {
+                for &(tap, taps) in &phase.runs {
+                    part(from.wrapping_add(channel * self.channel_step + tap), taps, to.wrapping_add(at * step));
+                    at += taps;
+                }
+            }
+        }
+    }
+
+    /// The columns of some images, or of a band of one, for one group.
+    unsafe fn part(&self, part: &Part, field: *const T, packed: *const T, out: *mut T) {
+        let image = |image: usize| (image * self.groups + part.group) * self.channels * self.source;
+        let room = self.field.room();
+        let depth = self.phases.iter().map(|phase| phase.offsets.len()).max().unwrap_or(0);
+        let depth_step = even(depth, T::MAX_DEPTH, DEPTH_UNIT);
+        let panel = (depth_step + 1) * self.kernels.cols();
+        with_scratch(room * part.images.len() + panel, |scratch: *mut T| {
+            let copy = scratch.wrapping_add(panel);
+            let mut base = field.wrapping_add(image(part.images.start));
+            let mut image_step = self.groups * self.channels * self.source;
+            if self.field.is_copied {
+                for (index, at) in part.images.clone().enumerate() {
+                    // SAFETY: the scratch has room for a band of each image.
+                    unsafe { self.field.copy(part.band, field.add(image(at)), copy.add(index * room)) };
+                }
+                (base, image_step) = (copy.cast_const(), room);
+            }
+            for phase in &self.phases {
+                let columns = self.field.columns(part.band, phase.columns.clone());
+                let area = Area { product: self, phase, part, columns, image_step };
+                // SAFETY: the area is part of the item.
+                unsafe { area.run(base, packed, out, scratch) };
+            }
+        });
+    }
+}
+
+use crate::machine::cpu::sweep::Sweep;
+
+/// What an item computes.
+struct Part {
+    images: Range<usize>,
+    group: usize,
+    band: usize,
+}
+
+/// The columns of one phase in an item.
+struct Area<'a, T: 'static> {
+    product: &'a Product<T>,
+    phase: &'a Phase,
+    part: &'a Part,
+    columns: [Range<usize>; 3],
+    image_step: usize,
+}
+
+/// Where a tile of C lies: at one place, or piece by piece.
+struct Target {
+    places: [isize; WIDEST],
+    contiguous: bool,
+}
+
+impl<T: Element> Area<'_, T> {
+    /// # Safety
+    /// The pointers are those of the item.
+    unsafe fn run(&self, base: *const T, packed: *const T, out: *mut T, scratch: *mut T) {
+        let Product { kernels, rows, .. } = *self.product;
+        let width = self.columns[2].len();
+        let count = self.part.images.len() * self.columns[0].len() * self.columns[1].len() * width;
+        let depth = self.phase.offsets.len();
+        let size: usize = self.product.result.iter().product();
+        let out = out.wrapping_add(self.part.group * rows * size);
+        let step = self.product.padded();
+        let panels = self.product.panels();
+        let first_panel = self.phase.packed + self.part.group * panels * step * depth;
+        let depth_step = even(depth, T::MAX_DEPTH, DEPTH_UNIT);
+        for p in (0..depth.max(1)).step_by(depth_step.max(1)) {
+            let offsets = &self.phase.offsets[p..depth.min(p + depth_step)];
+            for col in (0..count).step_by(kernels.cols()) {
+                let cols = kernels.cols().min(count - col);
+                let padded = kernels.padded(cols);
+                let mut pieces = [Piece::default(); WIDEST];
+                let (used, target) = self.pieces(col, cols, &mut pieces);
+                let columns = Columns { from: base, offsets, pieces: &pieces[..used], step: padded };
+                // SAFETY: the scratch has room for a panel and a vector, and each place is inside the field.
+                unsafe { (kernels.gather)(&columns, scratch) };
+                for panel in 0..panels {
+                    let rows = self.product.panel(panel);
+                    let kernel = kernels.tile(rows.len(), padded == kernels.cols(), true, Rows::Full);
+                    let tile = Tile {
+                        depth: offsets.len(),
+                        runs: 1,
+                        a_skip: 0,
+                        a: packed.wrapping_add(first_panel + (panel * depth + p) * step),
+                        a_rs: 1,
+                        a_ks: step as isize,
+                        b: scratch,
+                        b_ks: padded as isize,
+                        b_packed: std::ptr::null_mut(),
+                        c: out.wrapping_add(rows.start * size).wrapping_offset(target.places[0]),
+                        c_rs: size as isize,
+                        cols,
+                        add: p > 0,
+                    };
+                    // SAFETY: the tile is part of the item's result; its operands are packed.
+                    unsafe {
+                        if target.contiguous {
+                            kernel(&tile);
+                        } else {
+                            scatter(kernel, tile, rows.len(), &target);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The pieces of the field that columns `col..col + cols` are, and their places in the result.
+    fn pieces(&self, col: usize, cols: usize, pieces: &mut [Piece; WIDEST]) -> (usize, Target) {
+        let Product { kernels, ref field, result, groups, rows, .. } = *self.product;
+        let (width, lines, planes) = (self.columns[2].len(), self.columns[1].len(), self.columns[0].len());
+        let image_size = groups * rows * result.iter().product::<usize>();
+        let mut target = Target { places: [0; WIDEST], contiguous: true };
+        let (mut at, mut used) = (0, 0);
+        let (mut line, mut within) = ((col / width), col % width);
+        while at < cols {
+            let len = (width - within).min(cols - at);
+            let image = line / lines / planes;
+            let column = [
+                self.columns[0].start + line / lines % planes,
+                self.columns[1].start + line % lines,
+                self.columns[2].start + within,
+            ];
+            let from = image * self.image_step + field.place(self.part.band, column);
+            let index = [0, 1, 2].map(|axis| (column[axis] * self.phase.step[axis]) as isize + self.phase.first[axis]);
+            let place = (index[0] * result[1] as isize + index[1]) * result[2] as isize + index[2];
+            let place = ((self.part.images.start + image) * image_size) as isize + place;
+            for i in 0..len {
+                target.places[at + i] = place + (i * self.phase.step[2]) as isize;
+            }
+            target.contiguous &= self.phase.step[2] == 1 && place == target.places[0] + at as isize;
+            for start in (0..len).step_by(kernels.lanes) {
+                let len = kernels.lanes.min(len - start);
+                pieces[used] = Piece { from: (from + start) as isize, at: at + start, len };
+                used += 1;
+            }
+            at += len;
+            (line, within) = (line + 1, 0);
+        }
+        (used, target)
+    }
+}
+
+/// Runs a kernel for a tile of C whose columns lie apart.
+///
+/// # Safety
+/// As for the kernel.
+unsafe fn scatter<T: Element>(kernel: unsafe fn(&Tile<T>), tile: Tile<T>, rows: usize, target: &Target) {
+    let mut local = [T::default(); TILE];
+    let stride = TILE / rows;
+    // SAFETY: `local` holds `rows` rows of at most `stride` columns; C is the caller's promise.
+    unsafe {
+        kernel(&Tile { c: local.as_mut_ptr(), c_rs: stride as isize, add: false, ..tile });
+        for i in 0..rows {
+            let row = tile.c.offset(i as isize * tile.c_rs);
+            for j in 0..tile.cols {
+                let c = row.offset(target.places[j] - target.places[0]);
+                let sum = local[i * stride + j];
+                *c = if tile.add { *c + sum } else { sum };
+            }
+        }
+    }
+}
+
+/// Sorted numbers as runs of adjacent ones: the first, and how many.
+fn runs(sorted: &[usize]) -> Vec<(usize, usize)> {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for &n in sorted {
+        match runs.last_mut() {
+            Some((first, count)) if *first + *count == n => *count += 1,
+            _ => runs.push((n, 1)),
+        }
+    }
+    runs
+}

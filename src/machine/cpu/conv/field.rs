@@ -1,0 +1,171 @@
+//! The field that columns are read from: an operand with its padding, so that reading never asks where the edge is.
+//! Where the operand serves as it is, it is read in place; else a band of it is copied, and the last axis may be split
+//! by residue, so that what a stride skips lies elsewhere and what it meets lies together.
+
+use std::ops::Range;
+
+/// Elements that the copy of a band may take: a part of a second-level cache.
+const ROOM: usize = 128 << 10;
+/// Columns that an item should have at least and at most, where the shape allows.
+const FEWEST: usize = 256;
+const MOST: usize = 2048;
+
+pub struct Field {
+    channels: usize,
+    /// Extents of the operand.
+    source: [usize; 3],
+    /// Field index 0 is this far before the operand's.
+    low: [usize; 3],
+    /// Extents of what a band reads.
+    extents: [usize; 3],
+    split: usize,
+    /// Elements from channel to channel, plane to plane and row to row.
+    strides: [usize; 3],
+    pub is_copied: bool,
+    /// Steps of the field from column to column along each axis, and the axis along which bands are cut.
+    steps: [usize; 3],
+    cut: usize,
+    /// Columns of a band along that axis, and of all.
+    band: usize,
+    length: usize,
+    /// Images whose columns are worked on together; one if there is more than one band.
+    pub images: usize,
+}
+
+impl Field {
+    /// `columns` windows along each axis, `steps` apart, each reaching `reach` further, from `low` before the operand.
+    pub fn new(
+        (batch, channels, source): (usize, usize, [usize; 3]),
+        columns: [usize; 3],
+        steps: [usize; 3],
+        reach: [usize; 3],
+        low: [usize; 3],
+    ) -> Field {
+        let extent = |axis: usize, n: usize| (n.max(1) - 1) * steps[axis] + reach[axis] + 1;
+        let split = steps[2];
+        let fits = (0..3).all(|axis| low[axis] == 0 && extent(axis, columns[axis]) <= source[axis]);
+        let is_copied = !fits || split != 1;
+        let cut = (0..2).find(|&axis| columns[axis] > 1).unwrap_or(2);
+        let inner: usize = columns[cut + 1..].iter().product();
+        let length = columns[cut];
+        let mut most = if inner * length <= MOST { length } else { (FEWEST * 4 / inner.max(1)).max(1) };
+        if is_copied {
+            let slice: usize = (cut + 1..3).map(|axis| extent(axis, columns[axis])).product();
+            let slices = ROOM / (channels * slice).max(1);
+            most = most.min(slices.saturating_sub(reach[cut] + 1) / steps[cut] + 1);
+        }
+        let band = length.div_ceil(length.div_ceil(most.max(1)).max(1));
+        let mut extents = [0, 1, 2].map(|axis| extent(axis, columns[axis]));
+        extents[cut] = extent(cut, band);
+        let all = inner * length * columns[..cut].iter().product::<usize>();
+        let images = if band < length { 1 } else { (FEWEST / all.max(1)).clamp(1, batch.max(1)) };
+        let strides = if is_copied {
+            let row = extents[2].div_ceil(split) * split;
+            [extents[0] * extents[1] * row, extents[1] * row, row]
+        } else {
+            [source[0] * source[1] * source[2], source[1] * source[2], source[2]]
+        };
+        Field { channels, source, low, extents, split, strides, is_copied, steps, cut, band, length, images }
+    }
+
+    pub fn bands(&self) -> usize {
+        self.length.div_ceil(self.band.max(1))
+    }
+
+    /// The columns of a band along each axis, of all that there are along the others.
+    pub fn columns(&self, band: usize, all: [Range<usize>; 3]) -> [Range<usize>; 3] {
+        let first = band * self.band;
+        let mut columns = all;
+        let range = &mut columns[self.cut];
+        *range = range.start.max(first)..range.end.min(first + self.band).max(range.start.max(first));
+        columns
+    }
+
+    /// Where a column of the band lies, without its channel and tap.
+    pub fn place(&self, band: usize, column: [usize; 3]) -> usize {
+        let mut column = column;
+        if self.is_copied {
+            column[self.cut] -= band * self.band;
+        }
+        // Along the last axis the split, if any, makes columns adjacent.
+        column[0] * self.steps[0] * self.strides[1] + column[1] * self.row_step() + column[2]
+    }
+
+    /// Steps from row to row of columns.
+    pub fn row_step(&self) -> usize {
+        self.steps[1] * self.strides[2]
+    }
+
+    /// The steps from a column to what a tap of a channel reads.
+    pub fn offset(&self, channel: usize, at: [usize; 3]) -> usize {
+        let last = at[2] % self.split * (self.strides[2] / self.split) + at[2] / self.split;
+        channel * self.strides[0] + at[0] * self.strides[1] + at[1] * self.strides[2] + last
+    }
+
+    pub fn channel_step(&self) -> usize {
+        self.strides[0]
+    }
+
+    /// Elements of the copy of one image's band.
+    pub fn room(&self) -> usize {
+        if self.is_copied { self.channels * self.strides[0] } else { 0 }
+    }
+
+    /// Copies a band of one image, with its padding.
+    ///
+    /// # Safety
+    /// `from` is the first channel of the image, `to` has room for the band.
+    pub unsafe fn copy<T: Copy + Default>(&self, band: usize, from: *const T, to: *mut T) {
+        let mut first = [0; 3];
+        first[self.cut] = band * self.band * self.steps[self.cut];
+        let [planes, rows, _] = self.source;
+        for (channel, plane, row) in indices(self.channels, self.extents[0], self.extents[1]) {
+            let inside = |axis: usize, index: usize| {
+                (first[axis] + index).checked_sub(self.low[axis]).filter(|&at| at < self.source[axis])
+            };
+            let to = to.wrapping_add(self.offset(channel, [plane, row, 0]));
+            // SAFETY: the row is inside the copy, and what is read inside the operand.
+            unsafe {
+                match (inside(0, plane), inside(1, row)) {
+                    (Some(plane), Some(row)) => {
+                        let row = (channel * planes + plane) * rows + row;
+                        self.copy_row(from.add(row * self.source[2]), first[2], to);
+                    }
+                    _ => std::slice::from_raw_parts_mut(to, self.strides[2]).fill(T::default()),
+                }
+            }
+        }
+    }
+
+    unsafe fn copy_row<T: Copy + Default>(&self, from: *const T, first: usize, to: *mut T) {
+        let part = self.strides[2] / self.split;
+        for residue in 0..self.split {
+            // SAFETY: the parts of the row are disjoint.
+            let to = unsafe { std::slice::from_raw_parts_mut(to.add(residue * part), part) };
+            // Element j is the operand's j·split + shift.
+            let shift = (first + residue) as isize - self.low[2] as isize;
+            let step = self.split as isize;
+            let start = ((-shift).max(0) as usize).div_ceil(self.split).min(part);
+            let stop = (self.source[2] as isize - shift).max(0) as usize;
+            let stop = stop.div_ceil(self.split).clamp(start, part);
+            to[..start].fill(T::default());
+            to[stop..].fill(T::default());
+            if self.split == 1 {
+                // SAFETY: start and stop keep the run inside the operand's row.
+                unsafe {
+                    let from = from.offset(start as isize + shift);
+                    to[start..stop].as_mut_ptr().copy_from_nonoverlapping(from, stop - start);
+                }
+                continue;
+            }
+            for (j, to) in to[start..stop].iter_mut().enumerate() {
+                // SAFETY: as above.
+                *to = unsafe { *from.offset((start + j) as isize * step + shift) };
+            }
+        }
+    }
+}
+
+fn indices(a: usize, b: usize, c: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    (0..a).flat_map(move |i| (0..b).flat_map(move |j| (0..c).map(move |k| (i, j, k))))
+}

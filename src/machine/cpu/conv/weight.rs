@@ -1,0 +1,270 @@
+//! The derivative in w: a sum over images and windows. Rows of a tile are channels of the field at one tap (or, where
+//! channels are few, taps along the last axis), read in place; columns are channels of g, packed once for all taps.
+//!
+//! The sum is cut into chunks by shape alone. A chunk leaves a partial result \[tap, channel of x, channel of g\]; partial
+//! results are added pairwise at the end.
+
+use std::ops::Range;
+
+use super::field::Field;
+use super::{Shape, Shared};
+use crate::machine::cpu::gemm::Element;
+use crate::machine::cpu::gemm::block::{DEPTH_UNIT, even};
+use crate::machine::cpu::gemm::kernel::{Kernels, Rows, Tile};
+use crate::machine::cpu::gemm::pack::Panel;
+use crate::machine::cpu::gemm::scratch::with_scratch;
+use crate::machine::cpu::isa::Isa;
+use crate::machine::cpu::par::{Stopped, Work, par};
+
+/// Windows that a chunk should have at least, and chunks that there are at most.
+const SHORTEST: usize = 1024;
+const MOST_CHUNKS: usize = 16;
+/// Elements of all partial results, at most, where there is a choice.
+const PARTIALS: usize = 4 << 20;
+
+pub struct Product<T: 'static> {
+    kernels: &'static Kernels<T>,
+    batch: usize,
+    groups: usize,
+    inputs: usize,
+    outputs: usize,
+    taps: usize,
+    field: Field,
+    source: usize,
+    grid: [usize; 3],
+    panels: Vec<RowPanel>,
+    /// Steps of the field and of the partial result from row to row of a panel.
+    row_step: usize,
+    partial_step: usize,
+    /// Bands of images in a chunk, and of all.
+    chunk: usize,
+    units: usize,
+    work: usize,
+}
+
+/// Rows of a tile: the first one's place in the field and row in the partial result.
+struct RowPanel {
+    offset: usize,
+    row: usize,
+    height: usize,
+}
+
+impl<T: Element> Product<T> {
+    pub fn new(shape: &Shape, isa: Isa) -> Product<T> {
+        let kernels = T::kernels(isa);
+        let sweeps = shape.sweeps;
+        let field = Field::new(
+            (shape.batch, shape.inputs, shape.field),
+            shape.grid,
+            sweeps.map(|sweep| sweep.stride),
+            sweeps.map(|sweep| sweep.reach()),
+            sweeps.map(|sweep| sweep.low),
+        );
+        let taps = shape.taps();
+        let dilated = |tap: usize| {
+            let tap = shape.tap(tap);
+            [0, 1, 2].map(|axis| tap[axis] * sweeps[axis].dilation)
+        };
+        let mut panels = Vec::new();
+        let by_tap = shape.inputs < sweeps[2].taps && sweeps[2].stride == 1;
+        if by_tap {
+            for (channel, line) in (0..shape.inputs).flat_map(|c| (0..taps / sweeps[2].taps).map(move |l| (c, l))) {
+                for range in even_parts(sweeps[2].taps, kernels.rows()) {
+                    let tap = line * sweeps[2].taps + range.start;
+                    let (offset, row) = (field.offset(channel, dilated(tap)), tap * shape.inputs + channel);
+                    panels.push(RowPanel { offset, row, height: range.len() });
+                }
+            }
+        } else {
+            for range in even_parts(shape.inputs, kernels.rows()) {
+                for tap in 0..taps {
+                    let offset = field.offset(range.start, dilated(tap));
+                    panels.push(RowPanel { offset, row: tap * shape.inputs + range.start, height: range.len() });
+                }
+            }
+        }
+        let units = shape.batch * field.bands();
+        let elements = (shape.groups * shape.inputs * shape.outputs * taps).max(1);
+        let windows = shape.batch * shape.grid.iter().product::<usize>();
+        let chunks = units.min(windows / SHORTEST).min(MOST_CHUNKS).min(PARTIALS / elements).max(1);
+        Product {
+            kernels,
+            batch: shape.batch,
+            groups: shape.groups,
+            inputs: shape.inputs,
+            outputs: shape.outputs,
+            taps,
+            row_step: if by_tap { sweeps[2].dilation } else { field.channel_step() },
+            partial_step: if by_tap { shape.inputs * shape.outputs } else { shape.outputs },
+            field,
+            source: shape.field.iter().product(),
+            grid: shape.grid,
+            panels,
+            chunk: units.div_ceil(chunks).max(1),
+            units,
+            work: shape.work(),
+        }
+    }
+
+    fn chunks(&self) -> usize {
+        self.units.div_ceil(self.chunk)
+    }
+
+    /// Elements of a partial result of one group.
+    fn partial(&self) -> usize {
+        self.taps * self.inputs * self.outputs
+    }
+
+    pub fn workspace(&self) -> usize {
+        self.chunks() * self.groups * self.partial()
+    }
+
+    /// # Safety
+    /// As for [`super::Conv::run`].
+    pub unsafe fn run(&self, field: *const T, g: *const T, out: *mut T, partials: *mut T) -> Result<(), Stopped> {
+        let (field, g) = (Shared(field.cast_mut()), Shared(g.cast_mut()));
+        let (out, partials) = (Shared(out), Shared(partials));
+        let wide = self.outputs.div_ceil(self.kernels.cols());
+        par(self.chunks() * self.groups * wide, Work::MulAdds(self.work), &|item| {
+            let (column, group, chunk) = (item % wide, item / wide % self.groups, item / wide / self.groups);
+            let first = column * self.kernels.cols();
+            let columns = first..self.outputs.min(first + self.kernels.cols());
+            let to = partials.at((chunk * self.groups + group) * self.partial() + first);
+            // SAFETY: items write separate columns of the partial results.
+            unsafe { self.part(chunk, group, columns, field.at(0), g.at(0), to) }
+        })?;
+        let rows = self.taps * self.inputs;
+        par(self.groups * rows, Work::Plain(self.workspace()), &|row| {
+            // SAFETY: each row is read and written by one item.
+            unsafe { self.finish(row / rows, row % rows, partials.at(0), out.at(0)) }
+        })
+    }
+
+    /// The sum over one chunk, for some channels of g.
+    unsafe fn part(&self, chunk: usize, group: usize, columns: Range<usize>, field: *const T, g: *const T, to: *mut T) {
+        let padded = self.kernels.padded(columns.len());
+        let positions: usize = self.grid.iter().product();
+        let bands = self.field.bands();
+        with_scratch(self.field.room() + T::MAX_DEPTH * padded, |scratch: *mut T| {
+            let copy = scratch.wrapping_add(T::MAX_DEPTH * padded);
+            let mut add = false;
+            for unit in chunk * self.chunk..self.units.min((chunk + 1) * self.chunk) {
+                let (image, band) = (unit / bands, unit % bands);
+                debug_assert!(image < self.batch);
+                let mut base = field.wrapping_add((image * self.groups + group) * self.inputs * self.source);
+                if self.field.is_copied {
+                    // SAFETY: the scratch has room for a band.
+                    unsafe { self.field.copy(band, base, copy) };
+                    base = copy;
+                }
+                let channel = (image * self.groups + group) * self.outputs + columns.start;
+                let g = g.wrapping_add(channel * positions);
+                for block in blocks(&self.field.columns(band, self.grid.map(|n| 0..n)), T::MAX_DEPTH / 2) {
+                    let [plane, row, first] = block.start;
+                    let depth = block.rows * block.width;
+                    let from = g.wrapping_add((plane * self.grid[1] + row) * self.grid[2] + first);
+                    let (lanes, lane_stride) = (columns.len(), positions as isize);
+                    let panel = Panel { from, lanes, lane_stride, depth, depth_stride: 1, step: padded };
+                    // SAFETY: the block is inside g, and the scratch has room for it.
+                    unsafe { (self.kernels.pack)(&panel, scratch) };
+                    let place = self.field.place(band, block.start);
+                    for panel in &self.panels {
+                        let a = base.wrapping_add(place + panel.offset);
+                        let c = to.wrapping_add(panel.row * self.outputs);
+                        // SAFETY: the rows are inside the field, the tile is part of the item's partial result.
+                        unsafe { self.tile(panel, &block, a, scratch, padded, c, columns.len(), add) };
+                    }
+                    add = true;
+                }
+            }
+        });
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "what a tile is made of")]
+    unsafe fn tile(
+        &self,
+        panel: &RowPanel,
+        block: &Block,
+        a: *const T,
+        b: *const T,
+        padded: usize,
+        c: *mut T,
+        cols: usize,
+        add: bool,
+    ) {
+        let wide = padded == self.kernels.cols();
+        let kernel = self.kernels.tile(panel.height, wide, self.row_step == 1, Rows::Full);
+        let tile = Tile {
+            depth: block.width,
+            runs: block.rows,
+            a_skip: self.field.row_step() as isize - block.width as isize,
+            a,
+            a_rs: self.row_step as isize,
+            a_ks: 1,
+            b,
+            b_ks: padded as isize,
+            b_packed: std::ptr::null_mut(),
+            c,
+            c_rs: self.partial_step as isize,
+            cols,
+            add,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { kernel(&tile) }
+    }
+
+    /// Adds the partial results of a row and writes it to its place in the weight.
+    unsafe fn finish(&self, group: usize, row: usize, partials: *mut T, out: *mut T) {
+        let step = self.groups * self.partial();
+        let first = partials.wrapping_add(group * self.partial() + row * self.outputs);
+        let chunks = self.chunks();
+        let mut gap = 1;
+        while gap < chunks {
+            for chunk in (0..chunks - gap).step_by(2 * gap) {
+                let (sum, other) = (first.wrapping_add(chunk * step), first.wrapping_add((chunk + gap) * step));
+                for i in 0..self.outputs {
+                    // SAFETY: two rows of the partial results.
+                    unsafe { *sum.add(i) = *sum.add(i) + *other.add(i) };
+                }
+            }
+            gap *= 2;
+        }
+        let (tap, channel) = (row / self.inputs, row % self.inputs);
+        for i in 0..self.outputs {
+            let at = ((group * self.outputs + i) * self.inputs + channel) * self.taps + tap;
+            // SAFETY: an element of the weight.
+            unsafe { *out.add(at) = *first.add(i) };
+        }
+    }
+}
+
+/// Rows of windows that are summed by one call of a kernel.
+struct Block {
+    start: [usize; 3],
+    rows: usize,
+    width: usize,
+}
+
+/// Cuts columns into blocks of at most `most` windows: whole rows, or parts of one.
+fn blocks(columns: &[Range<usize>; 3], most: usize) -> impl Iterator<Item = Block> {
+    let [planes, rows, width] = columns.clone();
+    let across = even(width.len(), most, DEPTH_UNIT).max(1);
+    let down = if across < width.len() { 1 } else { even(rows.len(), (most / across).max(1), 1).max(1) };
+    planes.flat_map(move |plane| {
+        let width = width.clone();
+        rows.clone().step_by(down).zip(std::iter::repeat(rows.end)).flat_map(move |(row, end)| {
+            let stop = width.end;
+            width.clone().step_by(across).map(move |first| Block {
+                start: [plane, row, first],
+                rows: down.min(end - row),
+                width: across.min(stop - first),
+            })
+        })
+    })
+}
+
+/// 0..n in as few parts of at most `most` as will do, evenly.
+fn even_parts(n: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let parts = n.div_ceil(most);
+    (0..parts).map(move |i| i * n / parts..(i + 1) * n / parts)
+}
