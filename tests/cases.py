@@ -463,6 +463,79 @@ ROWS: list[Row] = [
     ),
 ]
 
+ROWS += [
+    *(
+        Row(
+            "conv",
+            lambda x, w, *b, f=function, k=settings: f(x, w, *b, **k),
+            lambda x, w, *b, k=settings: ref.conv(x, w, *b, **k),
+            shapes,
+            variant=variant,
+        )
+        for variant, function, shapes, settings in [
+            ("2d", F.conv2d, ((2, 3, 5, 6), (4, 3, 3, 2), (4,)), {}),
+            ("2d padded", F.conv2d, ((2, 2, 4, 5), (3, 2, 3, 3)), {"padding": (1, 1)}),
+            ("2d strided", F.conv2d, ((1, 2, 7, 6), (2, 2, 3, 2), (2,)), {"stride": (2, 3), "padding": (1, 0)}),
+            ("2d dilated", F.conv2d, ((1, 2, 7, 5), (2, 2, 2, 3)), {"dilation": (3, 2), "padding": (0, 1)}),
+            ("2d groups", F.conv2d, ((2, 4, 4, 4), (6, 2, 2, 2), (6,)), {"groups": 2}),
+            ("2d depthwise", F.conv2d, ((2, 3, 5, 4), (3, 1, 3, 3)), {"groups": 3, "padding": (1, 1)}),
+            ("1d", F.conv1d, ((2, 3, 9), (4, 3, 3), (4,)), {"stride": (2,), "padding": (1,), "dilation": (1,)}),
+            (
+                "3d",
+                F.conv3d,
+                ((1, 2, 3, 4, 3), (2, 2, 2, 2, 2)),
+                {"stride": (1, 2, 1), "padding": (0, 1, 0), "dilation": (1, 1, 1)},
+            ),
+        ]
+    ),
+    *(
+        Row(
+            "max_pool",
+            lambda x, f=function, a=arguments: f(x, *a),
+            lambda x, a=arguments: ref.windows(x, *a, fill=-np.inf).max(-1),
+            (shape,),
+            variant=variant,
+        )
+        for variant, function, shape, arguments in [
+            ("2d", F.max_pool2d, (2, 3, 4, 6), ((2, 2), (2, 2), (0, 0))),
+            ("2d overlapping", F.max_pool2d, (2, 5, 7), ((3, 2), (2, 1), (1, 1))),
+            ("1d", F.max_pool1d, (2, 3, 9), ((4,), (2,), (1,))),
+            ("3d", F.max_pool3d, (2, 4, 4, 3), ((2, 2, 1), (2, 1, 1), (1, 0, 0))),
+        ]
+    ),
+    *(
+        Row(
+            "avg_pool",
+            lambda x, f=function, a=arguments, k=settings: f(x, *a, **k),
+            lambda x, a=arguments, r=reduce: r(x, *a),
+            (shape,),
+            variant=variant,
+        )
+        for variant, function, shape, arguments, settings, reduce in [
+            ("2d", F.avg_pool2d, (2, 3, 4, 6), ((2, 2), (2, 2), (0, 0)), {}, ref.mean_pool),
+            ("2d overlapping", F.avg_pool2d, (2, 5, 7), ((3, 2), (2, 1), (1, 1)), {}, ref.mean_pool),
+            (
+                "2d inside",
+                F.avg_pool2d,
+                (2, 5, 7),
+                ((3, 3), (2, 2), (1, 1)),
+                {"count_include_pad": False},
+                lambda x, *a: ref.mean_pool(x, *a) / ref.mean_pool(np.ones_like(x), *a),
+            ),
+            (
+                "2d divisor",
+                F.avg_pool2d,
+                (2, 5, 7),
+                ((3, 3), (2, 2), (1, 1)),
+                {"divisor_override": 5},
+                lambda x, *a: ref.mean_pool(x, *a) * 9 / 5,
+            ),
+            ("1d", F.avg_pool1d, (2, 3, 9), ((4,), (3,), (1,)), {}, ref.mean_pool),
+            ("3d", F.avg_pool3d, (2, 4, 4, 3), ((2, 2, 1), (2, 1, 1), (1, 0, 0)), {}, ref.mean_pool),
+        ]
+    ),
+]
+
 # Largest relative error in float64 and float32 for what is not elementwise; elementwise ops keep the ULP of the table.
 # Sums of a few terms lose a few ULP; these bounds hold for the sizes above.
 TOLERANCE: dict[str, tuple[float, float]] = {
@@ -475,6 +548,7 @@ TOLERANCE: dict[str, tuple[float, float]] = {
     "layer_norm": (2e-14, 1e-5),
     "matmul": (2e-14, 4e-6),
     "linear": (2e-14, 4e-6),
+    "conv": (2e-14, 8e-6),
     # gelu and silu are products of rounded factors; far below zero 1 + erf cancels.
     "gelu": (4e-14, 1e-5),
 }

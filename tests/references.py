@@ -138,3 +138,41 @@ def batch_norm_training(x: Array, weight: Array, bias: Array, eps: float) -> Arr
 def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
     """Over the last axis."""
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps) * weight + bias
+
+
+def conv(
+    x: Array,
+    w: Array,
+    bias: Array | None = None,
+    stride: tuple[int, ...] = (1, 1),
+    padding: tuple[int, ...] = (0, 0),
+    dilation: tuple[int, ...] = (1, 1),
+    groups: int = 1,
+) -> Array:
+    """Tap by tap: each is a product of channels with the positions that it meets."""
+    x = np.pad(x, [(0, 0), (0, 0), *((p, p) for p in padding)])
+    taps = w.shape[2:]
+    counts = [(n - d * (k - 1) - 1) // s + 1 for n, d, k, s in zip(x.shape[2:], dilation, taps, stride, strict=True)]
+    x = x.reshape(x.shape[0], groups, -1, *x.shape[2:])
+    w = w.reshape(groups, -1, *w.shape[1:])
+    result = np.zeros((x.shape[0], groups, w.shape[1], *counts))
+    for tap in np.ndindex(*taps):
+        met = tuple(slice(t * d, t * d + s * n, s) for t, d, s, n in zip(tap, dilation, stride, counts, strict=True))
+        result += np.einsum("ngc...,goc->ngo...", x[(..., *met)], w[(..., *tap)])
+    result = result.reshape(x.shape[0], -1, *counts)
+    return result if bias is None else result + bias.reshape(-1, *[1] * len(taps))
+
+
+def windows(x: Array, size: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], fill: float) -> Array:
+    """The elements of each window, along the last axis."""
+    planes = x.ndim - len(size)
+    x = np.pad(x, [(0, 0)] * planes + [(p, p) for p in padding], constant_values=fill)
+    axes = tuple(range(planes, x.ndim))
+    cut = np.lib.stride_tricks.sliding_window_view(x, size, axes)
+    cut = cut[(slice(None),) * planes + tuple(slice(None, None, s) for s in stride)]
+    return cut.reshape(*cut.shape[: x.ndim], -1)
+
+
+def mean_pool(x: Array, size: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]) -> Array:
+    """The mean of each window, with zeros as padding."""
+    return windows(x, size, stride, padding, 0.0).mean(-1)

@@ -11,6 +11,7 @@ mod planning;
 mod random;
 mod reductions;
 mod rows;
+mod windows;
 
 use measure::Bench;
 use wengert::error::Result;
@@ -23,6 +24,7 @@ fn main() -> Result<()> {
     }
     let mut bench = Bench::new(names);
     gemm::run(&mut bench)?;
+    windows::run(&mut bench)?;
     rows::run(&mut bench)?;
     reductions::run(&mut bench)?;
     layout::run(&mut bench)?;

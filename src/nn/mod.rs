@@ -5,6 +5,7 @@ mod clip;
 mod init;
 mod layers;
 mod losses;
+mod windows;
 
 pub use clip::{Norm, clip_grad_norm};
 pub use init::{assign, convert, fill, normal, uniform};
@@ -13,3 +14,4 @@ pub use losses::{
     Classes, binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy, huber_loss, l1_loss, mse_loss,
     nll_loss, smooth_l1_loss,
 };
+pub use windows::{Convolution, Divisor, Padding, Pooling, avg_pool, convolve, max_pool};

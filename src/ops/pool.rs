@@ -207,6 +207,9 @@ impl Call {
             )));
         }
         let planes = shape.rank() - axes;
+        if shape[planes - 1] == 0 {
+            return Err(Error::shape(format!("{op}: input {shape} has no channels; only the batch may be empty")));
+        }
         let mut sweeps = Sweeps::new();
         let mut result = Shape::new(&shape[..planes]);
         for (axis, settings) in attrs[2..2 + 4 * axes].chunks_exact(4).enumerate() {
@@ -219,7 +222,7 @@ impl Call {
             }
             let [taps, stride, low, dilation] = [taps, stride, low, dilation].map(|n| n as usize);
             let sweep = Sweep { taps, stride, dilation, low };
-            if low > (sweep.reach() + 1) / 2 {
+            if low > sweep.reach().div_ceil(2) {
                 return Err(Error::value(format!(
                     "{op}: padding {low} must be at most half of what the kernel covers, {}",
                     sweep.reach() + 1

@@ -20,6 +20,7 @@ mod print;
 mod script;
 mod tensor;
 mod transforms;
+mod windows;
 
 use crate::dtype::DType;
 use pyo3::prelude::*;
@@ -70,6 +71,10 @@ mod _core {
     use super::tensor::PyTensor;
     #[pymodule_export]
     use super::transforms::{custom_gradient, grad, grad_of, hvp, jvp, value_and_grad, vjp, vmap};
+    #[pymodule_export]
+    use super::windows::{
+        avg_pool1d, avg_pool2d, avg_pool3d, conv1d, conv2d, conv3d, max_pool1d, max_pool2d, max_pool3d,
+    };
 
     use super::*;
 

@@ -56,6 +56,23 @@ def test_extremes_over_axes_split_evenly(reduce: Callable[..., wg.Tensor]) -> No
     assert forward.tolist()[0] == 1.0
 
 
+def test_max_pooling_follows_the_index() -> None:
+    """The first of equal elements has the gradient, in both modes and at second order; a NaN comes before any number."""
+    x = t([[[1.0, 3.0, 2.0, 2.0], [3.0, 0.0, 2.0, 2.0]]])
+    values, indices = F.max_pool2d(x, 2, return_indices=True)
+    assert (values.tolist(), indices.tolist()) == ([[[3.0, 2.0]]], [[[1, 2]]])
+    cubes = wg.grad(lambda x: (F.max_pool2d(x, 2) ** 3).sum())
+    assert cubes(x).tolist() == [[[0.0, 27.0, 12.0, 0.0], [0.0] * 4]]
+    direction = t([[[1.0, 2.0, 4.0, 8.0], [16.0, 32.0, 64.0, 128.0]]])
+    _, along = wg.jvp(lambda x: F.max_pool2d(x, 2), (x,), (direction,))
+    assert along.tolist() == [[[2.0, 4.0]]]
+    curvature = wg.hvp(lambda x: (F.max_pool2d(x, 2) ** 3).sum(), (x,), (direction,))
+    assert curvature.tolist() == [[[0.0, 6 * 3 * 2.0, 6 * 2 * 4.0, 0.0], [0.0] * 4]]
+    broken = t([[[1.0, INF], [float("nan"), 2.0]]])
+    assert np.isnan(F.max_pool2d(broken, 2).item())
+    assert wg.grad(lambda x: F.max_pool2d(x, 2).sum())(broken).tolist() == [[[0.0, 0.0], [1.0, 0.0]]]
+
+
 MASKED: dict[str, Callable[[wg.Tensor], wg.Tensor]] = {
     "sqrt": lambda x: wg.where(x > 0.0, wg.sqrt(x), 0.0),
     "log": lambda x: wg.where(x > 0.0, wg.log(x), 0.0),

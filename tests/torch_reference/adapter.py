@@ -463,6 +463,12 @@ OPS: dict[str | tuple[str, str], Op] = {
     "take_along_dim": take_along_dim,
     # Layers.
     "nn.functional.linear": F.linear,
+    **{
+        f"nn.functional.{name}{axes}d": getattr(F, f"{name}{axes}d")
+        for name in ("conv", "max_pool", "avg_pool", "adaptive_avg_pool")
+        for axes in (1, 2, 3)
+        if hasattr(F, f"{name}{axes}d")
+    },
     "nn.functional.leaky_relu": lambda x, negative_slope=0.01: F.leaky_relu(x, negative_slope),
     "nn.functional.elu": lambda x, alpha=1.0: F.elu(x, alpha),
     "nn.functional.gelu": lambda x, approximate="none": F.gelu(x, approximate),

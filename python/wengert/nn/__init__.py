@@ -3,6 +3,7 @@
 from wengert.nn import functional, init, utils
 from wengert.nn.activation import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from wengert.nn.container import ModuleDict, ModuleList, Sequential
+from wengert.nn.convolution import Conv1d, Conv2d, Conv3d
 from wengert.nn.dropout import Dropout
 from wengert.nn.linear import Flatten, Identity, Linear
 from wengert.nn.loss import (
@@ -16,15 +17,24 @@ from wengert.nn.loss import (
     SmoothL1Loss,
 )
 from wengert.nn.module import Module
-from wengert.nn.normalization import BatchNorm1d, LayerNorm
+from wengert.nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, LayerNorm
 from wengert.nn.parameter import Parameter
+from wengert.nn.pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
 
 __all__ = [
     "ELU",
     "GELU",
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
     "BCELoss",
     "BCEWithLogitsLoss",
     "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
@@ -36,6 +46,9 @@ __all__ = [
     "Linear",
     "LogSoftmax",
     "MSELoss",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
     "Module",
     "ModuleDict",
     "ModuleList",

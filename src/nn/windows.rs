@@ -1,0 +1,117 @@
+//! Convolutions and pools in one call.
+
+use crate::error::{Error, Result};
+use crate::graph::Attrs;
+use crate::ops::{conv, pool};
+use crate::tensor::{self, Arg, Tensor};
+use smallvec::{SmallVec, smallvec};
+
+/// What is added around the input of a convolution.
+#[derive(Clone, Copy)]
+pub enum Padding<'a> {
+    /// As much before each axis as after it.
+    Both(&'a [i64]),
+    /// So much that the result has the extents of the input; an odd one is one longer after.
+    Same,
+}
+
+/// Settings of a convolution; one entry an axis, or one for all.
+pub struct Convolution<'a> {
+    pub axes: usize,
+    pub stride: &'a [i64],
+    pub padding: Padding<'a>,
+    pub dilation: &'a [i64],
+    pub groups: i64,
+}
+
+/// Settings of a pool; one entry an axis, or one for all. An empty stride is the kernel.
+pub struct Pooling<'a> {
+    pub axes: usize,
+    pub kernel: &'a [i64],
+    pub stride: &'a [i64],
+    pub padding: &'a [i64],
+    pub dilation: &'a [i64],
+    pub ceil_mode: bool,
+}
+
+/// What the sums of an average pool are divided by.
+#[derive(Clone, Copy)]
+pub enum Divisor {
+    Padded,
+    Inside,
+    Given(i64),
+}
+
+/// The entry of an axis.
+fn entry(op: &str, name: &str, entries: &[i64], axes: usize, axis: usize) -> Result<i64> {
+    match entries.len() {
+        1 => Ok(entries[0]),
+        n if n == axes => Ok(entries[axis]),
+        n => Err(Error::value(format!("{op}: {name} has {n} entries, it takes one, or {axes}"))),
+    }
+}
+
+/// x convolved with the weight, plus the bias.
+pub fn convolve(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, settings: &Convolution) -> Result<Tensor> {
+    let axes = settings.axes;
+    let op = format!("conv{axes}d");
+    let taps = weight.shape();
+    let mut attrs: Attrs = smallvec![axes as i64, settings.groups];
+    for axis in 0..axes {
+        let stride = entry(&op, "stride", settings.stride, axes, axis)?;
+        let dilation = entry(&op, "dilation", settings.dilation, axes, axis)?;
+        let (low, high) = match settings.padding {
+            Padding::Both(padding) => {
+                let padding = entry(&op, "padding", padding, axes, axis)?;
+                (padding, padding)
+            }
+            Padding::Same if stride != 1 => {
+                return Err(Error::value(format!("{op}: padding=\"same\" needs stride 1, not {stride}")));
+            }
+            Padding::Same => {
+                let taps = taps.get(axis + 2).copied().unwrap_or(1) as i64;
+                let total = dilation.saturating_mul(taps - 1).max(0);
+                (total / 2, total - total / 2)
+            }
+        };
+        attrs.extend([stride, low, high, dilation]);
+    }
+    let args: SmallVec<[Arg; 3]> = [Some(input), Some(weight), bias].into_iter().flatten().map(Arg::Tensor).collect();
+    tensor::composite(&conv::CONV, attrs, &args)
+}
+
+fn attributes(name: &str, settings: &Pooling) -> Result<Attrs> {
+    let axes = settings.axes;
+    let op = format!("{name}{axes}d");
+    let mut attrs: Attrs = smallvec![axes as i64, i64::from(settings.ceil_mode)];
+    for axis in 0..axes {
+        let taps = entry(&op, "kernel_size", settings.kernel, axes, axis)?;
+        let stride = match settings.stride {
+            [] => taps,
+            stride => entry(&op, "stride", stride, axes, axis)?,
+        };
+        let low = entry(&op, "padding", settings.padding, axes, axis)?;
+        attrs.extend([taps, stride, low, entry(&op, "dilation", settings.dilation, axes, axis)?]);
+    }
+    Ok(attrs)
+}
+
+/// The largest element of each window, and where it is in its plane.
+pub fn max_pool(input: &Tensor, settings: &Pooling) -> Result<(Tensor, Tensor)> {
+    let made = tensor::composite_all(&pool::MAX_POOL, attributes("max_pool", settings)?, &[input.into()])?;
+    let [values, _, positions] =
+        <[Tensor; 3]>::try_from(made).map_err(|_| Error::internal("max_pool: not three outputs"))?;
+    Ok((values, positions))
+}
+
+/// The mean of each window.
+pub fn avg_pool(input: &Tensor, settings: &Pooling, divisor: Divisor) -> Result<Tensor> {
+    let mut attrs = attributes("avg_pool", settings)?;
+    attrs.extend(match divisor {
+        Divisor::Padded => [0, 0],
+        Divisor::Inside => [1, 0],
+        Divisor::Given(0) => return Err(Error::value("avg_pool: divisor_override is 0")),
+        Divisor::Given(n) => [2, n],
+    });
+    tensor::composite(&pool::AVG_POOL, attrs, &[input.into()])
+}
