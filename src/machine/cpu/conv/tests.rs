@@ -146,7 +146,7 @@ fn values_are_those_of_plain_loops() {
 }
 
 #[test]
-fn large_fields_are_cut_into_bands() {
+fn fields_of_every_size_are_cut_into_items() {
     let mut random = Random(2);
     for (batch, channels, axes) in [
         (1, (3, 4), vec![(70, sweep(3, 1, 1, 1)), (90, sweep(3, 1, 1, 1))]),
@@ -157,6 +157,7 @@ fn large_fields_are_cut_into_bands() {
         (1, (2, 3), vec![(20, sweep(3, 1, 1, 1)), (20, sweep(2, 1, 1, 0)), (21, sweep(3, 2, 1, 1))]),
         // More channels than one block of K holds.
         (2, (130, 9), vec![(8, sweep(3, 1, 1, 1)), (8, sweep(3, 1, 1, 1))]),
+        (0, (2, 3), vec![(8, sweep(3, 1, 1, 1)), (8, sweep(3, 1, 1, 1))]),
         (2, (9, 130), vec![(8, sweep(3, 2, 1, 1)), (8, sweep(3, 1, 1, 1))]),
     ] {
         check::<f32>(&mut random, &shape(batch, 1, channels, &axes));

@@ -232,8 +232,8 @@ impl<T: Element> Product<T> {
         let (tap, channel) = (row / self.inputs, row % self.inputs);
         for i in 0..self.outputs {
             let at = ((group * self.outputs + i) * self.inputs + channel) * self.taps + tap;
-            // SAFETY: an element of the weight.
-            unsafe { *out.add(at) = *first.add(i) };
+            // SAFETY: an element of the weight, and one of a partial result if there is any.
+            unsafe { *out.add(at) = if chunks == 0 { T::default() } else { *first.add(i) } };
         }
     }
 }
