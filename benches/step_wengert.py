@@ -37,8 +37,6 @@ def _model(workload: Workload) -> nn.Module:
     if isinstance(workload, Dense):
         return _dense(workload)
     if isinstance(workload, Cnn):
-        if not hasattr(nn, "Conv2d"):
-            raise NotImplementedError("no Conv2d yet")
         return _Cnn(workload)
     if not hasattr(nn, "Embedding"):
         raise NotImplementedError("no Embedding yet")
