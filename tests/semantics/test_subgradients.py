@@ -57,7 +57,7 @@ def test_extremes_over_axes_split_evenly(reduce: Callable[..., wg.Tensor]) -> No
 
 
 def test_max_pooling_follows_the_index() -> None:
-    """The first of equal elements has the gradient, in both modes and at second order; a NaN comes before any number."""
+    """The first of equal elements has the gradient, in both modes and at second order; NaN comes before any number."""
     x = t([[[1.0, 3.0, 2.0, 2.0], [3.0, 0.0, 2.0, 2.0]]])
     values, indices = F.max_pool2d(x, 2, return_indices=True)
     assert (values.tolist(), indices.tolist()) == ([[[3.0, 2.0]]], [[[1, 2]]])
