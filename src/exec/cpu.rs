@@ -122,6 +122,11 @@ pub struct Run {
 unsafe impl Sync for Run {}
 
 impl Run {
+    /// `bases` and `cells` are as long as the plan says and outlive this.
+    pub(super) fn new(bases: *mut *mut u8, cells: *mut [u8; 8], serial: bool) -> Run {
+        Run { bases, cells, serial }
+    }
+
     #[inline]
     pub fn resolve(&self, place: &Place) -> *mut u8 {
         // SAFETY: the plan names only bases that exist, and offsets inside them; starts have been checked.
@@ -153,7 +158,7 @@ impl Run {
         result.map_err(|Stopped| Error::new(ErrorKind::Interrupted, "the run was interrupted"))
     }
 
-    fn check_starts(&self, plan: &Plan) -> Result<()> {
+    pub(super) fn check_starts(&self, plan: &Plan) -> Result<()> {
         for check in &plan.checks {
             let start = self.number(check.cell);
             if !(check.low..=check.high).contains(&start) {
@@ -163,7 +168,12 @@ impl Run {
         Ok(())
     }
 
-    fn instructions(&self, plan: &Plan, scratch: *mut u8, mut observe: impl FnMut(bool)) -> Result<()> {
+    pub(super) fn instructions(
+        &self,
+        plan: &Plan,
+        scratch: *mut u8,
+        mut observe: impl FnMut(bool),
+    ) -> Result<()> {
         observe(false);
         let (before, commit) = plan.instrs.split_at(plan.commit);
         let mut bad = None;
@@ -197,7 +207,7 @@ impl Run {
 
     /// Runs one kernel; gives the error of an index out of range, which does not stop the kernels after it.
     #[inline]
-    fn instruction(&self, instr: &Instr, scratch: *mut u8) -> Result<Option<Error>> {
+    pub(super) fn instruction(&self, instr: &Instr, scratch: *mut u8) -> Result<Option<Error>> {
         match &instr.kernel {
             Kernel::Rows(program) => {
                 // SAFETY: this run belongs to the instruction's plan.

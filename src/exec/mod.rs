@@ -7,6 +7,7 @@ pub mod cache;
 mod cpu;
 mod hosts;
 mod interpret;
+mod prepared;
 pub mod reduce;
 pub mod reference;
 #[cfg(test)]
@@ -17,3 +18,4 @@ pub use crate::planner::{Donation, OutputHome, Plan};
 pub use build::build;
 pub use cache::{Cache, Counters};
 pub use cpu::{Inputs, Leaf, run, run_timed};
+pub use prepared::Prepared;

@@ -62,7 +62,7 @@ pub fn nll_loss(input: &Tensor, target: &Tensor, classes: &Classes) -> Result<Te
 }
 
 /// Refuses a target that is known already and is no class; others make their row NaN when they are computed.
-fn check_target(op: &str, input: &Tensor, target: &Tensor, classes: &Classes) -> Result<()> {
+fn check_target(op: &'static str, input: &Tensor, target: &Tensor, classes: &Classes) -> Result<()> {
     let shape = input.shape();
     tensor::check_classes(op, target, shape[usize::from(shape.rank() > 1)], Some(classes.ignore_index))
 }

@@ -79,7 +79,7 @@ pub fn backward(target: &Tensor, gradient: Option<&Tensor>, options: BackwardOpt
     }
     let _mode = context::GradGuard::new(options.create_graph);
     for (cell, part) in &variables {
-        let old = cell.lock().variable.as_ref().and_then(|variable| variable.grad.clone());
+        let old = Tensor(Arc::clone(cell)).grad();
         let total = match &old {
             Some(old) => functions::binary(&ops::arithmetic::ADD, old.into(), part.into())?,
             None => part.clone(),

@@ -1,9 +1,10 @@
 //! Operations made of others: what users call that needs more than one node, or a definition with its attributes.
 
+use super::checks::check_classes;
 use super::engine::Operand;
 use super::functions::{
-    SliceArg, binary, broadcast_to, cast, check_classes, composite, concat, full, iota, mask_of, permute,
-    random_composite, reduce, reshape_to, result_type, select, slice, unary,
+    SliceArg, binary, broadcast_to, cast, composite, concat, full, iota, mask_of, permute, random_composite, reduce,
+    reshape_to, result_type, select, slice, unary,
 };
 use super::handle::Tensor;
 use super::record::{Arg, Recorder};

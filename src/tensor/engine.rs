@@ -7,6 +7,7 @@ use crate::dtype::DType;
 use crate::error::Error;
 use crate::graph::{Op, Source, TensorType};
 use crate::machine::cpu::buffer::Buffer;
+use crate::machine::cpu::view::View;
 use crate::machine::lock::{self, Guard, Lock};
 use crate::scalar::Scalar;
 use crate::shape::Strides;
@@ -23,6 +24,15 @@ pub struct Value {
     pub buffer: Arc<Buffer>,
     pub offset: usize,
     pub strides: Strides,
+}
+
+impl Value {
+    /// The memory of a value of this type, for whoever holds the value while it looks.
+    pub fn view(&self, ty: &TensorType) -> View {
+        // SAFETY: a value's offset lies in its buffer.
+        let ptr = unsafe { self.buffer.as_mut_ptr().add(self.offset * ty.dtype.size()) };
+        View { ptr, dtype: ty.dtype, shape: ty.shape.clone(), strides: self.strides.clone() }
+    }
 }
 
 impl std::fmt::Debug for Buffer {

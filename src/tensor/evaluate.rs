@@ -7,11 +7,13 @@ use super::handle::{self, Place, Tensor};
 use super::key::{self, Description};
 use super::lower::{self, Lowered};
 use super::publish::{self, Donation, Output};
+use super::trace;
 use super::walk::{Outcome, Role, Walk, walk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{self, Cache, Inputs, OutputHome, Plan};
 use crate::graph::Op;
 use crate::machine::cpu::buffer::Buffer;
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -26,6 +28,11 @@ static NODES_COMPUTED: AtomicU64 = AtomicU64::new(0);
 /// Called in a child right after a fork.
 pub(super) fn next_generation() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Which process this is, as claims say it.
+pub(super) fn generation() -> u32 {
+    GENERATION.load(Ordering::Relaxed)
 }
 
 /// Plans run so far, for tests and `wg.debug`.
@@ -234,6 +241,8 @@ struct Claimed {
     description: Description,
     lowered: Option<Lowered>,
     plan: Option<Arc<Plan>>,
+    /// What a traced step writes down of this plan.
+    draft: Option<trace::Draft>,
 }
 
 fn run(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
@@ -245,17 +254,13 @@ fn run(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
 
 fn run_here(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
     let Some(mut claimed) = claim(roots, rebound)? else { return Ok(()) };
-    let made = catch_unwind(AssertUnwindSafe(|| execute(&mut claimed))).unwrap_or_else(|panic| {
-        if let Some(error) = panic.downcast_ref::<Error>() {
-            return Err(error.clone());
-        }
-        let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        Err(Error::internal(format!("a kernel panicked: {text}")))
-    });
+    let made = catch_unwind(AssertUnwindSafe(|| execute(&mut claimed))).unwrap_or_else(|panic| Err(panicked(&*panic)));
     let mut engine = engine::lock();
     let result = match made {
         Ok((plan, buffers)) => {
+            if let (Some(draft), Some(lowered)) = (claimed.draft.take(), claimed.lowered.take()) {
+                trace::keep(draft, lowered);
+            }
             publish_values(&mut engine, &claimed, &plan, buffers);
             Ok(())
         }
@@ -270,6 +275,16 @@ fn run_here(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
     drop(engine);
     engine::tell_settled();
     result
+}
+
+/// What a kernel said when it panicked.
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> Error {
+    if let Some(error) = panic.downcast_ref::<Error>() {
+        return error.clone();
+    }
+    let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    Error::internal(format!("a kernel panicked: {text}"))
 }
 
 /// Walks until nothing of the plan is in another thread's hands, then takes all of it. None: nothing is pending.
@@ -299,12 +314,14 @@ fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Option<Claimed>> 
     let words = std::mem::take(&mut engine.words);
     let mut description = key::describe(&engine, &walk, &outputs, &donations, words);
     let plan = PLANS.get(&description.words);
+    let traced = trace::is_open();
+    let draft = if traced { trace::draft(&engine, &walk, &outputs, &description.words) } else { None };
     if plan.is_some() {
         engine.words = std::mem::take(&mut description.words);
     }
     let lowered = match plan {
-        Some(_) => None,
-        None => Some(lower::lower(&engine, &walk, &outputs, &donations)?),
+        Some(_) if !traced => None,
+        _ => Some(lower::lower(&engine, &walk, &outputs, &donations)?),
     };
     for (&slot, role) in walk.slots.iter().zip(&walk.roles) {
         engine.retain(slot);
@@ -312,7 +329,7 @@ fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Option<Claimed>> 
             engine.get_mut(slot).state = State::Claimed(generation);
         }
     }
-    Ok(Some(Claimed { walk, kept, outputs, donations, description, lowered, plan }))
+    Ok(Some(Claimed { walk, kept, outputs, donations, description, lowered, plan, draft }))
 }
 
 fn execute(claimed: &mut Claimed) -> Result<(Arc<Plan>, Vec<Arc<Buffer>>)> {

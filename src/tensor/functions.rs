@@ -1,5 +1,6 @@
 //! The operations that users call: each checks and promotes its operands and records one node, rarely two.
 
+use super::checks::check_indices;
 use super::compose::alias;
 use super::context;
 use super::engine::{self, Operand, Slot, Value};
@@ -7,6 +8,7 @@ use super::evaluate::Rebinding;
 use super::handle::Tensor;
 use super::record::{Arg, Found, Recorder};
 use super::rng;
+use super::trace;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::infer::infer;
@@ -14,6 +16,7 @@ use crate::graph::{
     Attrs, BinaryDef, CompositeDef, GatherMode, Layout, Op, Promote, RandomDef, ReduceDef, SliceDim, Source,
     TensorType, UnaryDef,
 };
+use crate::machine::cpu::view::{self, View};
 use crate::scalar::Scalar;
 use crate::shape::{Shape, axes_mask, broadcast, broadcasts_to, normalize_axis};
 use smallvec::{SmallVec, smallvec};
@@ -312,7 +315,8 @@ fn slice_value(x: &Tensor, slices: &[SliceArg]) -> Option<Tensor> {
         let state = x.0.lock();
         let record = engine.get(state.slot);
         let differentiated = context::grad_enabled() && (record.history || state.variable.is_some());
-        if differentiated || record.transforms != 0 {
+        // A traced step records it: at each call the window lies on another argument.
+        if differentiated || record.transforms != 0 || trace::is_open() {
             return None;
         }
         (record.values[state.output as usize].clone()?, record.types[state.output as usize].clone())
@@ -416,32 +420,6 @@ fn index_tensor(op: &str, indices: &Tensor) -> Result<Tensor> {
     cast(indices, DType::I64)
 }
 
-/// Refuses indices that are known already and out of range; others are checked when they are used.
-pub fn check_indices(op: &str, indices: &Tensor, size: usize, axis: usize) -> Result<()> {
-    if !indices.is_evaluated() {
-        return Ok(());
-    }
-    let bad = to_i64(indices)?.into_iter().find(|&index| index < -(size as i64) || index >= size as i64);
-    match bad {
-        Some(index) => Err(Error::index(format!("{op}: index {index} is out of range for axis {axis} of size {size}"))),
-        None => Ok(()),
-    }
-}
-
-/// Refuses class indices that are known already and are no class; `ignored` is let through.
-pub fn check_classes(op: &str, target: &Tensor, classes: usize, ignored: Option<i64>) -> Result<()> {
-    if !target.dtype().is_integer() || !target.is_evaluated() {
-        return Ok(());
-    }
-    let is_class = |index: i64| (0..classes as i64).contains(&index) || Some(index) == ignored;
-    match to_i64(target)?.into_iter().find(|&index| !is_class(index)) {
-        Some(index) => {
-            Err(Error::index(format!("{op}: {index} is no class; the classes are 0 to {}", classes as i64 - 1)))
-        }
-        None => Ok(()),
-    }
-}
-
 /// The elements of an integer tensor, in row-major order.
 pub fn to_i64(tensor: &Tensor) -> Result<Vec<i64>> {
     let bytes = to_bytes(tensor)?;
@@ -451,17 +429,21 @@ pub fn to_i64(tensor: &Tensor) -> Result<Vec<i64>> {
 
 /// The bytes of a tensor, in row-major order.
 pub fn to_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
-    use crate::machine::cpu::view::{self, View};
     let (value, ty) = tensor.value()?;
-    let mut bytes = vec![0u8; ty.bytes()];
-    let size = ty.dtype.size();
-    // SAFETY: a value's offset lies in its buffer.
-    let ptr = unsafe { value.buffer.as_mut_ptr().add(value.offset * size) };
-    let from = View { ptr, dtype: ty.dtype, shape: ty.shape.clone(), strides: value.strides.clone() };
-    let to = View::contiguous(bytes.as_mut_ptr(), ty.dtype, ty.shape);
-    // SAFETY: a value's shape and strides stay in its buffer; the target was made to fit.
-    unsafe { view::copy(&from, &to) };
-    Ok(bytes)
+    // SAFETY: a value's shape and strides stay in its buffer, which is held here.
+    Ok(unsafe { bytes_of(&value.view(&ty)) })
+}
+
+/// The bytes that a view shows, in row-major order.
+///
+/// # Safety
+/// The view lies in valid memory.
+pub(super) unsafe fn bytes_of(from: &View) -> Vec<u8> {
+    let mut bytes = vec![0u8; from.shape.size() * from.dtype.size()];
+    let to = View::contiguous(bytes.as_mut_ptr(), from.dtype, from.shape.clone());
+    // SAFETY: the caller's promise; the target was made to fit.
+    unsafe { view::copy(from, &to) };
+    bytes
 }
 
 /// The value, cut off the history.
@@ -474,7 +456,7 @@ pub fn detach(x: &Tensor) -> Result<Tensor> {
         let record = recorder.engine().get(slot);
         record.values[output].clone().map(|value| (value, record.types[output].clone()))
     };
-    if let Some((value, ty)) = existing {
+    if let Some((value, ty)) = existing.filter(|_| !trace::is_open()) {
         drop(recorder);
         return Ok(Tensor::from_value(value, ty));
     }
@@ -498,10 +480,9 @@ pub fn iota(n: usize) -> Result<Tensor> {
 /// The operands that every random op takes: seed and stream, and below a batch the examples it differs for.
 fn draw() -> SmallVec<[Operand; 3]> {
     let (seed, stream) = rng::next_stream();
-    let mut operands: SmallVec<[Operand; 3]> = smallvec![
-        Operand::Number(Scalar::I64(seed as i64), DType::I64),
-        Operand::Number(Scalar::I64(stream as i64), DType::I64)
-    ];
+    let (seed, stream) = trace::tag_draw(seed, stream);
+    let mut operands: SmallVec<[Operand; 3]> =
+        smallvec![Operand::Number(seed, DType::I64), Operand::Number(stream, DType::I64)];
     operands.extend(context::open_placeholders().into_iter().map(|slot| Operand::Node(slot, 0)));
     operands
 }

@@ -4,6 +4,7 @@
 use super::context;
 use super::engine::{self, Engine, Operand, Record, Slot, State, Value, Visit};
 use super::evaluate;
+use super::trace;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Op, Source, TensorType};
@@ -63,8 +64,12 @@ impl Tensor {
 
     /// A tensor whose value exists.
     pub fn from_value(value: Value, ty: TensorType) -> Tensor {
+        let line = if trace::is_open() { crate::location::current() } else { None };
         let mut engine = engine::lock();
         let slot = engine.insert(leaf(value, ty));
+        if let Some(line) = line {
+            trace::note_constant(engine.get(slot).id, line);
+        }
         Tensor::on(&mut engine, slot, 0)
     }
 
@@ -145,7 +150,8 @@ impl Tensor {
     }
 
     pub fn grad(&self) -> Option<Tensor> {
-        self.0.lock().variable.as_ref().and_then(|variable| variable.grad.clone())
+        trace::note_grad(self, false);
+        self.held_grad()
     }
 
     pub fn set_grad(&self, grad: Option<Tensor>) -> Result<()> {
@@ -155,6 +161,7 @@ impl Tensor {
                 return Err(Error::grad(format!("grad: a gradient of {new} was given for a variable of {own}")));
             }
         }
+        trace::note_grad(self, true);
         let old = match &mut self.0.lock().variable {
             Some(variable) => std::mem::replace(&mut variable.grad, grad),
             None if grad.is_none() => None,
@@ -194,6 +201,9 @@ impl Tensor {
 
     /// Names `place` from now on; the handle's hold on the old place goes over to the caller, as a plain reference.
     pub(super) fn move_to(&self, engine: &mut Engine, place: Place) -> Place {
+        if trace::is_open() {
+            trace::note_move(engine, self, place);
+        }
         engine.retain_handle(place.slot);
         let mut state = self.0.lock();
         if let Some(marker) = state.variable.as_mut().and_then(|variable| variable.marker.take()) {
@@ -219,9 +229,35 @@ impl Tensor {
         engine.release(old.slot);
     }
 
+    /// The gradient, for code that no trace looks at.
+    pub(super) fn held_grad(&self) -> Option<Tensor> {
+        self.0.lock().variable.as_ref().and_then(|variable| variable.grad.clone())
+    }
+
+    /// Gives a variable another gradient; the old one is the caller's to drop.
+    pub(super) fn replace_grad(&self, grad: Option<Tensor>) -> Option<Tensor> {
+        match &mut self.0.lock().variable {
+            Some(variable) => std::mem::replace(&mut variable.grad, grad),
+            None => grad,
+        }
+    }
+
+    /// The type, for whoever has the engine.
+    pub(super) fn type_in(&self, engine: &Engine) -> TensorType {
+        let (slot, output) = self.place();
+        engine.get(slot).types[output as usize].clone()
+    }
+
+    /// The record and the output that this handle names.
+    pub(super) fn place(&self) -> (Slot, u32) {
+        let state = self.0.lock();
+        (state.slot, state.output)
+    }
+
     /// The value, computed now if it is pending.
     pub fn value(&self) -> Result<(Value, TensorType)> {
-        if let Some(found) = self.existing_value()? {
+        trace::refuse_read("reading a value")?;
+        if let Some(found) = self.known_value()? {
             return Ok(found);
         }
         // The place is held: another thread may rebind the handle meanwhile.
@@ -241,10 +277,11 @@ impl Tensor {
 
     /// Whether the value exists already.
     pub fn is_evaluated(&self) -> bool {
-        matches!(self.existing_value(), Ok(Some(_)))
+        matches!(self.known_value(), Ok(Some(_)))
     }
 
-    fn existing_value(&self) -> Result<Option<(Value, TensorType)>> {
+    /// The value, if it exists already.
+    pub(super) fn known_value(&self) -> Result<Option<(Value, TensorType)>> {
         let engine = engine::lock();
         let place = {
             let state = self.0.lock();

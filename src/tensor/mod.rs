@@ -2,6 +2,7 @@
 //! layer, optimizer or Python.
 
 mod backward;
+mod checks;
 mod compose;
 mod context;
 mod engine;
@@ -13,11 +14,14 @@ mod key;
 mod lower;
 mod publish;
 mod record;
+mod replay;
 mod rng;
+pub mod trace;
 mod transform;
 mod walk;
 
 pub use backward::{BackwardOptions, autograd_grad, backward};
+pub use checks::{check_classes, check_indices};
 pub use compose::*;
 pub use context::{EagerGuard, GradGuard, eager, grad_enabled, set_eager, set_grad_enabled, set_lines};
 pub use engine::{Value, live_nodes};
@@ -28,6 +32,7 @@ pub use fork::{after_fork, before_fork, enter_child};
 pub use functions::*;
 pub use handle::Tensor;
 pub use record::{Arg, at_user_line};
+pub use replay::{Begun, Call, Given, Numbers, Replay};
 pub use rng::{manual_seed, next_stream, seed, set_state as set_rng_state};
 pub use transform::{CustomTrace, Transform, gradient, jvp, result, results, vmap_axis};
 

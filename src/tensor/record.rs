@@ -5,6 +5,7 @@ use super::context;
 use super::engine::{self, EXAMPLES, Engine, Operand, Record, Slot, State, Visit};
 use super::evaluate;
 use super::handle::{Cell, Tensor};
+use super::trace;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Op, Source, TensorType};
@@ -63,7 +64,7 @@ pub struct Recorder {
 impl Recorder {
     pub fn begin() -> Recorder {
         // Asked before the lock is taken: the answer may run other code, which may drop tensors.
-        let line = if context::lines() { crate::location::current() } else { None };
+        let line = if context::lines() || trace::is_open() { crate::location::current() } else { None };
         Recorder { engine: engine::lock(), grad: context::grad_enabled(), full: false, line }
     }
 
@@ -172,6 +173,9 @@ impl Recorder {
 
     /// The operand for a tensor: its marker if it is a variable and gradients are recorded, else its node.
     pub(super) fn operand(&mut self, tensor: &Tensor) -> Operand {
+        if trace::is_open() {
+            trace::note_use(&self.engine, tensor);
+        }
         let mut state = tensor.0.lock();
         let (slot, output) = (state.slot, state.output);
         let Some(variable) = state.variable.as_mut().filter(|_| self.grad) else {
@@ -189,7 +193,10 @@ impl Recorder {
     }
 
     /// Records one node. It has no holder yet: the caller makes a tensor of it or uses it as an operand.
-    pub(super) fn push(&mut self, op: Op, operands: SmallVec<[Operand; 3]>, types: Types) -> Result<Slot> {
+    pub(super) fn push(&mut self, op: Op, mut operands: SmallVec<[Operand; 3]>, types: Types) -> Result<Slot> {
+        if trace::is_open() {
+            trace::note_record(self.engine.next_id(), &mut operands, self.line.as_ref());
+        }
         let mut history = false;
         let mut transforms = 0;
         let differentiable = self.grad && types.iter().any(|ty| ty.dtype.is_float()) && ops::passes_gradient(&op);

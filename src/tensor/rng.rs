@@ -29,9 +29,14 @@ pub fn manual_seed(seed: u64) {
 
 /// The seed, and a stream of it that nobody has.
 pub fn next_stream() -> (u64, u64) {
+    draw_many(1)
+}
+
+/// The seed, and the first of this many streams that nobody has.
+pub(super) fn draw_many(count: u64) -> (u64, u64) {
     with(|generator| {
         let stream = generator.next;
-        generator.next += 1;
+        generator.next += count;
         (generator.seed, stream)
     })
 }

@@ -1,0 +1,83 @@
+//! Integers that must lie in a range: indices of a gather, classes of a loss. What is known when it is recorded is
+//! checked at once, so that the error stands on the user's line; a replayed step makes the same checks again.
+
+use super::functions::bytes_of;
+use super::handle::Tensor;
+use super::trace;
+use crate::error::{Error, Result};
+use crate::machine::cpu::view::View;
+use crate::scalar::Scalar;
+
+/// Which integers an operation takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// From -size to size - 1, along this axis.
+    Indices { size: usize, axis: usize },
+    /// From 0 to classes - 1; one more is let through.
+    Classes { classes: usize, ignored: Option<i64> },
+}
+
+/// A check that an operation makes of one of its operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexCheck {
+    pub op: &'static str,
+    pub allowed: Allowed,
+}
+
+impl IndexCheck {
+    fn admits(&self, index: i64) -> bool {
+        match self.allowed {
+            Allowed::Indices { size, .. } => (-(size as i64)..size as i64).contains(&index),
+            Allowed::Classes { classes, ignored } => (0..classes as i64).contains(&index) || Some(index) == ignored,
+        }
+    }
+
+    fn refusal(&self, index: i64) -> Error {
+        let op = self.op;
+        match self.allowed {
+            Allowed::Indices { size, axis } => {
+                Error::index(format!("{op}: index {index} is out of range for axis {axis} of size {size}"))
+            }
+            Allowed::Classes { classes, .. } => {
+                Error::index(format!("{op}: {index} is no class; the classes are 0 to {}", classes as i64 - 1))
+            }
+        }
+    }
+
+    /// Checks the elements of a view.
+    ///
+    /// # Safety
+    /// The view lies in valid memory.
+    pub unsafe fn check(&self, view: &View) -> Result<()> {
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { bytes_of(view) };
+        let mut elements =
+            bytes.chunks_exact(view.dtype.size()).map(|element| Scalar::from_bytes(view.dtype, element).as_i64());
+        match elements.find(|&index| !self.admits(index)) {
+            Some(index) => Err(self.refusal(index)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Refuses integers that are known already and out of range; others are checked when they are used.
+fn check(target: &Tensor, check: IndexCheck) -> Result<()> {
+    let Ok(Some((value, ty))) = target.known_value() else { return Ok(()) };
+    // SAFETY: a value's shape and strides stay in its buffer, which is held here.
+    unsafe { check.check(&value.view(&ty))? };
+    trace::note_check(target, check);
+    Ok(())
+}
+
+/// Refuses indices that are known already and out of range.
+pub fn check_indices(op: &'static str, indices: &Tensor, size: usize, axis: usize) -> Result<()> {
+    check(indices, IndexCheck { op, allowed: Allowed::Indices { size, axis } })
+}
+
+/// Refuses class indices that are known already and are no class; `ignored` is let through.
+pub fn check_classes(op: &'static str, target: &Tensor, classes: usize, ignored: Option<i64>) -> Result<()> {
+    if !target.dtype().is_integer() {
+        return Ok(());
+    }
+    check(target, IndexCheck { op, allowed: Allowed::Classes { classes, ignored } })
+}

@@ -1,0 +1,813 @@
+//! The trace of a step: while one is open in a thread, whatever runs there runs as usual and is written down, so that
+//! it can be run again without the code that recorded it. Owns the log and how an aborted step is undone. It never
+//! decides what a plan computes.
+//!
+//! A number that is to be found anew at each call goes through recording as a NaN that names its entry in the trace's
+//! table (`tag`); as its node is recorded, the number itself takes the place of that NaN (`note_record`).
+
+use super::checks::IndexCheck;
+use super::engine::{self, Engine, Operand, Slot, State, Value};
+use super::evaluate;
+use super::handle::{Place, Tensor};
+use super::lower::Lowered;
+use super::publish::Output;
+use super::rng;
+use super::walk::{Role, Walk};
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::{Op, TensorType};
+use crate::scalar::Scalar;
+use crate::shape::Strides;
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+use std::cell::{Cell as StdCell, RefCell};
+
+/// The place of a name in `Log::names`.
+pub(super) type NameId = u32;
+
+/// How a tensor that existed before the step is found at each call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// The argument at this position.
+    Argument(u32),
+    /// The handle itself: a parameter, a state, a captured tensor.
+    Handle,
+    /// The gradient of this variable.
+    Grad(NameId),
+}
+
+/// A tensor that existed before the step and that the step uses.
+#[derive(Clone)]
+pub(super) struct Name {
+    pub tensor: Tensor,
+    pub holder: Holder,
+    /// Whether it is a variable.
+    pub variable: bool,
+    /// What it named at the start: record id and output, type, and strides if the value existed.
+    pub first: (u64, u32),
+    pub ty: TensorType,
+    pub strides: Option<Strides>,
+}
+
+/// Where a value of the step comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Source {
+    /// What a tensor from outside named at the start.
+    Name(NameId),
+    /// An output of a plan of this step.
+    Output(u32, u32),
+    /// Data that the step made from the host's.
+    Constant(u32),
+}
+
+/// How a number of a plan is found at each call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It is what it was.
+    Literal,
+    /// The float argument at this position.
+    Argument(u32),
+    /// The seed of the generator.
+    Seed,
+    /// The generator's stream, counted from the start of the call.
+    Stream(u64),
+    /// A number that the source of this index makes from its settings and step count.
+    Setting { source: u32, at: u32 },
+}
+
+pub(super) struct Number {
+    pub value: Scalar,
+    pub origin: Origin,
+    /// The op and the user's line.
+    pub place: String,
+}
+
+/// A plan as it ran.
+pub(super) struct TracedPlan {
+    pub lowered: Lowered,
+    /// The source of each leaf, and what it is.
+    pub leaves: Vec<(Source, TensorType)>,
+    pub numbers: Vec<Number>,
+    pub types: Vec<TensorType>,
+    words: Vec<u64>,
+    /// The ops, for messages.
+    ops: Vec<&'static str>,
+}
+
+/// What becomes of the gradient of a variable.
+pub(super) struct GradLog {
+    pub variable: NameId,
+    /// Whether it existed, if the step asked before it cleared it.
+    pub exists: Option<bool>,
+    pub last: LastGrad,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LastGrad {
+    Unchanged,
+    None,
+    Value(Source),
+}
+
+/// What the step gives back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Returned {
+    /// A tensor from outside, itself.
+    Name(NameId),
+    /// The gradient of a variable, itself.
+    Grad(NameId),
+    Value(Source),
+}
+
+/// All of a step that succeeded.
+pub struct Log {
+    pub(super) names: Vec<Name>,
+    /// Names that named the same record: they must at each call.
+    pub(super) aliases: Vec<(NameId, NameId)>,
+    pub(super) plans: Vec<TracedPlan>,
+    /// The values that each rebound name took, the last one last.
+    pub(super) states: Vec<(NameId, Vec<Source>)>,
+    pub(super) grads: Vec<GradLog>,
+    pub(super) returned: Vec<(Returned, TensorType)>,
+    pub(super) constants: Vec<(Value, TensorType, String)>,
+    /// Checks to make before the plan of this number.
+    pub(super) checks: Vec<(u32, Source, TensorType, IndexCheck)>,
+    /// Streams drawn from the generator.
+    pub(super) draws: u64,
+}
+
+struct Trace {
+    /// The id that the next record got when this was opened.
+    start: u64,
+    names: Vec<Name>,
+    by_cell: HashMap<usize, NameId>,
+    by_record: HashMap<(u64, u32), SmallVec<[NameId; 1]>>,
+    /// Handles from before that were rebound: what each named first, held.
+    undo: Vec<(Tensor, Place)>,
+    /// What each name was rebound to, in order.
+    moves: Vec<(NameId, (u64, u32))>,
+    grads: HashMap<NameId, FirstGrad>,
+    grad_order: Vec<NameId>,
+    tagged: Vec<(Scalar, Origin)>,
+    origins: HashMap<(u64, usize), Origin>,
+    lines: HashMap<u64, String>,
+    plans: Vec<TracedPlan>,
+    computed: HashMap<(u64, u32), Source>,
+    constants: Vec<(Value, TensorType, String)>,
+    by_constant: HashMap<(u64, u32), u32>,
+    checks: Vec<(u32, (u64, u32), TensorType, IndexCheck)>,
+    sources: u32,
+    generator: (u64, u64),
+    refused: Option<Error>,
+}
+
+struct FirstGrad {
+    initial: Option<Tensor>,
+    exists: Option<bool>,
+}
+
+thread_local! {
+    static OPEN: StdCell<bool> = const { StdCell::new(false) };
+    static TRACE: RefCell<Option<Box<Trace>>> = const { RefCell::new(None) };
+}
+
+/// The bits of a NaN that names a number: a quiet NaN with these bits above the index.
+const TAG: u64 = 0x7FFC_5747 << 32;
+
+/// Whether a step is traced in this thread.
+#[inline]
+pub fn is_open() -> bool {
+    OPEN.get()
+}
+
+fn with<R>(f: impl FnOnce(&mut Trace) -> R) -> Option<R> {
+    TRACE.with_borrow_mut(|trace| trace.as_mut().map(|trace| f(trace)))
+}
+
+/// An error that says why a step cannot be compiled, with the user's line.
+pub fn refusal(reason: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Compile, reason)
+}
+
+/// In a traced step: refuses this read of a value.
+pub fn refuse_read(what: &str) -> Result<()> {
+    if !is_open() {
+        return Ok(());
+    }
+    let error = super::record::at_user_line(refusal(format!(
+        "{what}: a compiled step reads no values, it runs without Python; return the tensor and read it outside, or use \
+         wg.where instead of if"
+    )));
+    refuse(error.clone());
+    Err(error)
+}
+
+/// Remembers why the step cannot be compiled, whatever the user's code does with the error.
+pub fn refuse(error: Error) {
+    with(|trace| {
+        trace.refused.get_or_insert(error);
+    });
+}
+
+/// The number to record for one that is found anew at each call.
+pub fn tag(value: impl Into<Scalar>, origin: Origin) -> Scalar {
+    let value = value.into();
+    let index = with(|trace| {
+        trace.tagged.push((value, origin));
+        trace.tagged.len() as u64 - 1
+    });
+    index.map_or(value, |index| Scalar::F64(f64::from_bits(TAG | index)))
+}
+
+/// Whether this number is found anew at each call, so that nothing may be decided by it.
+pub fn is_tagged(number: Scalar) -> bool {
+    is_open() && tag_index(number).is_some()
+}
+
+fn tag_index(number: Scalar) -> Option<usize> {
+    match number {
+        Scalar::F64(x) if x.to_bits() & !0xFFFF_FFFF == TAG => Some((x.to_bits() & 0xFFFF_FFFF) as usize),
+        _ => None,
+    }
+}
+
+/// Seed and stream of a draw, as numbers to record.
+pub(super) fn tag_draw(seed: u64, stream: u64) -> (Scalar, Scalar) {
+    let (seed, number) = (Scalar::I64(seed as i64), Scalar::I64(stream as i64));
+    match with(|trace| trace.generator.1) {
+        Some(first) => (tag(seed, Origin::Seed), tag(number, Origin::Stream(stream.wrapping_sub(first)))),
+        None => (seed, number),
+    }
+}
+
+/// A new index for `Origin::Setting`.
+pub fn new_source() -> u32 {
+    with(|trace| {
+        trace.sources += 1;
+        trace.sources - 1
+    })
+    .unwrap_or(0)
+}
+
+/// Indices given so far.
+pub fn sources() -> u32 {
+    with(|trace| trace.sources).unwrap_or(0)
+}
+
+/// Plans run so far.
+pub fn plans() -> u32 {
+    with(|trace| trace.plans.len() as u32).unwrap_or(0)
+}
+
+/// Notes a node that is about to get this id, and puts numbers in the place of their tags.
+pub(super) fn note_record(id: u64, operands: &mut [Operand], line: Option<&String>) {
+    with(|trace| {
+        for (position, operand) in operands.iter_mut().enumerate() {
+            let Operand::Number(number, _) = operand else { continue };
+            let tagged = tag_index(*number).and_then(|index| trace.tagged.get(index));
+            if let Some(&(value, origin)) = tagged {
+                *number = value;
+                trace.origins.insert((id, position), origin);
+            }
+        }
+        if let Some(line) = line {
+            trace.lines.insert(id, line.clone());
+        }
+    });
+}
+
+/// Notes data of the host that became a tensor.
+pub(super) fn note_constant(id: u64, line: String) {
+    with(|trace| trace.lines.insert(id, line));
+}
+
+/// Notes that an operation uses a tensor.
+pub(super) fn note_use(engine: &Engine, tensor: &Tensor) {
+    with(|trace| trace.name(engine, tensor));
+}
+
+/// Notes that a handle is about to name another place.
+pub(super) fn note_move(engine: &mut Engine, tensor: &Tensor, to: Place) {
+    with(|trace| {
+        let Some(name) = trace.name(engine, tensor) else { return };
+        if !trace.undo.iter().any(|(known, _)| known.is(tensor)) {
+            let (slot, output) = tensor.place();
+            let old = Place { slot, output };
+            engine.retain(slot);
+            trace.undo.push((tensor.clone(), old));
+        }
+        let (slot, output) = engine.unmarked(to.slot, to.output);
+        trace.moves.push((name, (engine.get(slot).id, output)));
+    });
+}
+
+/// Notes that the gradient of a variable is looked at, or cleared, before either happens.
+pub(super) fn note_grad(variable: &Tensor, clears: bool) {
+    if !is_open() {
+        return;
+    }
+    let initial = variable.0.lock().variable.as_ref().map(|variable| variable.grad.clone());
+    let Some(initial) = initial else { return };
+    let engine = engine::lock();
+    with(|trace| {
+        let Some(name) = trace.name(&engine, variable) else { return };
+        if trace.grads.contains_key(&name) {
+            return;
+        }
+        if let Some(grad) = &initial {
+            trace.add(&engine, grad, Holder::Grad(name));
+        }
+        let exists = (!clears).then_some(initial.is_some());
+        trace.grads.insert(name, FirstGrad { initial: initial.clone(), exists });
+        trace.grad_order.push(name);
+    });
+    drop(engine);
+}
+
+/// Notes a check of a tensor's elements.
+pub(super) fn note_check(target: &Tensor, check: IndexCheck) {
+    if !is_open() {
+        return;
+    }
+    let engine = engine::lock();
+    with(|trace| {
+        trace.name(&engine, target);
+        let (id, output, ty) = place_of(&engine, target);
+        trace.checks.push((trace.plans.len() as u32, (id, output), ty, check));
+    });
+}
+
+/// The record that a tensor names.
+fn place_of(engine: &Engine, tensor: &Tensor) -> (u64, u32, TensorType) {
+    let (slot, output) = tensor.place();
+    let (slot, output) = engine.unmarked(slot, output);
+    let record = engine.get(slot);
+    (record.id, output, record.types[output as usize].clone())
+}
+
+impl Trace {
+    /// The name of a tensor from outside; None for one that the step made itself.
+    fn name(&mut self, engine: &Engine, tensor: &Tensor) -> Option<NameId> {
+        if let Some(&name) = self.by_cell.get(&tensor.address()) {
+            return Some(name);
+        }
+        (tensor.0.born < self.start).then(|| self.add(engine, tensor, Holder::Handle))
+    }
+
+    fn add(&mut self, engine: &Engine, tensor: &Tensor, holder: Holder) -> NameId {
+        let name = self.names.len() as NameId;
+        let (id, output, ty) = place_of(engine, tensor);
+        let (slot, _) = engine.unmarked(tensor.place().0, output);
+        let strides = engine.get(slot).values[output as usize].as_ref().map(|value| value.strides.clone());
+        let variable = tensor.is_variable();
+        self.names.push(Name { tensor: tensor.clone(), holder, variable, first: (id, output), ty, strides });
+        self.by_cell.entry(tensor.address()).or_insert(name);
+        self.by_record.entry((id, output)).or_default().push(name);
+        name
+    }
+
+    /// Where the value of a record's output comes from.
+    fn source(&mut self, engine: &Engine, slot: Slot, output: u32) -> Result<Source> {
+        let (slot, output) = engine.unmarked(slot, output);
+        let record = engine.get(slot);
+        let place = (record.id, output);
+        if let Some(&source) = self.computed.get(&place) {
+            return Ok(source);
+        }
+        if let Some(names) = self.by_record.get(&place) {
+            return Ok(Source::Name(names[0]));
+        }
+        if record.id < self.start {
+            return Err(refusal(format!(
+                "a result of {} from before the step is part of it; call the compiled function with it as an argument, \
+                 or compute it inside",
+                record.op.name()
+            )));
+        }
+        let Some(value) = &record.values[output as usize] else {
+            return Err(refusal(format!("{}: its value is kept by nothing that a replay could ask", record.op.name())));
+        };
+        let next = self.constants.len() as u32;
+        let constant = *self.by_constant.entry(place).or_insert(next);
+        if constant == next {
+            let line = self.lines.get(&record.id).cloned().unwrap_or_default();
+            self.constants.push((value.clone(), record.types[output as usize].clone(), line));
+        }
+        Ok(Source::Constant(constant))
+    }
+}
+
+/// What is written down of a plan before it runs.
+pub(super) struct Draft {
+    leaves: Vec<(Source, TensorType)>,
+    numbers: Vec<Number>,
+    outputs: Vec<(u64, u32, TensorType)>,
+    words: Vec<u64>,
+    ops: Vec<&'static str>,
+}
+
+/// Writes down a plan that is about to run, while its records are whole. Leaves and numbers stand in the order of the
+/// plan's key.
+pub(super) fn draft(engine: &Engine, walk: &Walk, outputs: &[Output], words: &[u64]) -> Option<Draft> {
+    with(|trace| {
+        let made = trace.draft(engine, walk, outputs, words);
+        made.map_err(|error| trace.refused.get_or_insert(error).clone()).ok()
+    })
+    .flatten()
+}
+
+/// Keeps a plan that ran.
+pub(super) fn keep(draft: Draft, lowered: Lowered) {
+    with(|trace| {
+        let plan = trace.plans.len() as u32;
+        for (position, (id, output, _)) in draft.outputs.iter().enumerate() {
+            trace.computed.insert((*id, *output), Source::Output(plan, position as u32));
+        }
+        trace.plans.push(TracedPlan {
+            lowered,
+            leaves: draft.leaves,
+            numbers: draft.numbers,
+            types: draft.outputs.into_iter().map(|(_, _, ty)| ty).collect(),
+            words: draft.words,
+            ops: draft.ops,
+        });
+    });
+}
+
+impl Trace {
+    fn draft(&mut self, engine: &Engine, walk: &Walk, outputs: &[Output], words: &[u64]) -> Result<Draft> {
+        let mut draft = Draft {
+            leaves: Vec::new(),
+            numbers: Vec::new(),
+            outputs: Vec::with_capacity(outputs.len()),
+            words: words.to_vec(),
+            ops: Vec::new(),
+        };
+        for (rank, &slot) in walk.slots.iter().enumerate() {
+            let record = engine.get(slot);
+            let role = walk.roles[rank];
+            if matches!(role, Role::Open | Role::Example | Role::Known) {
+                if record.id < self.start && role == Role::Open && !matches!(record.op, Op::Marker) {
+                    return Err(refusal(format!(
+                        "{} was recorded before the step and never computed; call wg.eval on it first",
+                        record.op.name()
+                    )));
+                }
+                draft.ops.push(record.op.name());
+                for (position, operand) in record.operands.iter().enumerate() {
+                    let Operand::Number(value, _) = *operand else { continue };
+                    let origin = self.origins.get(&(record.id, position)).copied().unwrap_or(Origin::Literal);
+                    let line = self.lines.get(&record.id).map(|line| format!(", {line}")).unwrap_or_default();
+                    draft.numbers.push(Number { value, origin, place: format!("{}{line}", record.op.name()) });
+                }
+            }
+            if !matches!(role, Role::Open | Role::Example) {
+                for output in 0..record.values.len() as u32 {
+                    if record.values[output as usize].is_some() {
+                        let source = self.source(engine, slot, output)?;
+                        draft.leaves.push((source, record.types[output as usize].clone()));
+                    }
+                }
+            }
+        }
+        for output in outputs {
+            let record = engine.get(walk.slots[output.rank as usize]);
+            draft.outputs.push((record.id, output.output, record.types[output.output as usize].clone()));
+        }
+        Ok(draft)
+    }
+}
+
+/// An open trace. Dropped without `finish` or `undo`, it closes and what happened stays.
+pub struct Tracing(());
+
+impl Tracing {
+    /// Starts to write down what this thread does. Everything pending is evaluated first.
+    pub fn open(arguments: &[Tensor]) -> Result<Tracing> {
+        evaluate::evaluate_all(&[])?;
+        evaluate::evaluate(&arguments.iter().collect::<Vec<_>>())?;
+        let generator = rng::seed();
+        let engine = engine::lock();
+        let mut trace = Box::new(Trace {
+            start: engine.next_id(),
+            names: Vec::new(),
+            by_cell: HashMap::new(),
+            by_record: HashMap::new(),
+            undo: Vec::new(),
+            moves: Vec::new(),
+            grads: HashMap::new(),
+            grad_order: Vec::new(),
+            tagged: Vec::new(),
+            origins: HashMap::new(),
+            lines: HashMap::new(),
+            plans: Vec::new(),
+            computed: HashMap::new(),
+            constants: Vec::new(),
+            by_constant: HashMap::new(),
+            checks: Vec::new(),
+            sources: 0,
+            generator,
+            refused: None,
+        });
+        for (position, argument) in arguments.iter().enumerate() {
+            trace.add(&engine, argument, Holder::Argument(position as u32));
+        }
+        drop(engine);
+        TRACE.set(Some(trace));
+        OPEN.set(true);
+        Ok(Tracing(()))
+    }
+
+    /// The last barrier: evaluates what the step left pending, then says what it did. On an error the trace is still
+    /// open, to be undone.
+    pub fn finish(&self, returned: &[Tensor]) -> Result<Log> {
+        self.refused()?;
+        evaluate::evaluate_all(&[])?;
+        evaluate::evaluate(&returned.iter().collect::<Vec<_>>())?;
+        self.refused()?;
+        let (_, next) = rng::seed();
+        // Declared before the engine is locked: no tensor may be dropped while it is.
+        let grads = with(|trace| trace.current_grads()).unwrap_or_default();
+        let engine = engine::lock();
+        let log = with(|trace| trace.log(&engine, &grads, returned, next));
+        log.unwrap_or_else(|| Err(Error::internal("no trace is open")))
+    }
+
+    fn refused(&self) -> Result<()> {
+        with(|trace| trace.refused.clone()).flatten().map_or(Ok(()), Err)
+    }
+
+    /// Why the step cannot be compiled, if something said so.
+    pub fn refusal(&self) -> Option<Error> {
+        self.refused().err()
+    }
+
+    /// Puts everything back as it was before the step: handles, gradients, the generator.
+    pub fn undo(self) {
+        OPEN.set(false);
+        let Some(trace) = TRACE.take() else { return };
+        for (tensor, place) in trace.undo.iter().rev() {
+            engine::lock().retain(place.slot);
+            tensor.restore(*place);
+        }
+        for (name, first) in &trace.grads {
+            let variable = &trace.names[*name as usize].tensor;
+            let replaced = match &mut variable.0.lock().variable {
+                Some(variable) => std::mem::replace(&mut variable.grad, first.initial.clone()),
+                None => None,
+            };
+            drop(replaced);
+        }
+        rng::set_state(trace.generator.0, trace.generator.1);
+        close(*trace);
+    }
+}
+
+impl Drop for Tracing {
+    fn drop(&mut self) {
+        OPEN.set(false);
+        if let Some(trace) = TRACE.take() {
+            close(*trace);
+        }
+    }
+}
+
+/// Lets go of what the trace held.
+fn close(trace: Trace) {
+    for (_, place) in &trace.undo {
+        place.release();
+    }
+}
+
+impl Trace {
+    fn log(
+        &mut self,
+        engine: &Engine,
+        grads: &[(NameId, Option<Tensor>)],
+        returned: &[Tensor],
+        next_stream: u64,
+    ) -> Result<Log> {
+        let states = self.states(engine)?;
+        let grads = self.last_grads(engine, grads)?;
+        let returned = returned.iter().map(|tensor| self.returned(engine, tensor)).collect::<Result<Vec<_>>>()?;
+        let checks = std::mem::take(&mut self.checks);
+        let checks = checks
+            .into_iter()
+            .filter_map(|(plan, place, ty, check)| {
+                let named = self.by_record.get(&place).map(|names| Source::Name(names[0]));
+                let source = named.or_else(|| self.computed.get(&place).copied())?;
+                Some((plan, source, ty, check))
+            })
+            .collect();
+        let aliases = self.by_record.values().flat_map(|names| names[1..].iter().map(|&other| (names[0], other)));
+        Ok(Log {
+            aliases: aliases.collect(),
+            plans: std::mem::take(&mut self.plans),
+            states,
+            grads,
+            returned,
+            constants: std::mem::take(&mut self.constants),
+            checks,
+            draws: next_stream.wrapping_sub(self.generator.1),
+            names: self.names.clone(),
+        })
+    }
+
+    /// The values that each rebound handle took.
+    fn states(&mut self, engine: &Engine) -> Result<Vec<(NameId, Vec<Source>)>> {
+        let mut states: Vec<(NameId, Vec<Source>)> = Vec::new();
+        let moved: Vec<NameId> =
+            self.undo.iter().filter_map(|(tensor, _)| self.by_cell.get(&tensor.address()).copied()).collect();
+        for name in moved {
+            let Name { tensor, first, .. } = self.names[name as usize].clone();
+            let (slot, output) = tensor.place();
+            let (slot, output) = engine.unmarked(slot, output);
+            let record = engine.get(slot);
+            if (record.id, output) == first {
+                continue;
+            }
+            if record.history {
+                return Err(refusal(format!(
+                    "a tensor from outside was given the result of {}, with its history; use detach() or wg.no_grad()",
+                    record.op.name()
+                )));
+            }
+            if let State::Failed(error) = &record.state {
+                return Err(error.clone());
+            }
+            let last = self.source(engine, slot, output)?;
+            let mut versions: Vec<Source> = self
+                .moves
+                .iter()
+                .filter(|(moved, _)| *moved == name)
+                .filter_map(|(_, place)| self.computed.get(place).copied())
+                .collect();
+            versions.dedup();
+            if versions.last() != Some(&last) {
+                versions.push(last);
+            }
+            states.push((name, versions));
+        }
+        Ok(states)
+    }
+
+    /// The gradient that each variable has now, if the step touched it.
+    fn current_grads(&self) -> Vec<(NameId, Option<Tensor>)> {
+        let current = |&variable: &NameId| {
+            let state = self.names[variable as usize].tensor.0.lock();
+            (variable, state.variable.as_ref().and_then(|variable| variable.grad.clone()))
+        };
+        self.grad_order.iter().map(current).collect()
+    }
+
+    fn last_grads(&mut self, engine: &Engine, current: &[(NameId, Option<Tensor>)]) -> Result<Vec<GradLog>> {
+        let mut logs = Vec::with_capacity(current.len());
+        for (variable, now) in current {
+            let first = &self.grads[variable];
+            let exists = first.exists;
+            let last = match now {
+                None => LastGrad::None,
+                // Rebound, perhaps: then it is a state.
+                Some(grad) if first.initial.as_ref().is_some_and(|initial| initial.is(grad)) => LastGrad::Unchanged,
+                Some(grad) => {
+                    let (slot, output) = grad.place();
+                    if engine.get(slot).history {
+                        return Err(refusal(
+                            "a gradient is left with its history (create_graph=True); clear it before the step ends",
+                        ));
+                    }
+                    LastGrad::Value(self.source(engine, slot, output)?)
+                }
+            };
+            logs.push(GradLog { variable: *variable, exists, last });
+        }
+        Ok(logs)
+    }
+
+    fn returned(&mut self, engine: &Engine, tensor: &Tensor) -> Result<(Returned, TensorType)> {
+        let (_, _, ty) = place_of(engine, tensor);
+        if let Some(&name) = self.by_cell.get(&tensor.address()) {
+            let returned = match self.names[name as usize].holder {
+                Holder::Grad(variable) => Returned::Grad(variable),
+                _ => Returned::Name(name),
+            };
+            return Ok((returned, ty));
+        }
+        for (&variable, _) in &self.grads {
+            let own = self.names[variable as usize].tensor.0.lock();
+            if own.variable.as_ref().and_then(|variable| variable.grad.as_ref()).is_some_and(|grad| grad.is(tensor)) {
+                return Ok((Returned::Grad(variable), ty));
+            }
+        }
+        let (slot, output) = tensor.place();
+        let record = engine.get(slot);
+        if record.history && record.consumed.is_none() {
+            return Err(refusal(format!(
+                "the step returns the result of {} with its history, which ends here; call backward() inside, or return \
+                 it under wg.no_grad() or after detach()",
+                record.op.name()
+            )));
+        }
+        Ok((Returned::Value(self.source(engine, slot, output)?), ty))
+    }
+}
+
+impl Log {
+    /// Whether this step and an earlier one did the same, with other data.
+    pub fn compare(&self, before: &Log) -> Result<()> {
+        if self.plans.len() != before.plans.len() {
+            return Err(refusal(format!(
+                "the second call ran {} plans and the first one {}; a compiled step does the same at each call, so a \
+                 choice made in Python belongs into an argument",
+                self.plans.len(),
+                before.plans.len()
+            )));
+        }
+        for (now, then) in self.plans.iter().zip(&before.plans) {
+            now.compare(then)?;
+        }
+        let same_name = |(now, then): &(&Name, &Name)| {
+            now.holder == then.holder && (now.holder != Holder::Handle || now.tensor.is(&then.tensor))
+        };
+        if self.names.len() != before.names.len() || !self.names.iter().zip(&before.names).all(|pair| same_name(&pair))
+        {
+            return Err(refusal(
+                "the first two calls used different tensors from outside; a compiled step uses the same ones at each \
+                 call, and takes others as arguments",
+            ));
+        }
+        let same_data = |((now, ty, _), (then, _, _)): (&(Value, TensorType, String), &(Value, TensorType, String))| {
+            bytes(now, ty) == bytes(then, ty)
+        };
+        if let Some((_, _, line)) =
+            self.constants.iter().zip(&before.constants).find(|pair| !same_data(*pair)).map(|pair| pair.0)
+        {
+            return Err(refusal(format!(
+                "data that became a tensor inside the step differ between the first two calls; give the tensor as an \
+                 argument{}",
+                if line.is_empty() { String::new() } else { format!(" ({line})") }
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn bytes(value: &Value, ty: &TensorType) -> Vec<u8> {
+    // SAFETY: a value's shape and strides stay in its buffer, which it holds.
+    unsafe { super::functions::bytes_of(&value.view(ty)) }
+}
+
+impl TracedPlan {
+    fn compare(&self, before: &TracedPlan) -> Result<()> {
+        if let Some((now, then)) = self.ops.iter().zip(&before.ops).find(|(now, then)| now != then) {
+            return Err(refusal(format!(
+                "the second call recorded {now} where the first one recorded {then}; a compiled step does the same at \
+                 each call, so a choice made in Python belongs into an argument"
+            )));
+        }
+        if self.words != before.words || self.numbers.len() != before.numbers.len() {
+            let (now, then) = (self.ops.len(), before.ops.len());
+            return Err(refusal(format!(
+                "the second call recorded other operations than the first one ({now} and {then} of them, or with other \
+                 shapes or settings); a compiled step does the same at each call"
+            )));
+        }
+        if let Some(((now, _), (then, _))) = self.leaves.iter().zip(&before.leaves).find(|(now, then)| now.0 != then.0)
+        {
+            return Err(refusal(format!(
+                "an operand of the second call ({now}) is another one than that of the first ({then}); a compiled step \
+                 uses the same tensors at each call"
+            )));
+        }
+        for (now, then) in self.numbers.iter().zip(&before.numbers) {
+            let differs = now.origin == Origin::Literal && now.value != then.value;
+            if differs || now.origin != then.origin {
+                return Err(refusal(format!(
+                    "a number was {} in the first call and {} in the second; a number that changes must be a float \
+                     argument of the function, or a tensor ({})",
+                    show(then.value),
+                    show(now.value),
+                    now.place
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn show(number: Scalar) -> String {
+    match number {
+        Scalar::Bool(x) => x.to_string(),
+        Scalar::I64(x) => x.to_string(),
+        Scalar::F64(x) => x.to_string(),
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::Name(name) => write!(f, "tensor {name} from outside"),
+            Source::Output(plan, output) => write!(f, "result {output} of plan {plan}"),
+            Source::Constant(constant) => write!(f, "host data {constant}"),
+        }
+    }
+}
