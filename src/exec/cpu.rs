@@ -168,12 +168,7 @@ impl Run {
         Ok(())
     }
 
-    pub(super) fn instructions(
-        &self,
-        plan: &Plan,
-        scratch: *mut u8,
-        mut observe: impl FnMut(bool),
-    ) -> Result<()> {
+    pub(super) fn instructions(&self, plan: &Plan, scratch: *mut u8, mut observe: impl FnMut(bool)) -> Result<()> {
         observe(false);
         let (before, commit) = plan.instrs.split_at(plan.commit);
         let mut bad = None;

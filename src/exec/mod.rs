@@ -14,7 +14,7 @@ pub mod reference;
 mod tests;
 pub mod unfused;
 
-pub use crate::planner::{Donation, OutputHome, Plan};
+pub use crate::planner::{Account, Donation, OutputHome, Plan};
 pub use build::build;
 pub use cache::{Cache, Counters};
 pub use cpu::{Inputs, Leaf, run, run_timed};

@@ -5,7 +5,7 @@ use super::cpu::Run;
 use crate::error::Result;
 use crate::machine::cpu::par;
 use crate::planner::Plan;
-use crate::planner::plan::{Instr, base};
+use crate::planner::plan::base;
 use crate::scalar::Scalar;
 
 pub struct Prepared {
@@ -77,28 +77,17 @@ impl Prepared {
         let (run, scratch) = self.work_in(memory);
         run.check_starts(&self.plan)?;
         par::begin();
-        run.instructions(&self.plan, scratch)
+        run.instructions(&self.plan, scratch, |_| {})
     }
 
-    /// Runs the plan as `run` does, and tells `seen` before each kernel and after the last.
+    /// Runs the plan as `run` does; `observe` is called before the first kernel, with false, and after each, with true.
     ///
     /// # Safety
     /// As for `run`.
-    pub unsafe fn watch(&mut self, memory: *mut u8, mut seen: impl FnMut()) -> Result<()> {
+    pub unsafe fn observe(&mut self, memory: *mut u8, observe: impl FnMut(bool)) -> Result<()> {
         let (run, scratch) = self.work_in(memory);
         run.check_starts(&self.plan)?;
         par::begin();
-        for instr in &self.plan.instrs {
-            seen();
-            if let Some(error) = run.instruction(instr, scratch)? {
-                return Err(error);
-            }
-        }
-        seen();
-        Ok(())
-    }
-
-    pub fn instrs(&self) -> &[Instr] {
-        &self.plan.instrs
+        run.instructions(&self.plan, scratch, observe)
     }
 }

@@ -8,4 +8,4 @@ mod updater;
 mod tests;
 
 pub use rules::Rule;
-pub use updater::{State, Updater, step};
+pub use updater::{Part, State, Updater, step};

@@ -4,14 +4,19 @@
 use super::rules::{Recipe, Rule};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::graph::Attrs;
 use crate::scalar::Scalar;
+use crate::tensor::trace::{self, Origin};
 use crate::tensor::{self, Arg, GradGuard, Rebinding, Tensor};
+use smallvec::SmallVec;
 
 /// One update rule over parameters.
 pub struct Updater {
     rule: Rule,
     params: Vec<Tensor>,
     states: Vec<State>,
+    /// How often a state was put in from outside.
+    revision: u64,
 }
 
 /// What a rule remembers of one parameter.
@@ -26,7 +31,7 @@ pub struct State {
 impl Updater {
     pub fn new(rule: Rule, params: Vec<Tensor>) -> Updater {
         let states = params.iter().map(|_| State::default()).collect();
-        Updater { rule, params, states }
+        Updater { rule, params, states, revision: 0 }
     }
 
     pub fn rule(&self) -> Rule {
@@ -57,6 +62,7 @@ impl Updater {
             }
         }
         self.states[index] = state;
+        self.revision += 1;
         Ok(())
     }
 
@@ -64,19 +70,18 @@ impl Updater {
     pub fn zero_grad(&self, set_to_none: bool) -> Result<()> {
         let _mode = GradGuard::new(false);
         for param in &self.params {
-            match param.grad() {
-                Some(grad) if !set_to_none => {
-                    let ty = grad.ty();
-                    grad.rebind(&tensor::full(ty.shape, Scalar::F64(0.0), ty.dtype)?)?;
-                }
-                _ => param.set_grad(None)?,
+            if set_to_none {
+                param.set_grad(None)?;
+            } else if let Some(grad) = param.grad() {
+                let ty = grad.ty();
+                grad.rebind(&tensor::full(ty.shape, Scalar::F64(0.0), ty.dtype)?)?;
             }
         }
         Ok(())
     }
 
     /// Records the updates of all parameters that have a gradient and moves the handles.
-    fn record(&self, settings: &[f64], moved: &mut Vec<Rebinding>) -> Result<Vec<Update>> {
+    fn record(&self, settings: &[f64], moved: &mut Vec<Rebinding>, parts: &mut Vec<Part>) -> Result<Vec<Update>> {
         let mut updates: Vec<Update> = Vec::with_capacity(self.params.len());
         for (index, (param, state)) in self.params.iter().zip(&self.states).enumerate() {
             if let Some(grad) = param.grad() {
@@ -86,15 +91,27 @@ impl Updater {
             }
         }
         for alike in updates.chunk_by_mut(Update::is_like) {
-            self.record_alike(alike, settings, moved)?;
+            self.record_alike(alike, settings, moved, parts)?;
         }
         Ok(updates)
     }
 
     /// Records updates that one recipe serves, in as few nodes as hold them.
-    fn record_alike(&self, updates: &mut [Update], settings: &[f64], moved: &mut Vec<Rebinding>) -> Result<()> {
+    fn record_alike(
+        &self,
+        updates: &mut [Update],
+        settings: &[f64],
+        moved: &mut Vec<Rebinding>,
+        parts: &mut Vec<Part>,
+    ) -> Result<()> {
         let Recipe { def, attrs, uses, numbers } =
             self.rule.recipe(updates[0].next.step, settings, updates[0].exists)?;
+        let source = trace::is_open().then(trace::new_source);
+        if let Some(source) = source {
+            let params = updates.iter().map(|update| update.index).collect();
+            let (attrs, exists) = (attrs.clone(), updates[0].exists);
+            parts.push(Part { source, params, exists, attrs, revision: self.revision });
+        }
         for Update { index, next, .. } in updates.iter_mut() {
             for (slot, _) in next.tensors.iter_mut().zip(uses).filter(|(slot, used)| *used && slot.is_none()) {
                 let ty = self.params[*index].ty();
@@ -113,10 +130,56 @@ impl Updater {
                 handles.push(param);
                 handles.extend(states);
             }
-            args.extend(numbers.iter().map(|&number| Arg::from(number)));
+            args.extend(numbers.iter().enumerate().map(|(at, &number)| {
+                Arg::Number(match source {
+                    Some(source) => trace::tag(number, Origin::Setting { source, at: at as u32 }),
+                    None => number.into(),
+                })
+            }));
             tensor::rebind_composite(def, attrs.clone(), &args, &handles, moved)?;
         }
         Ok(())
+    }
+}
+
+/// What a traced step wrote down of parameters that one recipe serves.
+pub struct Part {
+    /// The index of its numbers in the trace.
+    pub source: u32,
+    params: Vec<usize>,
+    exists: [bool; 3],
+    attrs: Attrs,
+    revision: u64,
+}
+
+impl Updater {
+    /// The numbers of the next step of a part. False: it would be recorded in another way by now.
+    pub fn numbers(&self, part: &Part, settings: &[f64], numbers: &mut SmallVec<[f64; 8]>) -> Result<bool> {
+        let first = &self.states[part.params[0]];
+        let alike = |&index: &usize| self.states[index].step == first.step;
+        let exists = [0, 1, 2].map(|which| first.tensors[which].is_some());
+        if self.revision != part.revision || exists != part.exists || !part.params.iter().all(alike) {
+            return Ok(false);
+        }
+        let recipe = self.rule.recipe(first.step + 1, settings, exists)?;
+        numbers.clear();
+        numbers.extend_from_slice(&recipe.numbers);
+        Ok(recipe.attrs == part.attrs)
+    }
+
+    /// Counts a step that a replay made of a part.
+    pub fn advance(&mut self, part: &Part) {
+        part.params.iter().for_each(|&index| self.states[index].step += 1);
+    }
+
+    /// Everything that is remembered, to be put back by `restore`.
+    pub fn states(&self) -> Vec<State> {
+        self.states.clone()
+    }
+
+    /// Puts back what `states` gave.
+    pub fn restore(&mut self, states: Vec<State>) {
+        self.states = states;
     }
 }
 
@@ -145,18 +208,23 @@ fn out_of_range(index: usize, count: usize) -> Error {
 }
 
 /// Records the updates of all groups, moves the handles, and evaluates them with everything pending. If anything
-/// fails, parameters, state and step counts are as they were.
-pub fn step(updates: &mut [(&mut Updater, &[f64])]) -> Result<()> {
+/// fails, parameters, state and step counts are as they were. In a traced step: the parts of each group.
+pub fn step(updates: &mut [(&mut Updater, &[f64])]) -> Result<Vec<Vec<Part>>> {
     let _mode = GradGuard::new(false);
+    let mut traced: Vec<Vec<Part>> = Vec::new();
     let mut moved: Vec<Rebinding> = Vec::new();
     let mut next: Vec<Vec<Update>> = Vec::with_capacity(updates.len());
     for (updater, settings) in updates.iter() {
-        match updater.record(settings, &mut moved) {
+        let mut parts = Vec::new();
+        match updater.record(settings, &mut moved, &mut parts) {
             Ok(steps) => next.push(steps),
             Err(error) => {
                 moved.into_iter().rev().for_each(Rebinding::undo);
                 return Err(error);
             }
+        }
+        if trace::is_open() {
+            traced.push(parts);
         }
     }
     tensor::evaluate_all(&moved)?;
@@ -165,5 +233,5 @@ pub fn step(updates: &mut [(&mut Updater, &[f64])]) -> Result<()> {
             updater.states[index] = next;
         }
     }
-    Ok(())
+    Ok(traced)
 }

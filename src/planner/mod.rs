@@ -3,6 +3,7 @@
 //! and hosts (kernels with addresses). Each pass is iterative and O(n log n). It knows nothing of gradients or handles
 //! and runs nothing.
 
+mod account;
 mod chains;
 mod commit;
 mod fuse;
@@ -15,6 +16,7 @@ mod simplify;
 mod tasks;
 pub(crate) mod window;
 
+pub use account::Account;
 pub use commit::Donation;
 pub use kernels::copy as copy_kernels;
 pub use plan::{OutputHome, Plan};
@@ -47,12 +49,16 @@ pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation]) -> 
     let memory = memory::assign(&program, &groups, &order, &commit);
     let scene = Scene::new(&program, &groups, &memory, leaf_strides.len());
     let mut instrs = Vec::with_capacity(order.len());
+    let mut accounts = Vec::with_capacity(order.len());
     let mut commit_from = None;
     for &group in &order {
         if commit.last[group as usize] && commit_from.is_none() {
             commit_from = Some(instrs.len());
         }
-        instrs.extend(instr(&scene, group)?);
+        if let Some(instr) = instr(&scene, group)? {
+            instrs.push(instr);
+            accounts.push(account::account(&program, &groups, &memory.homes, group));
+        }
     }
     let outputs = program.outputs.iter().map(|&value| match memory.homes[value as usize] {
         Home::Buffer(buffer) => Ok(OutputHome::Buffer(buffer)),
@@ -75,6 +81,7 @@ pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation]) -> 
         scratch: instrs.iter().map(scratch).max().unwrap_or(0),
         serial: instrs.iter().map(|instr| u64::from(instr.nanos)).sum::<u64>() < SERIAL_BELOW_NANOS,
         instrs,
+        accounts,
         constants: program.constants.chunks(8).map(word).collect(),
         numbers: program.cells.iter().map(|cell| cell.0 as usize + 1).max().unwrap_or(0),
         cells: program.cells,

@@ -1,6 +1,7 @@
 //! The plan: a flat list of kernels, all addresses resolved to a base and an offset. It holds what running needs and
 //! nothing of the graph. A plan never changes; many threads may run it at once.
 
+use super::account::Account;
 use super::tasks::Check;
 use super::window::{Dims, Window};
 use crate::dtype::DType;
@@ -204,6 +205,8 @@ pub enum OutputHome {
 
 pub struct Plan {
     pub(crate) instrs: Vec<Instr>,
+    /// What each instruction does.
+    pub(crate) accounts: Vec<Account>,
     /// Instructions from here on are the commit block: nothing may fail or stop between them.
     pub(crate) commit: usize,
     pub(crate) constants: Vec<u64>,
@@ -246,6 +249,16 @@ impl Plan {
 
     pub fn kernels(&self) -> usize {
         self.instrs.len()
+    }
+
+    /// What each kernel does, and how many of them come before the commit block.
+    pub fn accounts(&self) -> (&[Account], usize) {
+        (&self.accounts, self.commit)
+    }
+
+    /// Bytes of the memory for values between kernels.
+    pub fn arena(&self) -> usize {
+        self.arena
     }
 
     /// About what the plan itself takes in memory: what the cache counts.

@@ -5,7 +5,7 @@ use crate::dtype::DType;
 use crate::error::Error;
 use crate::graph::TensorType;
 use crate::scalar::Scalar;
-use crate::tensor::{self, Tensor, Value};
+use crate::tensor::{self, Tensor, Value, trace};
 use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -23,6 +23,7 @@ pub fn number(py: Python<'_>, number: Scalar) -> PyResult<Bound<'_, PyAny>> {
 
 /// Nested lists of the elements.
 pub fn tolist<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyAny>> {
+    read(|| trace::refuse_read("tolist"))?;
     let (bytes, ty) = read(|| Ok((tensor::to_bytes(tensor)?, tensor.ty())))?;
     let mut elements = bytes.chunks_exact(ty.dtype.size());
     list(py, ty.dtype, &ty.shape, &mut elements)
@@ -44,6 +45,7 @@ fn list<'py, 'a>(
 
 /// A read-only array on the memory of the tensor.
 pub fn numpy<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyAny>> {
+    read(|| trace::refuse_read("numpy"))?;
     let (value, ty) = read(|| tensor.value())?;
     let window = Bound::new(py, Window::new(value, ty))?;
     py.import("numpy")?.call_method1("asarray", (window,))

@@ -260,6 +260,7 @@ fn merge(x: &Tensor, axis: usize, count: usize) -> Result<Tensor> {
 
 /// The row-major places where a mask holds. Evaluates it: the shape of the result depends on it.
 fn places(mask: &Tensor) -> Result<Tensor> {
+    tensor::trace::refuse_read("index by a mask, whose values decide the shape")?;
     let bytes = tensor::to_bytes(mask)?;
     let places: Vec<u8> =
         bytes.iter().enumerate().filter(|(_, on)| **on != 0).flat_map(|(at, _)| (at as i64).to_ne_bytes()).collect();

@@ -2,6 +2,7 @@
 //! goes through the chokepoints of `errors`; evaluation lets go of the interpreter's lock (see `interrupt`).
 
 mod axes;
+mod compile;
 mod create;
 mod dtype;
 mod elementwise;
@@ -34,6 +35,8 @@ mod _core {
         matmul, matrix_transpose, max, mean, min, moveaxis, permute_dims, prod, reshape, scatter_add, softmax, squeeze,
         stack, std, sum, take, take_along_axis, var, vector_norm,
     };
+    #[pymodule_export]
+    use super::compile::{Compiled, compile, host_call};
     #[pymodule_export]
     use super::create::{
         arange, asarray, from_numpy, full, full_like, get_rng_state, initial_seed, manual_seed, new_tensor, one_hot,

@@ -1,12 +1,14 @@
 //! Arguments as users write them: a tensor or a number, axes, shapes. Extraction is by hand, because it is most of the
 //! cost of an operation.
 
+use super::compile::FloatArgument;
 use super::errors::refuse;
 use super::tensor::PyTensor;
 use crate::error::Error;
 use crate::scalar::Scalar;
 use crate::shape::Shape;
 use crate::tensor::Arg;
+use crate::tensor::trace;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt};
@@ -34,6 +36,10 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Operand<'a, 'py> {
     fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
         match object.cast::<PyTensor>() {
             Ok(tensor) => Ok(Operand::Tensor(tensor)),
+            Err(_) if trace::is_open() => match object.cast::<FloatArgument>() {
+                Ok(argument) => Ok(Operand::Number(argument.get().number())),
+                Err(_) => number(object).map(Operand::Number),
+            },
             Err(_) => number(object).map(Operand::Number),
         }
     }

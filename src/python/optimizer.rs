@@ -1,6 +1,7 @@
 //! Optimizers: the class `Updater` and the step over several of them.
 
 use super::axes::borrowed;
+use super::compile;
 use super::errors::{record, refuse};
 use super::tensor::PyTensor;
 use crate::error::Error;
@@ -18,7 +19,7 @@ use pyo3::types::PyDict;
 ///   adamw: as adam, with the decay of the weights apart from the gradient
 /// State that a setting does not need is absent. A parameter without a gradient is left alone by a step.
 #[pyclass(frozen, name = "Updater", module = "wengert._core")]
-pub struct PyUpdater(Mutex<Updater>);
+pub struct PyUpdater(pub Mutex<Updater>);
 
 #[pymethods]
 impl PyUpdater {
@@ -81,25 +82,27 @@ impl PyUpdater {
     }
 }
 
-/// Record the updates of all groups, then evaluate them and everything pending: the barrier.
+/// Record the updates of all groups of an optimizer, then evaluate them and everything pending: the barrier.
 #[pyfunction]
-#[pyo3(signature = (updates, /))]
-pub fn step(updates: Vec<(Bound<'_, PyUpdater>, Vec<f64>)>) -> PyResult<()> {
+#[pyo3(signature = (owner, updates, /))]
+pub fn step(owner: &Bound<'_, PyAny>, updates: Vec<(Bound<'_, PyUpdater>, Vec<f64>)>) -> PyResult<()> {
     for (position, (updater, _)) in updates.iter().enumerate() {
         if updates[..position].iter().any(|(other, _)| other.is(updater)) {
             return Err(refuse(Error::value("step: an updater is given twice")));
         }
     }
-    record(|| {
+    let parts = record(|| {
         let mut open = Vec::with_capacity(updates.len());
         for (updater, settings) in &updates {
             let Some(guard) = updater.get().0.try_lock() else {
                 return Err(Error::value("step: another thread is stepping these parameters"));
             };
+            compile::note_updater(updater, || guard.states());
             open.push((guard, settings.as_slice()));
         }
         let mut groups: Vec<(&mut Updater, &[f64])> =
             open.iter_mut().map(|(guard, settings)| (&mut **guard, *settings)).collect();
         optim::step(&mut groups)
-    })
+    })?;
+    if parts.is_empty() { Ok(()) } else { compile::note_step(owner, &updates, parts) }
 }

@@ -6,7 +6,9 @@ use pyo3::sync::PyOnceLock;
 use std::ffi::CStr;
 
 const SOURCE: &CStr = c"
+from functools import update_wrapper as named
 from functools import wraps as _wraps
+from sys import modules as _modules
 
 
 def decorate(scope, fun):
@@ -24,6 +26,34 @@ def wrap(call, fun):
         return call(args, kwargs)
 
     return transformed
+
+
+class WatchedMode:
+    def __init__(self, note):
+        self.note = note
+
+    def __get__(self, module, owner=None):
+        mode = module.__dict__['training']
+        self.note(module, mode)
+        return mode
+
+    def __set__(self, module, mode):
+        module.__dict__['training'] = mode
+
+
+watchers = 0
+
+
+def watch_modes(note, on):
+    global watchers
+    nn = _modules.get('wengert.nn.module')
+    if nn is None:
+        return
+    watchers += 1 if on else -1
+    if on and watchers == 1:
+        nn.Module.training = WatchedMode(note)
+    elif not on and watchers == 0:
+        del nn.Module.training
 ";
 
 static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
@@ -44,4 +74,15 @@ pub fn decorate<'py>(scope: &Bound<'py, PyAny>, fun: &Bound<'py, PyAny>) -> PyRe
 /// A function with the name of `fun` that calls `call(args, kwargs)`.
 pub fn wrap<'py>(call: Bound<'py, PyAny>, fun: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     module(call.py())?.getattr("wrap")?.call1((call, fun))
+}
+
+/// `made` with the name and docstring of `fun`.
+pub fn named<'py>(made: Bound<'py, PyAny>, fun: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    module(made.py())?.getattr("named")?.call1((made, fun))
+}
+
+/// While it is on, reads of the mode of a module are noted. On and off come in pairs.
+pub fn watch_modes(py: Python<'_>, on: bool) -> PyResult<()> {
+    let note = pyo3::wrap_pyfunction!(super::compile::note_mode, py)?;
+    module(py)?.getattr("watch_modes")?.call1((note, on)).map(|_| ())
 }

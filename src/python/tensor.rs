@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::ops::{activation, arithmetic, compare, exponential, reduce, trigonometric};
 use crate::scalar::Scalar;
 use crate::shape::Shape;
-use crate::tensor::{self, BackwardOptions, SliceArg, Tensor};
+use crate::tensor::{self, BackwardOptions, SliceArg, Tensor, trace};
 use pyo3::exceptions::{PyAttributeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -134,6 +134,7 @@ impl PyTensor {
 
     /// The only element, as a Python number.
     fn item<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        read(|| trace::refuse_read("item"))?;
         export::number(py, read(|| tensor::item(&self.0))?)
     }
 
@@ -644,6 +645,7 @@ impl Parts {
 impl PyTensor {
     fn only_element(&self, wanted: &str) -> PyResult<Scalar> {
         read(|| {
+            trace::refuse_read(wanted)?;
             let shape: Shape = self.0.shape();
             match shape.size() {
                 1 => tensor::item(&self.0),

@@ -8,6 +8,7 @@ use super::functions::{
 };
 use super::handle::Tensor;
 use super::record::{Arg, Recorder};
+use super::trace;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{BinaryDef, CompositeDef, Layout, Op, SliceDim, TensorType};
@@ -156,6 +157,16 @@ pub fn clip(x: &Tensor, min: Option<Arg>, max: Option<Arg>) -> Result<Tensor> {
 
 /// x to the power y. Constant multiples of one half are multiplied out, exact where multiplication is.
 pub fn pow(x: Arg, y: Arg) -> Result<Tensor> {
+    if let Arg::Number(exponent) = y
+        && trace::is_tagged(exponent)
+    {
+        let error = trace::refusal(
+            "pow: an exponent decides what is recorded, so it cannot be a float argument of a compiled function; pass \
+             an int, or a tensor",
+        );
+        trace::refuse(error.clone());
+        return Err(error);
+    }
     if let (Arg::Tensor(base), Arg::Number(exponent)) = (x, y)
         && let Some(twice) = twice_exponent(exponent)
     {

@@ -171,7 +171,8 @@ pub(super) fn open_bits() -> u64 {
     TRANSFORMS.with_borrow(|frames| frames.iter().fold(0, |bits, frame| bits | frame.bit))
 }
 
-pub(super) fn in_transform() -> bool {
+/// Whether a transform is open in this thread.
+pub fn in_transform() -> bool {
     TRANSFORMS.with_borrow(|frames| !frames.is_empty())
 }
 

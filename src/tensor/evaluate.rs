@@ -104,6 +104,9 @@ impl Rebinding {
         } else {
             engine.insert(handle::leaf(value, ty))
         };
+        if trace::is_open() {
+            trace::note_settled(engine, self.new, slot);
+        }
         let new = self.tensor.move_to(engine, Place { slot, output: 0 });
         engine.release(new.slot);
         engine.release(self.old.slot);

@@ -23,7 +23,7 @@ mod walk;
 pub use backward::{BackwardOptions, autograd_grad, backward};
 pub use checks::{check_classes, check_indices};
 pub use compose::*;
-pub use context::{EagerGuard, GradGuard, eager, grad_enabled, set_eager, set_grad_enabled, set_lines};
+pub use context::{EagerGuard, GradGuard, eager, grad_enabled, in_transform, set_eager, set_grad_enabled, set_lines};
 pub use engine::{Value, live_nodes};
 pub use evaluate::{
     PLANS, Rebinding, Scope, evaluate, evaluate_all, nodes_computed, pending_nodes, plans_run, set_evaluation_scope,
@@ -32,7 +32,7 @@ pub use fork::{after_fork, before_fork, enter_child};
 pub use functions::*;
 pub use handle::Tensor;
 pub use record::{Arg, at_user_line};
-pub use replay::{Begun, Call, Given, Numbers, Replay};
+pub use replay::{Begun, Call, Given, KernelProfile, Numbers, PlanProfile, Replay, Summary};
 pub use rng::{manual_seed, next_stream, seed, set_state as set_rng_state};
 pub use transform::{CustomTrace, Transform, gradient, jvp, result, results, vmap_axis};
 

@@ -352,6 +352,8 @@ pub(super) fn push_placeholder(engine: &mut Engine, ty: TensorType, bit: u64) ->
 /// Says where the user stands, for errors raised while recording.
 pub fn at_user_line(error: Error) -> Error {
     match crate::location::current() {
+        // An error may pass several places that could tell the line.
+        Some(line) if error.message().ends_with(&format!(" ({line})")) => error,
         Some(line) => Error::new(error.kind(), format!("{} ({line})", error.message())),
         None => error,
     }

@@ -38,7 +38,8 @@ pub(super) enum Holder {
 /// A tensor that existed before the step and that the step uses.
 #[derive(Clone)]
 pub(super) struct Name {
-    pub tensor: Tensor,
+    /// The handle; a log keeps those alone that are found by themselves.
+    pub tensor: Option<Tensor>,
     pub holder: Holder,
     /// Whether it is a variable.
     pub variable: bool,
@@ -46,6 +47,13 @@ pub(super) struct Name {
     pub first: (u64, u32),
     pub ty: TensorType,
     pub strides: Option<Strides>,
+}
+
+impl Name {
+    fn kept(&self) -> Name {
+        let tensor = self.tensor.clone().filter(|_| self.holder == Holder::Handle);
+        Name { tensor, ..self.clone() }
+    }
 }
 
 /// Where a value of the step comes from.
@@ -300,6 +308,14 @@ pub(super) fn note_move(engine: &mut Engine, tensor: &Tensor, to: Place) {
     });
 }
 
+/// Notes that a value was given a record of its own.
+pub(super) fn note_settled(engine: &Engine, from: Place, to: Slot) {
+    with(|trace| {
+        let source = trace.computed.get(&(engine.get(from.slot).id, from.output)).copied();
+        source.map(|source| trace.computed.insert((engine.get(to).id, 0), source));
+    });
+}
+
 /// Notes that the gradient of a variable is looked at, or cleared, before either happens.
 pub(super) fn note_grad(variable: &Tensor, clears: bool) {
     if !is_open() {
@@ -359,7 +375,7 @@ impl Trace {
         let (slot, _) = engine.unmarked(tensor.place().0, output);
         let strides = engine.get(slot).values[output as usize].as_ref().map(|value| value.strides.clone());
         let variable = tensor.is_variable();
-        self.names.push(Name { tensor: tensor.clone(), holder, variable, first: (id, output), ty, strides });
+        self.names.push(Name { tensor: Some(tensor.clone()), holder, variable, first: (id, output), ty, strides });
         self.by_cell.entry(tensor.address()).or_insert(name);
         self.by_record.entry((id, output)).or_default().push(name);
         name
@@ -373,7 +389,7 @@ impl Trace {
         if let Some(&source) = self.computed.get(&place) {
             return Ok(source);
         }
-        if let Some(names) = self.by_record.get(&place) {
+        if let Some(names) = self.by_record.get(&place).filter(|_| !record.history) {
             return Ok(Source::Name(names[0]));
         }
         if record.id < self.start {
@@ -551,11 +567,7 @@ impl Tracing {
         }
         for (name, first) in &trace.grads {
             let variable = &trace.names[*name as usize].tensor;
-            let replaced = match &mut variable.0.lock().variable {
-                Some(variable) => std::mem::replace(&mut variable.grad, first.initial.clone()),
-                None => None,
-            };
-            drop(replaced);
+            drop(variable.as_ref().and_then(|variable| variable.replace_grad(first.initial.clone())));
         }
         rng::set_state(trace.generator.0, trace.generator.1);
         close(*trace);
@@ -587,8 +599,9 @@ impl Trace {
         next_stream: u64,
     ) -> Result<Log> {
         let states = self.states(engine)?;
-        let grads = self.last_grads(engine, grads)?;
-        let returned = returned.iter().map(|tensor| self.returned(engine, tensor)).collect::<Result<Vec<_>>>()?;
+        let last_grads = self.last_grads(engine, grads)?;
+        let returned =
+            returned.iter().map(|tensor| self.returned(engine, grads, tensor)).collect::<Result<Vec<_>>>()?;
         let checks = std::mem::take(&mut self.checks);
         let checks = checks
             .into_iter()
@@ -603,12 +616,12 @@ impl Trace {
             aliases: aliases.collect(),
             plans: std::mem::take(&mut self.plans),
             states,
-            grads,
+            grads: last_grads,
             returned,
             constants: std::mem::take(&mut self.constants),
             checks,
             draws: next_stream.wrapping_sub(self.generator.1),
-            names: self.names.clone(),
+            names: self.names.iter().map(Name::kept).collect(),
         })
     }
 
@@ -618,7 +631,7 @@ impl Trace {
         let moved: Vec<NameId> =
             self.undo.iter().filter_map(|(tensor, _)| self.by_cell.get(&tensor.address()).copied()).collect();
         for name in moved {
-            let Name { tensor, first, .. } = self.names[name as usize].clone();
+            let Name { tensor: Some(tensor), first, .. } = self.names[name as usize].clone() else { continue };
             let (slot, output) = tensor.place();
             let (slot, output) = engine.unmarked(slot, output);
             let record = engine.get(slot);
@@ -652,10 +665,8 @@ impl Trace {
 
     /// The gradient that each variable has now, if the step touched it.
     fn current_grads(&self) -> Vec<(NameId, Option<Tensor>)> {
-        let current = |&variable: &NameId| {
-            let state = self.names[variable as usize].tensor.0.lock();
-            (variable, state.variable.as_ref().and_then(|variable| variable.grad.clone()))
-        };
+        let current =
+            |&variable: &NameId| (variable, self.names[variable as usize].tensor.as_ref().and_then(Tensor::held_grad));
         self.grad_order.iter().map(current).collect()
     }
 
@@ -683,7 +694,12 @@ impl Trace {
         Ok(logs)
     }
 
-    fn returned(&mut self, engine: &Engine, tensor: &Tensor) -> Result<(Returned, TensorType)> {
+    fn returned(
+        &mut self,
+        engine: &Engine,
+        current: &[(NameId, Option<Tensor>)],
+        tensor: &Tensor,
+    ) -> Result<(Returned, TensorType)> {
         let (_, _, ty) = place_of(engine, tensor);
         if let Some(&name) = self.by_cell.get(&tensor.address()) {
             let returned = match self.names[name as usize].holder {
@@ -692,10 +708,9 @@ impl Trace {
             };
             return Ok((returned, ty));
         }
-        for (&variable, _) in &self.grads {
-            let own = self.names[variable as usize].tensor.0.lock();
-            if own.variable.as_ref().and_then(|variable| variable.grad.as_ref()).is_some_and(|grad| grad.is(tensor)) {
-                return Ok((Returned::Grad(variable), ty));
+        for (variable, grad) in current {
+            if grad.as_ref().is_some_and(|grad| grad.is(tensor)) {
+                return Ok((Returned::Grad(*variable), ty));
             }
         }
         let (slot, output) = tensor.place();
@@ -712,6 +727,33 @@ impl Trace {
 }
 
 impl Log {
+    /// Whether the step could be the same with these arguments and what other tensors are now.
+    pub fn fits(&self, arguments: &[&Tensor]) -> bool {
+        let grad_of = |name: NameId| self.names[name as usize].tensor.as_ref().and_then(Tensor::held_grad);
+        let name_fits = |name: &Name| {
+            let tensor = match name.holder {
+                Holder::Argument(position) => Some(arguments[position as usize].clone()),
+                Holder::Handle => name.tensor.clone(),
+                Holder::Grad(variable) => grad_of(variable),
+            };
+            let Some(tensor) = tensor else { return false };
+            let value = tensor.value();
+            let same = |(value, ty): (Value, TensorType)| {
+                ty == name.ty && name.strides.as_ref().is_none_or(|strides| *strides == value.strides)
+            };
+            tensor.is_variable() == name.variable && value.is_ok_and(same)
+        };
+        let exists = |grad: &GradLog| grad.exists.is_none_or(|exists| grad_of(grad.variable).is_some() == exists);
+        self.names.iter().all(name_fits) && self.grads.iter().all(exists)
+    }
+
+    /// Whether a result is a tensor from outside that is no argument.
+    pub fn is_outside(&self, result: usize) -> bool {
+        match self.returned[result].0 {
+            Returned::Name(name) => self.names[name as usize].holder == Holder::Handle,
+            _ => false,
+        }
+    }
     /// Whether this step and an earlier one did the same, with other data.
     pub fn compare(&self, before: &Log) -> Result<()> {
         if self.plans.len() != before.plans.len() {
@@ -726,7 +768,11 @@ impl Log {
             now.compare(then)?;
         }
         let same_name = |(now, then): &(&Name, &Name)| {
-            now.holder == then.holder && (now.holder != Holder::Handle || now.tensor.is(&then.tensor))
+            let same_handle = match (&now.tensor, &then.tensor) {
+                (Some(now), Some(then)) => now.is(then),
+                (now, then) => now.is_none() && then.is_none(),
+            };
+            now.holder == then.holder && same_handle
         };
         if self.names.len() != before.names.len() || !self.names.iter().zip(&before.names).all(|pair| same_name(&pair))
         {

@@ -324,8 +324,10 @@ class Module:
         from wengert._core import zeros_like
 
         for parameter in self.parameters():
-            if parameter.grad is not None:
-                parameter.grad = None if set_to_none else zeros_like(parameter.grad)
+            if set_to_none:
+                parameter.grad = None
+            elif parameter.grad is not None:
+                parameter.grad = zeros_like(parameter.grad)
 
     def apply(self, fn: Callable[[Module], object]) -> Self:
         """Call `fn` on all modules below, then on this one; returns this module."""

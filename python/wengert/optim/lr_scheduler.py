@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from wengert._core import host_call
 from wengert.optim.optimizer import Optimizer
 
 
@@ -51,6 +52,7 @@ class LRScheduler:
 
     def step(self) -> None:
         """Go on by one and set the rates; call it after the optimizer's step, mostly once an epoch."""
+        host_call(self.step, [self.__dict__, *self.optimizer.param_groups])
         self._step_count += 1
         self.last_epoch += 1
         for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=True):

@@ -103,7 +103,7 @@ class Optimizer:
                 loss = closure()
         numbers = self.numbers
         record_and_evaluate(
-            [(updater, numbers(group)) for updater, group in zip(self._updaters, self.param_groups, strict=True)]
+            self, [(updater, numbers(group)) for updater, group in zip(self._updaters, self.param_groups, strict=True)]
         )
         return loss
 

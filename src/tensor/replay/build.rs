@@ -86,10 +86,13 @@ pub(super) fn build(log: Log) -> Result<Replay> {
     for (at, name) in names.into_iter().enumerate() {
         let at = at as u32;
         let source = Source::Name(at);
-        let is_kept = leaf_names.contains(&source) || needs.finals.contains_key(&source);
+        // The shape of an argument is a guard even if nothing reads it.
+        let is_kept = leaf_names.contains(&source)
+            || needs.finals.contains_key(&source)
+            || matches!(name.holder, Holder::Argument(_));
         let leaf = name.strides.filter(|_| is_kept).map(|strides| (name.ty, strides));
         specs.push(NameSpec {
-            tensor: (name.holder == Holder::Handle).then_some(name.tensor),
+            tensor: name.tensor,
             holder: name.holder,
             variable: name.variable,
             leaf,

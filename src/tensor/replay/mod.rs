@@ -7,6 +7,9 @@
 //! values back and publishes, under one engine lock.
 
 mod build;
+mod profile;
+
+pub use profile::{KernelProfile, PlanProfile, Summary};
 
 use super::checks::IndexCheck;
 use super::engine::{self, Engine, Slot, State, Value};
@@ -210,7 +213,7 @@ impl Replay {
             };
             let (slot, output) = engine.unmarked(slot, output);
             let record = engine.get(slot);
-            if variable != self.names[at].variable {
+            if variable != self.names[at].variable || record.history {
                 return Found::Mismatch;
             }
             if !record.is_done() {

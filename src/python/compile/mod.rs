@@ -1,0 +1,419 @@
+//! `wg.compile`: a function whose calls are traced twice for each signature and replayed from then on. Owns the guards
+//! that choose between replays and what of a step is Python's. What is replayed, and how, is `tensor::replay`'s.
+
+mod arguments;
+mod session;
+mod settings;
+
+pub use session::{current, host_call, note_mode, note_step, note_updater};
+
+use super::errors::{raise, read, refuse};
+use super::script;
+use super::tensor::PyTensor;
+use crate::error::{Error, ErrorKind};
+use crate::tensor::trace::{self, Log, Origin, Tracing};
+use crate::tensor::{self, Begun, Numbers, Replay, Tensor};
+use arguments::{Given, Pattern};
+use parking_lot::Mutex;
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+use session::{Event, Session};
+use smallvec::SmallVec;
+
+/// Signatures of one function: more are a sign of an argument that should be a tensor or a float.
+const MOST_VARIANTS: usize = 16;
+
+/// A function that `compile` made. Call it as the function itself.
+#[pyclass(frozen, dict, weakref, module = "wengert._core")]
+pub struct Compiled {
+    fun: Py<PyAny>,
+    variants: Mutex<Vec<Variant>>,
+}
+
+/// One signature: its guards, and what to do.
+struct Variant {
+    pattern: Pattern,
+    /// Whether gradients are recorded.
+    grad: bool,
+    modes: Vec<(Py<PyAny>, Py<PyAny>)>,
+    events: Vec<Event>,
+    /// The numbers of optimizer steps, by source.
+    settings: Vec<SmallVec<[f64; 8]>>,
+    result: arguments::Result,
+    body: Body,
+}
+
+enum Body {
+    /// Traced once.
+    Traced(Log),
+    Ready(Box<Replay>),
+}
+
+#[pymethods]
+impl Compiled {
+    #[pyo3(signature = (*args, **kwargs))]
+    fn __call__<'py>(
+        &self,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = args.py();
+        if tensor::eager() || tensor::in_transform() || trace::is_open() {
+            return self.fun.bind(py).call(args, kwargs);
+        }
+        // Whoever runs it now, in another thread or before a fork: ordinary code is always right.
+        let Some(mut variants) = self.variants.try_lock() else { return self.fun.bind(py).call(args, kwargs) };
+        let grad = tensor::grad_enabled();
+        let mut given = Given::default();
+        let mut traced = None;
+        for at in 0..variants.len() {
+            let variant = &mut variants[at];
+            if variant.grad != grad || !variant.fits(args, kwargs, &mut given)? {
+                continue;
+            }
+            if let Body::Traced(log) = &variant.body {
+                if log.fits(&given.handles()) && read_settings(py, &mut variant.events, &mut variant.settings)? {
+                    traced = Some(at);
+                }
+                continue;
+            }
+            if let Some(result) = variant.replay(args, &given)? {
+                // The next call most likely has the same signature.
+                variants[..=at].rotate_right(1);
+                return Ok(result);
+            }
+        }
+        let before = traced.map(|at| variants.remove(at));
+        if variants.len() >= MOST_VARIANTS {
+            return Err(refuse(trace::refusal(format!(
+                "this is signature {} of the function, and {MOST_VARIANTS} are kept; a tensor or a float may change from \
+                 call to call, every other value, shape, dtype or mode that changes makes another signature",
+                MOST_VARIANTS + 1
+            ))));
+        }
+        let (result, variant) = trace_call(self.fun.bind(py), args, kwargs, before)?;
+        variants.insert(0, variant);
+        Ok(result)
+    }
+
+    fn __get__<'py>(
+        slf: &Bound<'py, Self>,
+        instance: &Bound<'py, PyAny>,
+        owner: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let _ = owner;
+        if instance.is_none() {
+            return Ok(slf.clone().into_any());
+        }
+        let py = slf.py();
+        py.import(intern!(py, "types"))?.getattr(intern!(py, "MethodType"))?.call1((slf, instance))
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        visit.call(&self.fun)
+    }
+}
+
+/// Compile a training or inference step: its third call, and later ones, run without Python.
+#[pyfunction]
+#[pyo3(signature = (fun, /))]
+pub fn compile<'py>(fun: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    if !fun.is_callable() {
+        return Err(PyTypeError::new_err("compile: a function is needed"));
+    }
+    let made = Compiled { fun: fun.clone().unbind(), variants: Mutex::default() };
+    script::named(Bound::new(fun.py(), made)?.into_any(), fun)
+}
+
+impl Variant {
+    /// Whether arguments and modes are those of this variant, as far as Python tells.
+    fn fits<'py>(
+        &self,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+        given: &mut Given<'py>,
+    ) -> PyResult<bool> {
+        let py = args.py();
+        if !self.pattern.matches(args, kwargs, given)? {
+            return Ok(false);
+        }
+        for (module, mode) in &self.modes {
+            if !module.bind(py).getattr(intern!(py, "training"))?.is(mode) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Runs the step again. None: something is not as it was when it was traced.
+    fn replay<'py>(&mut self, args: &Bound<'py, PyTuple>, given: &Given<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = args.py();
+        let (Body::Ready(replay), settings) = (&mut self.body, &mut self.settings) else { return Ok(None) };
+        if !read_settings(py, &mut self.events, settings)? {
+            return Ok(None);
+        }
+        let tensors: SmallVec<[&Tensor; 8]> = given.tensors.iter().map(|tensor| &tensor.get().0).collect();
+        let call = loop {
+            match read(|| replay.begin(&tensors))? {
+                Begun::Ready(call) => break call,
+                Begun::Mismatch => return Ok(None),
+                Begun::Pending(tensor) => read(|| tensor::evaluate(&[&tensor]))?,
+            }
+        };
+        let mut ran = 0;
+        let mut run = || -> PyResult<()> {
+            let mut next = 0;
+            loop {
+                // What Python did after so many plans.
+                while let Some(event) = self.events.get(next) {
+                    match event {
+                        Event::Step(step) if step.after == ran => step.advance(py)?,
+                        Event::Host { before, call } if *before == ran => {
+                            call.call0(py)?;
+                            read_settings(py, &mut self.events[next..], settings)?;
+                        }
+                        _ => break,
+                    }
+                    next += 1;
+                }
+                if ran == replay.plans() {
+                    return Ok(());
+                }
+                let numbers = Numbers { arguments: &given.floats, settings };
+                read(|| py.detach(|| replay.run_plan(&call, ran, &numbers)))?;
+                ran += 1;
+            }
+        };
+        let outcome = run();
+        let mut made = replay.finish(&tensors, ran);
+        outcome?;
+        let mut tensor = |at: usize| -> PyResult<Bound<'py, PyAny>> {
+            match std::mem::replace(&mut made[at], tensor::Given::Nothing) {
+                tensor::Given::Tensor(tensor) => Ok(Bound::new(py, PyTensor(tensor))?.into_any()),
+                tensor::Given::Argument(position) => Ok(given.tensors[position as usize].clone().into_any()),
+                tensor::Given::Outside | tensor::Given::Nothing => Ok(py.None().into_bound(py)),
+            }
+        };
+        self.result.build(py, &given.floats, &mut tensor).map(Some)
+    }
+}
+
+/// Reads the settings of all optimizer steps. False: one would be recorded in another way by now.
+fn read_settings(py: Python<'_>, events: &mut [Event], settings: &mut [SmallVec<[f64; 8]>]) -> PyResult<bool> {
+    for event in events {
+        if let Event::Step(step) = event
+            && !step.read(py, settings)?
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Calls the function and writes down what it does. With `before`, an earlier trace of the same signature: the variant
+/// is ready to be replayed.
+fn trace_call<'py>(
+    fun: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyTuple>,
+    kwargs: Option<&Bound<'py, PyDict>>,
+    before: Option<Variant>,
+) -> PyResult<(Bound<'py, PyAny>, Variant)> {
+    let py = fun.py();
+    let (pattern, given) = Pattern::of(args, kwargs)?;
+    let handles: Vec<Tensor> = given.handles().into_iter().cloned().collect();
+    if let Some(position) = handles.iter().position(|tensor| !tensor.is_leaf()) {
+        return Err(refuse(trace::refusal(format!(
+            "tensor argument {position} has history, and a compiled step's gradients end at its arguments; give it \
+             x.detach(), or compute it inside"
+        ))));
+    }
+    let grad = tensor::grad_enabled();
+    let tracing = read(|| Tracing::open(&handles))?;
+    let id = session::open(py)?;
+    let called = match given.floats.is_empty() {
+        true => fun.call(args, kwargs),
+        false => pattern.traced(args, kwargs, id).and_then(|(args, kwargs)| fun.call(&args, kwargs.as_ref())),
+    };
+    let session = session::close(py)?;
+    let result = match called {
+        Ok(result) => result,
+        Err(error) => {
+            if tracing.refusal().is_some() {
+                tracing.undo();
+                session.undo(py)?;
+            }
+            return Err(error);
+        }
+    };
+    match logged(&tracing, &session, &result, before) {
+        Ok((result_pattern, body)) => {
+            drop(tracing);
+            let Session { events, modes, .. } = session;
+            let sources = events.iter().map(|event| match event {
+                Event::Step(step) => step.sources(),
+                Event::Host { .. } => 0,
+            });
+            let settings = vec![SmallVec::new(); sources.max().unwrap_or(0)];
+            Ok((result, Variant { pattern, grad, modes, events, settings, result: result_pattern, body }))
+        }
+        Err((error, undoes)) => {
+            drop(result);
+            if undoes {
+                tracing.undo();
+                session.undo(py)?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The log of a call, or, if there is an earlier one, the replay. On an error also whether the step is to be undone.
+fn logged<'py>(
+    tracing: &Tracing,
+    session: &Session,
+    result: &Bound<'py, PyAny>,
+    before: Option<Variant>,
+) -> Result<(arguments::Result, Body), (PyErr, bool)> {
+    let py = result.py();
+    let failed = |error: Error| (raise(error.clone()), error.kind() == ErrorKind::Compile);
+    let mut tensors = Vec::new();
+    let mut pattern = arguments::Result::of(result, &mut tensors).map_err(|error| (error, true))?;
+    let returned: Vec<Tensor> = tensors.iter().map(|tensor| tensor.get().0.clone()).collect();
+    let log = tracing.finish(&returned).map_err(failed)?;
+    pattern.forget(&|at| log.is_outside(at));
+    let Some(Variant { events, body: Body::Traced(earlier), .. }) = before else {
+        return Ok((pattern, Body::Traced(log)));
+    };
+    log.compare(&earlier).map_err(failed)?;
+    if !session.is_like(&events) {
+        return Err(failed(trace::refusal(
+            "the first two calls stepped optimizers or schedulers in another order; a compiled step does the same at \
+             each call",
+        )));
+    }
+    drop((events, earlier));
+    let replay = py.detach(|| Replay::new(log)).map_err(failed)?;
+    Ok((pattern, Body::Ready(Box::new(replay))))
+}
+
+/// A float argument while its function is traced: a number beside tensors, and nothing else.
+#[pyclass(frozen, module = "wengert._core")]
+pub struct FloatArgument {
+    pub index: u32,
+    pub value: f64,
+    /// The session that it was made for; afterwards it is a plain number.
+    pub session: u64,
+}
+
+impl FloatArgument {
+    /// The number to record.
+    pub fn number(&self) -> crate::scalar::Scalar {
+        match current() == Some(self.session) {
+            true => trace::tag(self.value, Origin::Argument(self.index)),
+            false => self.value.into(),
+        }
+    }
+
+    fn plain(&self, what: &str) -> PyResult<f64> {
+        if current() != Some(self.session) {
+            return Ok(self.value);
+        }
+        let error = tensor::at_user_line(trace::refusal(format!(
+            "{what} of a float argument: a compiled function uses it beside tensors only, so that it may change from \
+             call to call; compute the number before the call, make it a tensor, or pass an int or a str if it is fixed"
+        )));
+        trace::refuse(error.clone());
+        Err(raise(error))
+    }
+
+    /// With a tensor on the other side the tensor does the work; with a number it would be lost.
+    fn beside(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        if other.is_instance_of::<PyTensor>() {
+            return Ok(other.py().NotImplemented());
+        }
+        self.plain("arithmetic")?;
+        Ok(other.py().NotImplemented())
+    }
+}
+
+#[pymethods]
+impl FloatArgument {
+    fn __float__(&self) -> PyResult<f64> {
+        self.plain("float()")
+    }
+
+    fn __int__(&self) -> PyResult<i64> {
+        self.plain("int()").map(|value| value as i64)
+    }
+
+    fn __bool__(&self) -> PyResult<bool> {
+        self.plain("bool()").map(|value| value != 0.0)
+    }
+
+    fn __repr__(&self) -> PyResult<String> {
+        self.plain("printing").map(|value| value.to_string())
+    }
+
+    fn __richcmp__(&self, other: &Bound<'_, PyAny>, op: pyo3::basic::CompareOp) -> PyResult<Py<PyAny>> {
+        let _ = op;
+        match other.is_instance_of::<PyTensor>() {
+            true => Ok(other.py().NotImplemented()),
+            false => {
+                self.plain("comparison")?;
+                Ok(other.py().NotImplemented())
+            }
+        }
+    }
+
+    fn __add__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.beside(other)
+    }
+
+    fn __radd__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.beside(other)
+    }
+
+    fn __sub__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.beside(other)
+    }
+
+    fn __rsub__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.beside(other)
+    }
+
+    fn __mul__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.beside(other)
+    }
+
+    fn __rmul__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.beside(other)
+    }
+
+    fn __truediv__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.beside(other)
+    }
+
+    fn __rtruediv__(&self, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        self.beside(other)
+    }
+
+    fn __neg__(&self) -> PyResult<f64> {
+        self.plain("arithmetic").map(|value| -value)
+    }
+
+    fn __abs__(&self) -> PyResult<f64> {
+        self.plain("arithmetic").map(f64::abs)
+    }
+
+    fn __pow__(&self, other: &Bound<'_, PyAny>, modulo: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+        let _ = modulo;
+        self.beside(other)
+    }
+
+    fn __rpow__(&self, other: &Bound<'_, PyAny>, modulo: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+        let _ = modulo;
+        self.beside(other)
+    }
+}
