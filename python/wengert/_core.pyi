@@ -11,10 +11,12 @@ from typing_extensions import disjoint_base
 __all__ = [
     "AxisError",
     "CompileError",
+    "Compiled",
     "DType",
     "DTypeError",
     "Device",
     "DeviceError",
+    "Explanation",
     "FormatError",
     "GradError",
     "InternalError",
@@ -58,6 +60,7 @@ __all__ = [
     "clear_plan_cache",
     "clip",
     "clip_grad_norm",
+    "compile",
     "concat",
     "conv1d",
     "conv2d",
@@ -99,6 +102,7 @@ __all__ = [
     "grad_of",
     "greater",
     "greater_equal",
+    "host_call",
     "huber_loss",
     "hvp",
     "hypot",
@@ -120,9 +124,9 @@ __all__ = [
     "linear",
     "load_safetensors",
     "log",
+    "log10",
     "log1p",
     "log2",
-    "log10",
     "log_softmax",
     "logaddexp",
     "logical_and",
@@ -952,8 +956,41 @@ class Updater:
     def set_state(self, index: int, state: dict[str, Tensor | int], /) -> None: ...
     def zero_grad(self, set_to_none: _Bool = True) -> None: ...
 
-def step(updates: Sequence[tuple[Updater, tuple[float, ...]]], /) -> None:
-    """Record the updates of all groups, then evaluate them and everything pending: the barrier."""
+def step(owner: object, updates: Sequence[tuple[Updater, tuple[float, ...]]], /) -> None:
+    """Record the updates of all groups of an optimizer, then evaluate them and everything pending: the barrier."""
+
+def host_call(call: Callable[[], None], dicts: list[dict[str, Any]], /) -> None:
+    """In a traced step: writes down a call of a method that changes only these dicts of settings and numbers."""
+
+@final
+class Compiled:
+    """A function that `compile` made. Call it as the function itself."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def __get__(self, instance: Any, owner: Any | None = None, /) -> Any: ...
+    def run(self, *args: Any) -> Any:
+        """Run many steps: each tensor argument holds theirs along its first axis, other arguments are the same for all.
+
+        Returns:
+            What the function gives back, with the tensors of all steps stacked along a new first axis.
+        """
+    def explain(self) -> Explanation:
+        """What the compiled function does: its kernels with their ops, bytes, operations and measured time, how numbers
+        are found, what changes, what was baked, and why the last refused call was refused."""
+
+@final
+class Explanation:
+    """What `explain` gives: print it, or look at `signatures`."""
+
+    @property
+    def signatures(self) -> list[dict[str, Any]]:
+        """A dict for each signature: how often it was replayed, its plans with their kernels, numbers, states, host data."""
+    @property
+    def refused(self) -> str | None:
+        """Why the last call that was refused could not be compiled; None if none was."""
+
+def compile(fun: Callable[..., Any], /) -> Compiled:
+    """Compile a step: its first two calls of a signature run as ordinary code, later ones without Python."""
 
 def clip_grad_norm(params: Sequence[Tensor], max_norm: float, norm_type: float = 2.0) -> Tensor:
     """Scale the gradients so that their norm is at most max_norm; returns the norm before, unevaluated.

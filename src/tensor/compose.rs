@@ -29,6 +29,19 @@ pub fn alias(x: &Tensor) -> Tensor {
     }
 }
 
+/// A tensor of one row along its first axis, without that axis. A value that exists stays where it is.
+pub fn first_row(x: &Tensor) -> Result<Tensor> {
+    let mut ty = x.ty();
+    match x.known_value()? {
+        Some((mut value, _)) => {
+            ty.shape.remove(0);
+            value.strides.remove(0);
+            Ok(Tensor::from_value(value, ty))
+        }
+        None => reshape_to(x, ty.shape.without(1)),
+    }
+}
+
 /// A number of the user's in every element. It is a plan input, not a constant.
 pub fn filled(shape: Shape, value: Scalar, dtype: DType) -> Result<Tensor> {
     let ty = TensorType { dtype, shape: shape.checked("full")? };

@@ -229,6 +229,11 @@ impl Engine {
         self.next_id
     }
 
+    /// Leaves an id out.
+    pub fn skip_id(&mut self) {
+        self.next_id += 1;
+    }
+
     pub fn next_walk(&mut self) -> u64 {
         self.next_walk += 1;
         self.next_walk

@@ -318,7 +318,7 @@ fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Option<Claimed>> 
     let mut description = key::describe(&engine, &walk, &outputs, &donations, words);
     let plan = PLANS.get(&description.words);
     let traced = trace::is_open();
-    let draft = if traced { trace::draft(&engine, &walk, &outputs, &description.words) } else { None };
+    let draft = if traced { trace::draft(&engine, &walk, &outputs) } else { None };
     if plan.is_some() {
         engine.words = std::mem::take(&mut description.words);
     }

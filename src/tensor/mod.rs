@@ -3,6 +3,7 @@
 
 mod backward;
 mod checks;
+mod compare;
 mod compose;
 mod context;
 mod engine;

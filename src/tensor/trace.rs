@@ -96,9 +96,6 @@ pub(super) struct TracedPlan {
     pub leaves: Vec<(Source, TensorType)>,
     pub numbers: Vec<Number>,
     pub types: Vec<TensorType>,
-    words: Vec<u64>,
-    /// The ops, for messages.
-    ops: Vec<&'static str>,
 }
 
 /// What becomes of the gradient of a variable.
@@ -329,7 +326,8 @@ pub(super) fn note_grad(variable: &Tensor, clears: bool) {
         if trace.grads.contains_key(&name) {
             return;
         }
-        if let Some(grad) = &initial {
+        // One that is cleared first is not part of the step.
+        if let Some(grad) = initial.as_ref().filter(|_| !clears) {
             trace.add(&engine, grad, Holder::Grad(name));
         }
         let exists = (!clears).then_some(initial.is_some());
@@ -417,15 +415,13 @@ pub(super) struct Draft {
     leaves: Vec<(Source, TensorType)>,
     numbers: Vec<Number>,
     outputs: Vec<(u64, u32, TensorType)>,
-    words: Vec<u64>,
-    ops: Vec<&'static str>,
 }
 
 /// Writes down a plan that is about to run, while its records are whole. Leaves and numbers stand in the order of the
 /// plan's key.
-pub(super) fn draft(engine: &Engine, walk: &Walk, outputs: &[Output], words: &[u64]) -> Option<Draft> {
+pub(super) fn draft(engine: &Engine, walk: &Walk, outputs: &[Output]) -> Option<Draft> {
     with(|trace| {
-        let made = trace.draft(engine, walk, outputs, words);
+        let made = trace.draft(engine, walk, outputs);
         made.map_err(|error| trace.refused.get_or_insert(error).clone()).ok()
     })
     .flatten()
@@ -443,21 +439,13 @@ pub(super) fn keep(draft: Draft, lowered: Lowered) {
             leaves: draft.leaves,
             numbers: draft.numbers,
             types: draft.outputs.into_iter().map(|(_, _, ty)| ty).collect(),
-            words: draft.words,
-            ops: draft.ops,
         });
     });
 }
 
 impl Trace {
-    fn draft(&mut self, engine: &Engine, walk: &Walk, outputs: &[Output], words: &[u64]) -> Result<Draft> {
-        let mut draft = Draft {
-            leaves: Vec::new(),
-            numbers: Vec::new(),
-            outputs: Vec::with_capacity(outputs.len()),
-            words: words.to_vec(),
-            ops: Vec::new(),
-        };
+    fn draft(&mut self, engine: &Engine, walk: &Walk, outputs: &[Output]) -> Result<Draft> {
+        let mut draft = Draft { leaves: Vec::new(), numbers: Vec::new(), outputs: Vec::with_capacity(outputs.len()) };
         for (rank, &slot) in walk.slots.iter().enumerate() {
             let record = engine.get(slot);
             let role = walk.roles[rank];
@@ -468,7 +456,6 @@ impl Trace {
                         record.op.name()
                     )));
                 }
-                draft.ops.push(record.op.name());
                 for (position, operand) in record.operands.iter().enumerate() {
                     let Operand::Number(value, _) = *operand else { continue };
                     let origin = self.origins.get(&(record.id, position)).copied().unwrap_or(Origin::Literal);
@@ -502,7 +489,9 @@ impl Tracing {
         evaluate::evaluate_all(&[])?;
         evaluate::evaluate(&arguments.iter().collect::<Vec<_>>())?;
         let generator = rng::seed();
-        let engine = engine::lock();
+        let mut engine = engine::lock();
+        // A handle made before this names no id at or above the start, not even the next one.
+        engine.skip_id();
         let mut trace = Box::new(Trace {
             start: engine.next_id(),
             names: Vec::new(),
@@ -730,21 +719,28 @@ impl Log {
     /// Whether the step could be the same with these arguments and what other tensors are now.
     pub fn fits(&self, arguments: &[&Tensor]) -> bool {
         let grad_of = |name: NameId| self.names[name as usize].tensor.as_ref().and_then(Tensor::held_grad);
-        let name_fits = |name: &Name| {
-            let tensor = match name.holder {
-                Holder::Argument(position) => Some(arguments[position as usize].clone()),
-                Holder::Handle => name.tensor.clone(),
-                Holder::Grad(variable) => grad_of(variable),
-            };
-            let Some(tensor) = tensor else { return false };
-            let value = tensor.value();
+        let find = |name: &Name| match name.holder {
+            Holder::Argument(position) => Some(arguments[position as usize].clone()),
+            Holder::Handle => name.tensor.clone(),
+            Holder::Grad(variable) => grad_of(variable),
+        };
+        let Some(tensors) = self.names.iter().map(find).collect::<Option<Vec<Tensor>>>() else { return false };
+        let name_fits = |(name, tensor): (&Name, &Tensor)| {
             let same = |(value, ty): (Value, TensorType)| {
                 ty == name.ty && name.strides.as_ref().is_none_or(|strides| *strides == value.strides)
             };
-            tensor.is_variable() == name.variable && value.is_ok_and(same)
+            tensor.is_variable() == name.variable && tensor.value().is_ok_and(same)
         };
+        if !self.names.iter().zip(&tensors).all(name_fits) {
+            return false;
+        }
+        let now: Vec<(u64, u32)> = {
+            let engine = engine::lock();
+            tensors.iter().map(|tensor| place_of(&engine, tensor)).map(|(id, output, _)| (id, output)).collect()
+        };
+        let then: Vec<(u64, u32)> = self.names.iter().map(|name| name.first).collect();
         let exists = |grad: &GradLog| grad.exists.is_none_or(|exists| grad_of(grad.variable).is_some() == exists);
-        self.names.iter().all(name_fits) && self.grads.iter().all(exists)
+        firsts(&now) == firsts(&then) && self.grads.iter().all(exists)
     }
 
     /// Whether a result is a tensor from outside that is no argument.
@@ -754,98 +750,12 @@ impl Log {
             _ => false,
         }
     }
-    /// Whether this step and an earlier one did the same, with other data.
-    pub fn compare(&self, before: &Log) -> Result<()> {
-        if self.plans.len() != before.plans.len() {
-            return Err(refusal(format!(
-                "the second call ran {} plans and the first one {}; a compiled step does the same at each call, so a \
-                 choice made in Python belongs into an argument",
-                self.plans.len(),
-                before.plans.len()
-            )));
-        }
-        for (now, then) in self.plans.iter().zip(&before.plans) {
-            now.compare(then)?;
-        }
-        let same_name = |(now, then): &(&Name, &Name)| {
-            let same_handle = match (&now.tensor, &then.tensor) {
-                (Some(now), Some(then)) => now.is(then),
-                (now, then) => now.is_none() && then.is_none(),
-            };
-            now.holder == then.holder && same_handle
-        };
-        if self.names.len() != before.names.len() || !self.names.iter().zip(&before.names).all(|pair| same_name(&pair))
-        {
-            return Err(refusal(
-                "the first two calls used different tensors from outside; a compiled step uses the same ones at each \
-                 call, and takes others as arguments",
-            ));
-        }
-        let same_data = |((now, ty, _), (then, _, _)): (&(Value, TensorType, String), &(Value, TensorType, String))| {
-            bytes(now, ty) == bytes(then, ty)
-        };
-        if let Some((_, _, line)) =
-            self.constants.iter().zip(&before.constants).find(|pair| !same_data(*pair)).map(|pair| pair.0)
-        {
-            return Err(refusal(format!(
-                "data that became a tensor inside the step differ between the first two calls; give the tensor as an \
-                 argument{}",
-                if line.is_empty() { String::new() } else { format!(" ({line})") }
-            )));
-        }
-        Ok(())
-    }
 }
 
-fn bytes(value: &Value, ty: &TensorType) -> Vec<u8> {
-    // SAFETY: a value's shape and strides stay in its buffer, which it holds.
-    unsafe { super::functions::bytes_of(&value.view(ty)) }
-}
-
-impl TracedPlan {
-    fn compare(&self, before: &TracedPlan) -> Result<()> {
-        if let Some((now, then)) = self.ops.iter().zip(&before.ops).find(|(now, then)| now != then) {
-            return Err(refusal(format!(
-                "the second call recorded {now} where the first one recorded {then}; a compiled step does the same at \
-                 each call, so a choice made in Python belongs into an argument"
-            )));
-        }
-        if self.words != before.words || self.numbers.len() != before.numbers.len() {
-            let (now, then) = (self.ops.len(), before.ops.len());
-            return Err(refusal(format!(
-                "the second call recorded other operations than the first one ({now} and {then} of them, or with other \
-                 shapes or settings); a compiled step does the same at each call"
-            )));
-        }
-        if let Some(((now, _), (then, _))) = self.leaves.iter().zip(&before.leaves).find(|(now, then)| now.0 != then.0)
-        {
-            return Err(refusal(format!(
-                "an operand of the second call ({now}) is another one than that of the first ({then}); a compiled step \
-                 uses the same tensors at each call"
-            )));
-        }
-        for (now, then) in self.numbers.iter().zip(&before.numbers) {
-            let differs = now.origin == Origin::Literal && now.value != then.value;
-            if differs || now.origin != then.origin {
-                return Err(refusal(format!(
-                    "a number was {} in the first call and {} in the second; a number that changes must be a float \
-                     argument of the function, or a tensor ({})",
-                    show(then.value),
-                    show(now.value),
-                    now.place
-                )));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn show(number: Scalar) -> String {
-    match number {
-        Scalar::Bool(x) => x.to_string(),
-        Scalar::I64(x) => x.to_string(),
-        Scalar::F64(x) => x.to_string(),
-    }
+/// For each place the first one that is equal: which tensors are one.
+fn firsts(places: &[(u64, u32)]) -> Vec<usize> {
+    let mut first = HashMap::new();
+    places.iter().enumerate().map(|(at, place)| *first.entry(*place).or_insert(at)).collect()
 }
 
 impl std::fmt::Display for Source {

@@ -2,9 +2,12 @@
 //! that choose between replays and what of a step is Python's. What is replayed, and how, is `tensor::replay`'s.
 
 mod arguments;
+mod explain;
 mod session;
 mod settings;
+mod steps;
 
+pub use explain::Explanation;
 pub use session::{current, host_call, note_mode, note_step, note_updater};
 
 use super::errors::{raise, read, refuse};
@@ -29,7 +32,16 @@ const MOST_VARIANTS: usize = 16;
 #[pyclass(frozen, dict, weakref, module = "wengert._core")]
 pub struct Compiled {
     fun: Py<PyAny>,
-    variants: Mutex<Vec<Variant>>,
+    state: Mutex<Known>,
+}
+
+/// What is known of a function.
+#[derive(Default)]
+struct Known {
+    /// The one that was used last comes first.
+    variants: Vec<Variant>,
+    /// Why the last refused call could not be compiled.
+    refused: Option<String>,
 }
 
 /// One signature: its guards, and what to do.
@@ -43,6 +55,8 @@ struct Variant {
     settings: Vec<SmallVec<[f64; 8]>>,
     result: arguments::Result,
     body: Body,
+    /// Times it was replayed.
+    calls: u64,
 }
 
 enum Body {
@@ -59,12 +73,109 @@ impl Compiled {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        self.step(args, kwargs)
+    }
+
+    /// Run many steps: each tensor argument holds theirs along its first axis, other arguments are the same for all.
+    ///
+    /// Returns:
+    ///     What the function gives back, with the tensors of all steps stacked along a new first axis.
+    #[pyo3(signature = (*args))]
+    fn run<'py>(&self, args: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+        steps::run(self, args)
+    }
+
+    /// What the compiled function does: its kernels with their ops, bytes, operations and measured time, how numbers
+    /// are found, what changes, what was baked, and why the last refused call was refused.
+    fn explain(&self, py: Python<'_>) -> PyResult<Explanation> {
+        explain::explain(py, self)
+    }
+
+    fn __get__<'py>(
+        slf: &Bound<'py, Self>,
+        instance: &Bound<'py, PyAny>,
+        owner: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let _ = owner;
+        if instance.is_none() {
+            return Ok(slf.clone().into_any());
+        }
+        let py = slf.py();
+        py.import(intern!(py, "types"))?.getattr(intern!(py, "MethodType"))?.call1((slf, instance))
+    }
+
+    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        visit.call(&self.fun)
+    }
+}
+
+/// Compile a step: the first two calls of a signature run as ordinary code and are written down, later ones run without
+/// Python, bit for bit the same.
+///
+/// A signature is: the shapes, dtypes and strides of tensor arguments; the values of ints, bools, strings and other hashable
+/// arguments; grad mode; `training` of the modules that read it; which gradients and optimizer states exist. At most 16
+/// are kept. Tuples, lists and dicts of arguments are taken apart.
+///
+/// Found anew at each call: tensor arguments, float arguments (used beside tensors only), parameters and every other
+/// tensor from outside, the settings of optimizers, the streams of the random generator. What was rebound is rebound
+/// again: parameters, optimizer states, running statistics, gradients. Schedulers of `wg.optim.lr_scheduler` step.
+///
+/// Baked: all other Python values that the step read, host data that became tensors, and the choices it made by them.
+/// Other side effects of Python (prints, lists that grow) happen while tracing only.
+///
+/// In eager mode, in an open transform and inside another compiled step the function is simply called.
+///
+/// Args:
+///     fun: gives back tensors without open history, plain values, and tuples, lists and dicts of them.
+///
+/// Returns:
+///     A callable with `fun`'s name. `.run(*stacked)` runs many steps in one call, `.explain()` says what it does.
+///
+/// Raises:
+///     CompileError: when called: a value is read, a shape depends on data, a number or the order of operations differs
+///         between the first two calls, or a result has open history. Everything is then as before the call.
+///
+/// Example:
+///     >>> import wengert as wg
+///     >>> from wengert import nn, optim
+///     >>> wg.manual_seed(0)
+///     >>> model = nn.Linear(2, 1)
+///     >>> optimizer = optim.SGD(model.parameters(), lr=0.1)
+///     >>> @wg.compile
+///     ... def step(x: wg.Tensor, y: wg.Tensor) -> wg.Tensor:
+///     ...     optimizer.zero_grad()
+///     ...     loss = nn.functional.mse_loss(model(x), y)
+///     ...     loss.backward()
+///     ...     optimizer.step()
+///     ...     return loss
+///     >>> x, y = wg.ones((4, 2)), wg.zeros((4, 1))
+///     >>> losses = [step(x, y).item() for _ in range(5)]
+///     >>> losses == sorted(losses, reverse=True)
+///     True
+#[pyfunction]
+#[pyo3(signature = (fun, /))]
+pub fn compile<'py>(fun: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    if !fun.is_callable() {
+        return Err(PyTypeError::new_err("compile: a function is needed"));
+    }
+    let made = Compiled { fun: fun.clone().unbind(), state: Mutex::default() };
+    script::named(Bound::new(fun.py(), made)?.into_any(), fun)
+}
+
+impl Compiled {
+    /// One call.
+    fn step<'py>(
+        &self,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let py = args.py();
         if tensor::eager() || tensor::in_transform() || trace::is_open() {
             return self.fun.bind(py).call(args, kwargs);
         }
         // Whoever runs it now, in another thread or before a fork: ordinary code is always right.
-        let Some(mut variants) = self.variants.try_lock() else { return self.fun.bind(py).call(args, kwargs) };
+        let Some(mut known) = self.state.try_lock() else { return self.fun.bind(py).call(args, kwargs) };
+        let Known { variants, refused } = &mut *known;
         let grad = tensor::grad_enabled();
         let mut given = Given::default();
         let mut traced = None;
@@ -93,38 +204,14 @@ impl Compiled {
                 MOST_VARIANTS + 1
             ))));
         }
-        let (result, variant) = trace_call(self.fun.bind(py), args, kwargs, before)?;
+        let (result, variant) = trace_call(self.fun.bind(py), args, kwargs, before).inspect_err(|error| {
+            if error.get_type(py).name().is_ok_and(|name| name == "CompileError") {
+                *refused = Some(error.value(py).to_string());
+            }
+        })?;
         variants.insert(0, variant);
         Ok(result)
     }
-
-    fn __get__<'py>(
-        slf: &Bound<'py, Self>,
-        instance: &Bound<'py, PyAny>,
-        owner: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let _ = owner;
-        if instance.is_none() {
-            return Ok(slf.clone().into_any());
-        }
-        let py = slf.py();
-        py.import(intern!(py, "types"))?.getattr(intern!(py, "MethodType"))?.call1((slf, instance))
-    }
-
-    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
-        visit.call(&self.fun)
-    }
-}
-
-/// Compile a training or inference step: its third call, and later ones, run without Python.
-#[pyfunction]
-#[pyo3(signature = (fun, /))]
-pub fn compile<'py>(fun: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    if !fun.is_callable() {
-        return Err(PyTypeError::new_err("compile: a function is needed"));
-    }
-    let made = Compiled { fun: fun.clone().unbind(), variants: Mutex::default() };
-    script::named(Bound::new(fun.py(), made)?.into_any(), fun)
 }
 
 impl Variant {
@@ -187,6 +274,7 @@ impl Variant {
             }
         };
         let outcome = run();
+        self.calls += 1;
         let mut made = replay.finish(&tensors, ran);
         outcome?;
         let mut tensor = |at: usize| -> PyResult<Bound<'py, PyAny>> {
@@ -247,8 +335,8 @@ fn trace_call<'py>(
             return Err(error);
         }
     };
-    match logged(&tracing, &session, &result, before) {
-        Ok((result_pattern, body)) => {
+    match logged(&tracing, &session, &result, &given.floats, before) {
+        Ok((result, result_pattern, body)) => {
             drop(tracing);
             let Session { events, modes, .. } = session;
             let sources = events.iter().map(|event| match event {
@@ -256,7 +344,7 @@ fn trace_call<'py>(
                 Event::Host { .. } => 0,
             });
             let settings = vec![SmallVec::new(); sources.max().unwrap_or(0)];
-            Ok((result, Variant { pattern, grad, modes, events, settings, result: result_pattern, body }))
+            Ok((result, Variant { pattern, grad, modes, events, settings, result: result_pattern, body, calls: 0 }))
         }
         Err((error, undoes)) => {
             drop(result);
@@ -269,22 +357,30 @@ fn trace_call<'py>(
     }
 }
 
-/// The log of a call, or, if there is an earlier one, the replay. On an error also whether the step is to be undone.
+/// The result of a call, its pattern, and the log, or, if there is an earlier one, the replay. On an error also whether the
+/// step is to be undone.
 fn logged<'py>(
     tracing: &Tracing,
     session: &Session,
     result: &Bound<'py, PyAny>,
+    floats: &[f64],
     before: Option<Variant>,
-) -> Result<(arguments::Result, Body), (PyErr, bool)> {
+) -> Result<(Bound<'py, PyAny>, arguments::Result, Body), (PyErr, bool)> {
     let py = result.py();
     let failed = |error: Error| (raise(error.clone()), error.kind() == ErrorKind::Compile);
     let mut tensors = Vec::new();
     let mut pattern = arguments::Result::of(result, &mut tensors).map_err(|error| (error, true))?;
     let returned: Vec<Tensor> = tensors.iter().map(|tensor| tensor.get().0.clone()).collect();
     let log = tracing.finish(&returned).map_err(failed)?;
+    // Float arguments that come back are numbers again.
+    let mut own = |at: usize| Ok(tensors[at].clone().into_any());
+    let result = match floats.is_empty() {
+        true => result.clone(),
+        false => pattern.build(py, floats, &mut own).map_err(|error| (error, true))?,
+    };
     pattern.forget(&|at| log.is_outside(at));
     let Some(Variant { events, body: Body::Traced(earlier), .. }) = before else {
-        return Ok((pattern, Body::Traced(log)));
+        return Ok((result, pattern, Body::Traced(log)));
     };
     log.compare(&earlier).map_err(failed)?;
     if !session.is_like(&events) {
@@ -295,7 +391,7 @@ fn logged<'py>(
     }
     drop((events, earlier));
     let replay = py.detach(|| Replay::new(log)).map_err(failed)?;
-    Ok((pattern, Body::Ready(Box::new(replay))))
+    Ok((result, pattern, Body::Ready(Box::new(replay))))
 }
 
 /// A float argument while its function is traced: a number beside tensors, and nothing else.

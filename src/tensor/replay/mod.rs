@@ -391,6 +391,7 @@ impl Replay {
         let mut given: SmallVec<[Given; 1]> = SmallVec::new();
         // Dropped when the engine is free again.
         let mut dropped: SmallVec<[Option<Tensor>; 4]> = SmallVec::new();
+        let mut made: SmallVec<[(u32, Slot); 4]> = SmallVec::new();
         let mut engine = engine::lock();
         for spec in self.names.iter_mut() {
             if let (Some(value), Some((slot, output))) = (spec.taken.take(), spec.place) {
@@ -407,8 +408,16 @@ impl Replay {
                 .find(|version| version.after as usize <= ran && (done || version.after > 0));
             let Some(place) = version.and_then(|version| version.place) else { continue };
             let Some(tensor) = self.handle(state.name, arguments) else { continue };
-            let (value, ty) = self.value_at(place, &tensor, &engine);
-            let slot = engine.insert(leaf(value, ty));
+            // Handles that take one value name one record, as they would after ordinary code.
+            let slot = match made.iter().find(|(known, _)| *known == place) {
+                Some(&(_, slot)) => slot,
+                None => {
+                    let ty = tensor.type_in(&engine);
+                    let slot = engine.insert(leaf(self.value(place, &ty), ty));
+                    made.push((place, slot));
+                    slot
+                }
+            };
             let old = tensor.move_to(&mut engine, Place { slot, output: 0 });
             engine.release(old.slot);
             dropped.push(Some(tensor));
@@ -498,11 +507,6 @@ impl Replay {
             }
             _ => unreachable!("a name whose value is left behind is held during a call"),
         }
-    }
-
-    fn value_at(&self, place: u32, tensor: &Tensor, engine: &Engine) -> (Value, TensorType) {
-        let ty = tensor.type_in(engine);
-        (self.value(place, &ty), ty)
     }
 }
 

@@ -1,0 +1,231 @@
+//! Whether two traces of a step are the same step. Record order differs from call to call (a parameter is older than
+//! the batch, or newer), so each log is written as words in an order that follows from what the step leaves behind
+//! alone: from there down to the operands, left to right.
+
+use super::trace::{Holder, LastGrad, Log, Name, Number, Origin, Returned, Source, refusal};
+use crate::error::Result;
+use crate::graph::{Graph, Op, Source as GraphSource, Val};
+use crate::scalar::Scalar;
+use hashbrown::HashMap;
+
+/// A step as words that are equal exactly for equal steps, and the numbers in it.
+struct Script<'a> {
+    words: Vec<u64>,
+    /// Where each node begins, and its op.
+    nodes: Vec<(usize, &'static str)>,
+    numbers: Vec<&'a Number>,
+}
+
+/// A node of a plan of the step.
+type NodeId = (u32, u32);
+
+struct Writer<'a> {
+    log: &'a Log,
+    script: Script<'a>,
+    places: HashMap<NodeId, u64>,
+}
+
+impl<'a> Script<'a> {
+    fn of(log: &'a Log) -> Script<'a> {
+        let script = Script { words: Vec::new(), nodes: Vec::new(), numbers: Vec::new() };
+        let mut writer = Writer { log, script, places: HashMap::new() };
+        let mut states: Vec<_> = log.states.iter().collect();
+        states.sort_unstable_by_key(|(name, _)| *name);
+        for (name, versions) in states {
+            writer.mark(1, u64::from(*name));
+            versions.iter().for_each(|&source| writer.source(source));
+        }
+        let mut grads: Vec<_> = log.grads.iter().collect();
+        grads.sort_unstable_by_key(|grad| grad.variable);
+        for grad in grads {
+            writer.mark(2, u64::from(grad.variable));
+            match grad.last {
+                LastGrad::Unchanged => writer.mark(3, 0),
+                LastGrad::None => writer.mark(3, 1),
+                LastGrad::Value(source) => writer.source(source),
+            }
+        }
+        for (returned, _) in &log.returned {
+            match *returned {
+                Returned::Name(name) => writer.mark(4, u64::from(name)),
+                Returned::Grad(name) => writer.mark(5, u64::from(name)),
+                Returned::Value(source) => writer.source(source),
+            }
+        }
+        writer.script
+    }
+}
+
+impl<'a> Writer<'a> {
+    fn mark(&mut self, kind: u64, value: u64) {
+        self.script.words.extend([u64::MAX - kind, value]);
+    }
+
+    /// Writes a value and everything below it.
+    fn source(&mut self, source: Source) {
+        match source {
+            Source::Name(name) => self.mark(6, u64::from(name)),
+            Source::Constant(constant) => self.mark(7, u64::from(constant)),
+            Source::Output(plan, output) => {
+                let val = self.graph(plan).outputs[output as usize];
+                self.node((plan, val.node));
+                self.mark(8, self.places[&(plan, val.node)] << 8 | u64::from(val.output));
+            }
+        }
+    }
+
+    fn graph(&self, plan: u32) -> &'a Graph {
+        &self.log.plans[plan as usize].lowered.graph
+    }
+
+    fn node(&mut self, root: NodeId) {
+        let mut stack = vec![(root, false)];
+        while let Some((id, is_open)) = stack.pop() {
+            if self.places.contains_key(&id) {
+                continue;
+            }
+            if is_open {
+                self.write(id);
+                continue;
+            }
+            stack.push((id, true));
+            let below = self.below(id);
+            stack.extend(below.into_iter().rev().map(|(plan, val)| ((plan, val.node), false)));
+        }
+    }
+
+    /// What a node is made from: its inputs, the leaves of what is known of it, or for a leaf the output that it is.
+    fn below(&self, (plan, node): NodeId) -> Vec<(u32, Val)> {
+        let traced = &self.log.plans[plan as usize];
+        let graph = &traced.lowered.graph;
+        if let Op::Source(GraphSource::Leaf(slot)) = graph.nodes[node as usize].op {
+            return match traced.leaves[slot as usize].0 {
+                Source::Output(made_by, output) => vec![(made_by, self.graph(made_by).outputs[output as usize])],
+                _ => Vec::new(),
+            };
+        }
+        let known = traced.lowered.known.iter().filter(|(val, _)| val.node == node).map(|(_, leaf)| *leaf);
+        graph.nodes[node as usize].inputs.iter().copied().chain(known).map(|val| (plan, val)).collect()
+    }
+
+    fn write(&mut self, id: NodeId) {
+        let (plan, node) = id;
+        let place = self.places.len() as u64;
+        let below = self.below(id);
+        let traced = &self.log.plans[plan as usize];
+        let written = &traced.lowered.graph.nodes[node as usize];
+        self.script.nodes.push((self.script.words.len(), written.op.name()));
+        match written.op {
+            Op::Source(GraphSource::Leaf(slot)) => {
+                let strides = &traced.lowered.strides[slot as usize];
+                match traced.leaves[slot as usize].0 {
+                    Source::Name(name) => self.mark(6, u64::from(name)),
+                    Source::Constant(constant) => self.mark(7, u64::from(constant)),
+                    Source::Output(..) => self.mark(9, 0),
+                }
+                self.script.words.extend(strides.iter().map(|&stride| stride as u64));
+            }
+            Op::Source(GraphSource::Number(slot)) => {
+                self.mark(10, 0);
+                self.script.numbers.push(&traced.numbers[slot as usize]);
+            }
+            _ => written.op.words(&mut self.script.words),
+        }
+        // Which plan computes it is part of the step: what a plan commits depends on it.
+        self.script.words.extend([u64::from(plan), written.outputs.len() as u64]);
+        for ty in &written.outputs {
+            self.script.words.push(ty.dtype as u64 | (ty.shape.rank() as u64) << 8);
+            self.script.words.extend(ty.shape.iter().map(|&dim| dim as u64));
+        }
+        for (plan, val) in below {
+            self.script.words.push(self.places[&(plan, val.node)] << 8 | u64::from(val.output));
+        }
+        self.places.insert(id, place);
+    }
+}
+
+impl Log {
+    /// Whether this step and an earlier one did the same, with other data; the error says what differs.
+    pub fn compare(&self, before: &Log) -> Result<()> {
+        if self.plans.len() != before.plans.len() {
+            return Err(refusal(format!(
+                "the second call ran {} plans and the first one {}; a compiled step does the same at each call, so a \
+                 choice made in Python belongs into an argument",
+                self.plans.len(),
+                before.plans.len()
+            )));
+        }
+        let (now, then) = (Script::of(self), Script::of(before));
+        now.compare(&then)?;
+        if self.names.len() != before.names.len() || !self.names.iter().zip(&before.names).all(same_name) {
+            return Err(refusal(
+                "the first two calls used different tensors from outside; a compiled step uses the same ones at each \
+                 call, and takes others as arguments",
+            ));
+        }
+        let differing = self.constants.iter().zip(&before.constants).find(|((now, ty, _), (then, _, _))| {
+            // SAFETY: a value's shape and strides stay in its buffer, which it holds.
+            let [now, then] = [now, then].map(|value| unsafe { super::functions::bytes_of(&value.view(ty)) });
+            now != then
+        });
+        match differing {
+            Some(((_, _, line), _)) => Err(refusal(format!(
+                "data that became a tensor inside the step differ between the first two calls; give the tensor as an \
+                 argument{}",
+                if line.is_empty() { String::new() } else { format!(" ({line})") }
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn same_name((now, then): (&Name, &Name)) -> bool {
+    let same_handle = match (&now.tensor, &then.tensor) {
+        (Some(now), Some(then)) => now.is(then),
+        (now, then) => now.is_none() && then.is_none(),
+    };
+    now.holder == then.holder && (now.holder != Holder::Handle || same_handle)
+}
+
+impl Script<'_> {
+    fn compare(&self, before: &Script) -> Result<()> {
+        if let Some(at) =
+            (0..self.words.len().max(before.words.len())).find(|&at| self.words.get(at) != before.words.get(at))
+        {
+            let op = |script: &Script| {
+                let next = script.nodes.partition_point(|(start, _)| *start <= at);
+                next.checked_sub(1).map_or("nothing", |node| script.nodes[node].1)
+            };
+            let (now, then) = (op(self), op(before));
+            let what = match now == then {
+                true => format!("{now} in another way than the first one"),
+                false => format!("{now} where the first one recorded {then}"),
+            };
+            return Err(refusal(format!(
+                "the second call recorded {what}; a compiled step does the same at each call, so a choice made in Python \
+                 belongs into an argument"
+            )));
+        }
+        for (now, then) in self.numbers.iter().zip(&before.numbers) {
+            let differs = now.origin == Origin::Literal && now.value != then.value;
+            if differs || now.origin != then.origin {
+                return Err(refusal(format!(
+                    "a number was {} in the first call and {} in the second; one that changes must be a float argument \
+                     of the function, or a tensor ({})",
+                    show(then.value),
+                    show(now.value),
+                    now.place
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn show(number: Scalar) -> String {
+    match number {
+        Scalar::Bool(x) => x.to_string(),
+        Scalar::I64(x) => x.to_string(),
+        Scalar::F64(x) => x.to_string(),
+    }
+}
