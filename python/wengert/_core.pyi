@@ -124,9 +124,9 @@ __all__ = [
     "linear",
     "load_safetensors",
     "log",
-    "log10",
     "log1p",
     "log2",
+    "log10",
     "log_softmax",
     "logaddexp",
     "logical_and",
@@ -975,8 +975,11 @@ class Compiled:
             What the function gives back, with the tensors of all steps stacked along a new first axis.
         """
     def explain(self) -> Explanation:
-        """What the compiled function does: its kernels with their ops, bytes, operations and measured time, how numbers
-        are found, what changes, what was baked, and why the last refused call was refused."""
+        """What the compiled function does.
+
+        Its kernels with their ops, bytes, operations and measured time, how numbers are found, what changes, what was
+        baked, and why the last refused call was refused.
+        """
 
 @final
 class Explanation:
@@ -984,7 +987,7 @@ class Explanation:
 
     @property
     def signatures(self) -> list[dict[str, Any]]:
-        """A dict for each signature: how often it was replayed, its plans with their kernels, numbers, states, host data."""
+        """A dict for each signature: calls, plans with their kernels, numbers, states, host data."""
     @property
     def refused(self) -> str | None:
         """Why the last call that was refused could not be compiled; None if none was."""

@@ -38,7 +38,9 @@ class Trainer:
         tensors = [*self.model.parameters(), *self.model.buffers()]
         values = [(t.tolist(), None if t.grad is None else t.grad.tolist()) for t in tensors]
         entries = self.optimizer.state_dict()["state"]
-        states = {i: {k: v.tolist() if isinstance(v, wg.Tensor) else v for k, v in e.items()} for i, e in entries.items()}
+        states = {
+            i: {k: v.tolist() if isinstance(v, wg.Tensor) else v for k, v in e.items()} for i, e in entries.items()
+        }
         rates = [group["lr"] for group in self.optimizer.param_groups]
         return [values, states, rates, self.schedule.last_epoch, wg.random.get_rng_state()]
 
@@ -111,9 +113,7 @@ REFUSED: list[tuple[Callable[[Trainer], Any], str]] = [
 
 @pytest.mark.parametrize(("function", "message"), REFUSED, ids=lambda value: getattr(value, "__name__", ""))
 @pytest.mark.parametrize("steps", [0, 3])
-def test_a_refused_step_leaves_nothing_behind(
-    function: Callable[[Trainer], Any], message: str, steps: int
-) -> None:
+def test_a_refused_step_leaves_nothing_behind(function: Callable[[Trainer], Any], message: str, steps: int) -> None:
     trainer = Trainer()
     for _ in range(steps):
         trainer.train()
@@ -153,7 +153,9 @@ def test_a_number_that_differs() -> None:
     compiled = wg.compile(step)
     compiled()
     before = trainer.state()
-    with pytest.raises(wg.CompileError, match=r"number was 2 in the first call and 3 in .*multiply, test_compile_ref.*:\d+"):
+    with pytest.raises(
+        wg.CompileError, match=r"number was 2 in the first call and 3 in .*multiply, test_compile_ref.*:\d+"
+    ):
         compiled()
     assert trainer.state() == before
 
@@ -300,7 +302,8 @@ def test_a_schedule_of_the_users_own() -> None:
 
     with pytest.raises(wg.CompileError, match=r"Own.step is the user's own Python"):
         wg.compile(step)()
-    assert w.tolist() == [1.0, 1.0] and optimizer.param_groups[0]["lr"] == rate
+    assert w.tolist() == [1.0, 1.0]
+    assert optimizer.param_groups[0]["lr"] == rate
 
 
 def test_the_users_own_errors_pass() -> None:

@@ -226,7 +226,7 @@ fn is_same(known: &Bound<'_, PyAny>, object: &Bound<'_, PyAny>) -> PyResult<bool
         return Ok(true);
     }
     // Comparing tensors records an operation: a variable is itself or another.
-    if !known.get_type().is(&object.get_type()) || known.is_instance_of::<PyTensor>() {
+    if !known.get_type().is(object.get_type()) || known.is_instance_of::<PyTensor>() {
         return Ok(false);
     }
     known.eq(object)
