@@ -169,6 +169,48 @@ fn inputs(plan: &Plan) -> Result<(Vec<Leaf>, Vec<Scalar>)> {
     Ok(((0..leaves).map(leaf).collect::<Result<_>>()?, vec![Scalar::F64(0.001); numbers]))
 }
 
+fn part(name: &str, kernels: bool) -> Result<()> {
+    let nchw: &[usize] = &[64, 32, 24, 24];
+    let shape: &[usize] = if name == "layer_norm" { &[768, 128] } else { nchw };
+    let channels = if name == "layer_norm" { 128 } else { 32 };
+    let (x, w, b) = (filled(shape, 1.0)?, filled(&[channels], 1.0)?, filled(&[channels], 1.0)?);
+    let target = filled(shape, 1.0)?;
+    let params = [&x, &w, &b];
+    params.iter().try_for_each(|param| param.set_requires_grad(true))?;
+    for turn in 0..3 {
+        if turn == 2 {
+            tensor::PLANS.clear();
+        }
+        params.iter().try_for_each(|param| param.set_grad(None))?;
+        let y = match name {
+            "layer_norm" => nn::layer_norm(&x, &wengert::shape::Shape::from([128]), Some(&w), Some(&b), 1e-5)?,
+            "batch_norm" => nn::batch_norm(
+                &x,
+                &nn::BatchNorm {
+                    running_mean: None,
+                    running_var: None,
+                    weight: Some(&w),
+                    bias: Some(&b),
+                    training: true,
+                    momentum: 0.1,
+                    eps: 1e-5,
+                },
+            )?,
+            _ => {
+                let b = tensor::reshape(&b, &[32, 1, 1])?;
+                tensor::binary(&wengert::ops::arithmetic::ADD, (&x).into(), (&b).into())?
+            }
+        };
+        let y = tensor::unary(&activation::RELU, (&y).into())?;
+        let y = tensor::binary(&wengert::ops::arithmetic::MULTIPLY, (&y).into(), (&target).into())?;
+        let loss = tensor::reduce(&wengert::ops::reduce::SUM, &y, None, false)?;
+        tensor::backward(&loss, None, BackwardOptions::default())?;
+        let grads: Vec<Tensor> = params.iter().filter_map(|param| param.grad()).collect();
+        tensor::evaluate(&grads.iter().collect::<Vec<_>>())?;
+    }
+    print_plan(name, f64::NAN, kernels)
+}
+
 fn measure(workload: &Workload, kernels: bool) -> Result<()> {
     let mut training = Training::new(workload)?;
     // The first steps make the state, so their plans are others.
@@ -185,6 +227,10 @@ fn measure(workload: &Workload, kernels: bool) -> Result<()> {
         }
         best = best.min(start.elapsed().as_secs_f64() / 4.0);
     }
+    print_plan(workload.name, best, kernels)
+}
+
+fn print_plan(name: &str, best: f64, kernels: bool) -> Result<()> {
     let plan = tensor::PLANS.plans().into_iter().max_by_key(|plan| plan.kernels());
     let Some(plan) = plan else { return Ok(()) };
     let (leaves, numbers) = inputs(&plan)?;
@@ -203,7 +249,7 @@ fn measure(workload: &Workload, kernels: bool) -> Result<()> {
     }
     println!(
         "{:12} step {:10.2} us, plan {:10.2} us, kernels {:10.2} us ({})",
-        workload.name,
+        name,
         best * 1e6,
         alone * 1e6,
         least.iter().sum::<u64>() as f64 / 1e3,
@@ -224,6 +270,11 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let kernels = args.iter().any(|arg| arg == "--kernels");
     let names: Vec<&String> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
+    for name in names.iter().filter(|name| WORKLOADS.iter().all(|workload| workload.name != name.as_str())) {
+        if let Err(error) = part(name, kernels) {
+            panic!("{name}: {error}");
+        }
+    }
     for workload in WORKLOADS.iter().filter(|w| names.is_empty() || names.iter().any(|name| *name == w.name)) {
         if let Err(error) = measure(workload, kernels) {
             panic!("{}: {error}", workload.name);

@@ -5,7 +5,7 @@ use super::cpu::Run;
 use super::reduce;
 use crate::error::Result;
 use crate::machine::cpu::chain::MOST_ARGS;
-use crate::machine::cpu::dispatch::Arg;
+use crate::machine::cpu::dispatch::{Arg, by_isa};
 use crate::machine::cpu::isa::isa;
 use crate::machine::cpu::par;
 use crate::machine::cpu::reduce::{BLOCK, CHUNK_ROWS};
@@ -190,11 +190,12 @@ unsafe fn execute(program: &RowProgram, run: &Run, step: &Step, registers: &Regi
             }
             Step::Spread { from, out, bytes } => {
                 let (from, out) = (registers.arg(*from).ptr, registers.out(*out));
-                match bytes {
-                    1 => spread::<u8>(from, out, tile.rows, tile.width),
-                    4 => spread::<u32>(from, out, tile.rows, tile.width),
-                    _ => spread::<u64>(from, out, tile.rows, tile.width),
-                }
+                let kernels = match bytes {
+                    1 => &SPREADS[0],
+                    4 => &SPREADS[1],
+                    _ => &SPREADS[2],
+                };
+                kernels[isa() as usize](from, out, tile.rows, tile.width);
             }
             Step::Repeat { from, out, bytes } => {
                 let (from, out) = (registers.arg(*from).ptr, registers.out(*out));
@@ -262,8 +263,18 @@ unsafe fn load<T: Copy>(dims: &Dims, from: *const u8, out: *mut u8, first: usize
     }
 }
 
+type SpreadKernel = unsafe fn(from: *const u8, out: *mut u8, rows: usize, width: usize);
+
+/// By the bytes of an element: 1, 4, 8.
+static SPREADS: [[SpreadKernel; 3]; 3] = [spreads::<u8>(), spreads::<u32>(), spreads::<u64>()];
+
+const fn spreads<T: Copy>() -> [SpreadKernel; 3] {
+    by_isa!(spread<T: Copy>(from: *const u8, out: *mut u8, rows: usize, width: usize))
+}
+
 /// Element i of a column along row i.
-unsafe fn spread<T: Copy>(from: *const u8, out: *mut u8, rows: usize, width: usize) {
+#[inline(always)]
+unsafe fn spread<T: Copy, const FMA: bool>(from: *const u8, out: *mut u8, rows: usize, width: usize) {
     let (from, out) = (from.cast::<T>(), out.cast::<T>());
     for row in 0..rows {
         // SAFETY: a column of `rows` elements, and room for as many rows.

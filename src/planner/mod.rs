@@ -163,6 +163,9 @@ fn instr(scene: &Scene, group: u32) -> Result<Option<Instr>> {
                     _ => 1,
                 })
                 .sum();
+            let saved: usize =
+                rows.chains.iter().map(|chain| chain.tasks.len() - chain.tasks.len().div_ceil(rows::OPS_A_PASS)).sum();
+            let cost = cost - saved as u64;
             let nanos = (rows.size as u64 * cost / 10).min(u64::from(u32::MAX)) as u32;
             let name = scene.program.tasks[rows.tasks[0] as usize].name;
             Ok(Some(Instr { name, kernel: Kernel::Rows(program), nanos }))

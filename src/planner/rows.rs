@@ -15,10 +15,14 @@ use crate::machine::cpu::par::Work;
 use crate::machine::cpu::reduce::{BLOCK, CHUNK_ROWS, ReduceKernels};
 use smallvec::{SmallVec, smallvec};
 
-/// What the live operands of a tile may fill: half of a first-level cache.
-const TILE_BYTES: usize = 16 << 10;
-const SHORTEST_TILE: usize = 128;
-const LONGEST_TILE: usize = 1024;
+/// What the live operands of a tile may fill: a first-level cache.
+const TILE_BYTES: usize = 32 << 10;
+const SHORTEST_TILE: usize = 512;
+const LONGEST_TILE: usize = 2048;
+/// The longest tile that holds a whole chunk of rows to be added up.
+const LONGEST_CHUNK: usize = 4096;
+/// Ops of a chain that take as long as one pass of a load, an operation and a store.
+pub const OPS_A_PASS: usize = 3;
 /// A row program has at most this many registers; the interpreter keeps them on its stack.
 pub const MOST_REGS: usize = 1024;
 
@@ -51,15 +55,15 @@ struct Cut {
 
 impl Cut {
     fn choose(scene: &Scene, rows: &Rows, len: usize) -> Cut {
-        // Places in memory that a tile touches; two more stand for the registers.
+        // Places in memory of which a tile touches as much as it holds; two more stand for the registers.
         let mut places: SmallVec<[Home; 16]> = SmallVec::new();
         let (mut whole_rows, mut blocks) = (false, false);
         for &task in &rows.tasks {
             let task = &scene.program.tasks[task as usize];
-            let inputs = task.inputs.iter().filter(|window| !window.is_scalar()).map(|window| window.value);
-            for value in inputs.chain([task.output]) {
+            for value in task.inputs.iter().map(|window| window.value).chain([task.output]) {
                 let home = scene.homes[value as usize];
-                if home != Home::Register && !places.contains(&home) {
+                let is_tile = scene.program.values[value as usize].size == rows.size;
+                if is_tile && home != Home::Register && !places.contains(&home) {
                     places.push(home);
                 }
             }
@@ -72,7 +76,7 @@ impl Cut {
         if blocks {
             // Rows this long have no column in the group: each tile is one block of the lane tree.
             Cut { rows: count, len, tile_rows: 1, piece: BLOCK }
-        } else if rows.segment.is_some() && len * CHUNK_ROWS <= 4 * LONGEST_TILE {
+        } else if rows.segment.is_some() && len * CHUNK_ROWS <= LONGEST_CHUNK {
             // A tile of a whole chunk is added up by one call.
             Cut { rows: count, len, tile_rows: CHUNK_ROWS.min(count), piece: len }
         } else if whole_rows || len <= block {
@@ -133,6 +137,8 @@ struct Builder<'a> {
     /// Operands seen so far, by value.
     seen: hashbrown::HashMap<u32, SmallVec<[Seen; 1]>>,
     heavy: bool,
+    /// Passes of a load, an operation and a store that chains take as long as.
+    passes: usize,
     names: Vec<&'static str>,
 }
 
@@ -166,6 +172,7 @@ impl<'a> Builder<'a> {
             made: hashbrown::HashMap::new(),
             seen: hashbrown::HashMap::new(),
             heavy: false,
+            passes: 0,
             names: Vec::new(),
         }
     }
@@ -185,6 +192,7 @@ impl<'a> Builder<'a> {
         for output in &chain.outputs {
             outs.extend(self.made.get(output).copied());
         }
+        self.passes += chain.tasks.len().div_ceil(OPS_A_PASS);
         self.names.push(chain.name);
         self.steps.push(Step::Chain { kernel: chain.kernels[isa() as usize], outs, args });
         Ok(())
@@ -399,7 +407,8 @@ impl<'a> Builder<'a> {
             })
             .collect();
         let size = self.group_rows.size;
-        let passes = self.steps.len().div_ceil(2);
+        let singles = self.steps.iter().filter(|step| !matches!(step, Step::Chain { .. })).count();
+        let passes = self.passes + singles.div_ceil(2);
         Ok(RowProgram {
             rows: self.cut.rows,
             len: self.cut.len,
@@ -412,7 +421,7 @@ impl<'a> Builder<'a> {
             sums: self.sums,
             names: self.names,
             scratch,
-            // Plain work is counted in passes of a load, an operation and a store: two steps of a tile are about one.
+            // Plain work is counted in passes: two steps of a tile are about one.
             work: if self.heavy { Work::Transcendental(size) } else { Work::Plain(size * passes) },
         })
     }

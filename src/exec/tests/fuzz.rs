@@ -4,9 +4,11 @@ use super::{Case, difference};
 use crate::dtype::DType;
 use crate::exec::Donation;
 use crate::graph::{GatherMode, Layout, Op, Pattern, PatternStep, SliceDim, Source, TensorType, Val};
+use crate::machine::cpu::isa::Isa;
 use crate::machine::cpu::par::set_num_threads;
 use crate::ops;
 use crate::ops::pattern::PATTERNS;
+use crate::scalar::Scalar;
 use crate::shape::{Shape, Strides, broadcast};
 use smallvec::smallvec;
 
@@ -332,6 +334,50 @@ fn chains_are_found_and_change_no_bit() {
         }
         // Where operands coincide, ops merge and the chain is another.
         assert!(found > 20, "{} was found {found} times", pattern.name);
+    }
+}
+
+/// A digest of the outputs of plans of random graphs.
+fn digest() -> u64 {
+    let mut digest = 0xcbf2_9ce4_8422_2325;
+    for seed in 0..400 {
+        set_num_threads(1 + seed as usize % 3);
+        let case = graph(seed, 4 + seed as usize % 40);
+        for (buffer, &val) in case.run(&case.plan(&[])).unwrap().iter().zip(&case.graph.outputs) {
+            let ty = case.graph.ty(val);
+            for i in 0..ty.shape.size() {
+                // SAFETY: element i of the output.
+                let bytes =
+                    unsafe { std::slice::from_raw_parts(buffer.as_ptr().add(i * ty.dtype.size()), ty.dtype.size()) };
+                let element = Scalar::from_bytes(ty.dtype, bytes);
+                let is_nan = element.as_f64().is_nan();
+                let bits = if is_nan { u64::MAX } else { u64::from_ne_bytes(element.to_bytes(ty.dtype)) };
+                digest = (digest ^ bits).wrapping_mul(0x0000_0100_0000_01b3);
+            }
+        }
+    }
+    digest
+}
+
+#[test]
+#[ignore = "run by the test below, in a process for each instruction set"]
+fn print_digest() {
+    println!("digest {:x}", digest());
+}
+
+#[test]
+fn whole_plans_agree_on_avx2_and_avx512() {
+    let digest = |isa: Isa| {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", "exec::tests::fuzz::print_digest"])
+            .env("WENGERT_ISA", isa.name())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().find_map(|line| Some(line.split_once("digest ")?.1.to_string())).unwrap()
+    };
+    if Isa::Avx512.is_supported() {
+        assert_eq!(digest(Isa::Avx2), digest(Isa::Avx512));
     }
 }
 

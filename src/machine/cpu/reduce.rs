@@ -217,7 +217,7 @@ unsafe fn group<F: FoldFn<T>, T: Copy>(from: *const T, n: usize) -> [T; GROUP] {
         live = half;
     }
     // SAFETY: there is at least one element in a run.
-    lanes[0].map(|element| unsafe { element.assume_init() })
+    unsafe { lanes[0].as_ptr().cast::<[T; GROUP]>().read() }
 }
 
 /// One run of up to `LANES` elements: each is a lane.
@@ -308,7 +308,12 @@ unsafe fn block<F: FoldFn<T>, T: Copy>(from: *const T, len: usize) -> T {
 /// The first half of the lanes folded with the second; none is NaN if that matters.
 #[inline(always)]
 fn halve<F: FoldFn<T>, T: Copy, const HALF: usize>(lanes: &[T]) -> [T; HALF] {
-    std::array::from_fn(|i| F::fold_numbers(lanes[i], lanes[i + HALF]))
+    // A plain loop: `array::from_fn` is not always inlined.
+    let mut folded = [lanes[0]; HALF];
+    for (i, folded) in folded.iter_mut().enumerate() {
+        *folded = F::fold_numbers(lanes[i], lanes[i + HALF]);
+    }
+    folded
 }
 
 #[inline(always)]
