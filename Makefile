@@ -30,6 +30,7 @@ help:
   'make bench-gemm     matrix products against NumPy, same run' \
 	  'make bench-compare  training steps against other libraries, same run: table, JSON and chart in dist/bench' \
 	  'make bench-instructions  instructions of the tiny steps (valgrind), a number without noise' \
+  'make thread-bits    the bits of training on 1 to 8 threads, in full' \
   'make clean          remove what the other targets made'
 
 $(VENV)/.build: pyproject.toml
@@ -121,6 +122,11 @@ bench-instructions: $(VENV)/.test
 	$(call install,release)
 	$(say) 'benches/instructions.py'
 	@$(VENV)/bin/python benches/instructions.py $(ARGS)
+
+.PHONY: thread-bits
+thread-bits: install
+	$(say) 'tests/thread_bits.py: 200 steps, ten runs for each number of threads'
+	@$(VENV)/bin/python tests/thread_bits.py
 
 .PHONY: clean
 clean:
