@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from gpt import GPT
 from workloads import BETAS, DECAY, EPS, MOMENTUM, WEIGHT_DECAY, Cnn, Dense, Gpt, Workload
 
 import wengert as wg
@@ -38,9 +39,7 @@ def _model(workload: Workload) -> nn.Module:
         return _dense(workload)
     if isinstance(workload, Cnn):
         return _Cnn(workload)
-    if not hasattr(nn, "Embedding"):
-        raise NotImplementedError("no Embedding yet")
-    raise NotImplementedError("no GPT yet")
+    return GPT(workload)
 
 
 def _optimizer(workload: Workload, model: nn.Module) -> optim.Optimizer:

@@ -131,6 +131,11 @@ def loss(
     return rows
 
 
+def joined(parts: Sequence[Any]) -> Any:
+    """One number for each row, from every part."""
+    return sum((i + 1) * (part * part).sum(axis=1) for i, part in enumerate(parts))
+
+
 LONG = np.array([[0, 2, 1, 0], [1, 1, 2, 2]])
 TARGET = np.array([2, 0, 1, 0, 2])
 TARGET_2D = np.array([[2, 0], [1, 1], [0, 2]])
@@ -301,6 +306,9 @@ ROWS: list[Row] = [
     ),
     Row("flip", lambda x: wg.flip(x, 1), lambda x: np.flip(x, 1), ((3, 4),)),
     Row("concat", lambda x, y: wg.concat([x, y], 1), lambda x, y: np.concatenate([x, y], 1), ((3, 4), (3, 2))),
+    Row(
+        "split", lambda x: joined(wg.split(x, [1, 3], axis=1)), lambda x: joined(np.split(x, [1, 3], axis=1)), ((2, 5),)
+    ),
     Row("stack", lambda x, y: wg.stack([x, y], 1), lambda x, y: np.stack([x, y], 1), ((3, 4), (3, 4))),
     Row("slice", lambda x: x[1:, ::2], lambda x: x[1:, ::2], ((3, 5),), integers=True),
     Row("slice", lambda x: x[::-1, -2], lambda x: x[::-1, -2], ((3, 5),), variant="negative"),
@@ -365,6 +373,41 @@ ROWS: list[Row] = [
         lambda x, w, b: F.layer_norm(x, (4,), w, b, 1e-3),
         lambda x, w, b: ref.layer_norm(x, w, b, 1e-3),
         ((2, 3, 4), (4,), (4,)),
+    ),
+    Row(
+        "rms_norm",
+        lambda x, w: F.rms_norm(x, (3, 4), w, 1e-3),
+        lambda x, w: x / np.sqrt((x**2).mean((-2, -1), keepdims=True) + 1e-3) * w,
+        ((2, 3, 4), (3, 4)),
+    ),
+    Row(
+        "scaled_dot_product_attention",
+        F.scaled_dot_product_attention,
+        ref.attention,
+        ((2, 3, 4), (2, 5, 4), (2, 5, 3)),
+    ),
+    Row(
+        "scaled_dot_product_attention",
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3),
+        lambda q, k, v: ref.attention(q, k, v, causal=True, scale=0.3),
+        ((2, 3, 4), (1, 2, 4), (2, 5)),
+        variant="causal",
+    ),
+    Row(
+        "scaled_dot_product_attention",
+        lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, m),
+        ref.attention,
+        ((2, 3, 4), (2, 5, 4), (2, 5, 3), (3, 5)),
+        variant="mask",
+    ),
+    Row(
+        "scaled_dot_product_attention",
+        lambda q, k, v, keep: F.scaled_dot_product_attention(q, k, v, keep),
+        lambda q, k, v, keep: ref.attention(q, k, v, np.where(keep, 0.0, -np.inf)),
+        ((2, 3, 4), (2, 5, 4), (2, 5, 3)),
+        # The second query sees no key.
+        fixed=(np.array([[1, 0, 1, 1, 0], [0, 0, 0, 0, 0], [1, 1, 1, 0, 1]], dtype=bool),),
+        variant="keep",
     ),
     # Losses.
     *loss("mse_loss", F.mse_loss, lambda x, y: (x - y) ** 2),
@@ -546,6 +589,7 @@ TOLERANCE: dict[str, tuple[float, float]] = {
     "batch_norm": (2e-14, 1e-5),
     "batch_norm_eval": (2e-14, 1e-5),
     "layer_norm": (2e-14, 1e-5),
+    "scaled_dot_product_attention": (2e-14, 4e-6),
     "matmul": (2e-14, 4e-6),
     "linear": (2e-14, 4e-6),
     "conv": (2e-14, 8e-6),

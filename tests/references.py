@@ -176,3 +176,17 @@ def windows(x: Array, size: tuple[int, ...], stride: tuple[int, ...], padding: t
 def mean_pool(x: Array, size: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]) -> Array:
     """The mean of each window, with zeros as padding."""
     return windows(x, size, stride, padding, 0.0).mean(-1)
+
+
+def attention(
+    query: Array, key: Array, value: Array, mask: Any = 0.0, causal: bool = False, scale: float | None = None
+) -> Array:
+    """softmax(scale·query·keyᵀ + mask)·value; zeros where a query sees no key."""
+    scale = 1 / np.sqrt(query.shape[-1]) if scale is None else scale
+    scores = scale * query @ np.swapaxes(key, -1, -2) + mask
+    if causal:
+        scores = np.where(np.tri(*scores.shape[-2:], dtype=bool), scores, -np.inf)
+    largest = scores.max(-1, keepdims=True)
+    weights = np.exp(scores - np.where(np.isfinite(largest), largest, 0.0))
+    total = weights.sum(-1, keepdims=True)
+    return weights / np.where(total == 0, 1.0, total) @ value

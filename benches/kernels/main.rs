@@ -3,6 +3,7 @@
 //!
 //! `serve` instead of names answers products asked for on standard input, for `gemm_numpy.py`.
 
+mod attention;
 mod gemm;
 mod layout;
 mod measure;
@@ -28,6 +29,7 @@ fn main() -> Result<()> {
     rows::run(&mut bench)?;
     reductions::run(&mut bench)?;
     layout::run(&mut bench)?;
+    attention::run(&mut bench)?;
     random::run(&mut bench)?;
     planning::run(&mut bench)
 }

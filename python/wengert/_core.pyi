@@ -607,9 +607,15 @@ def squeeze(x: Tensor, /, axis: int | Sequence[int]) -> Tensor: ...
 def broadcast_to(x: Tensor, /, shape: _Shape) -> Tensor: ...
 def flip(x: Tensor, /, axis: _Axis = None) -> Tensor: ...
 def concat(arrays: Sequence[Tensor], /, axis: int | None = 0) -> Tensor: ...
+def split(x: Tensor, indices_or_sections: int | Sequence[int], /, axis: int = 0) -> tuple[Tensor, ...]:
+    """Parts of x along an axis: so many equal ones, or cut before the indices given."""
+
 def stack(arrays: Sequence[Tensor], /, axis: int = 0) -> Tensor: ...
 def take(x: Tensor, indices: Tensor, /, axis: int | None = None) -> Tensor: ...
 def take_along_axis(x: Tensor, indices: Tensor, /, axis: int = -1) -> Tensor: ...
+def unstack(x: Tensor, /, *, axis: int = 0) -> tuple[Tensor, ...]:
+    """The slices along an axis, which they lack."""
+
 def scatter_add(x: Tensor, indices: Tensor, updates: Tensor, /, axis: int = -1) -> Tensor:
     """X with each update added at its index along the axis: the transpose of `take_along_axis`."""
 
@@ -794,6 +800,29 @@ def layer_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """Normalise over the last axes, which normalized_shape names."""
+
+def rms_norm(
+    input: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Tensor:
+    """Normalise over the last axes by the root of the mean square: input / √(mean input² + eps) · weight."""
+
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+    """The rows of weight that input names; the row at padding_idx gets no gradient."""
+
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: _Bool = False,
+    scale: float | None = None,
+    enable_gqa: _Bool = False,
+) -> Tensor:
+    """softmax(scale·query·keyᵀ + attn_mask)·value over the last two axes; holds no more than a tile of scores."""
 
 # Losses. `weight` arguments are tensors; input and target have equal shapes unless said otherwise.
 def cross_entropy(

@@ -3,17 +3,30 @@
 use super::{batch, forward, reverse};
 use crate::error::{Error, Result};
 use crate::graph::verify::verify;
-use crate::graph::{Graph, Node, Op, Source, Val, Vals};
+use crate::graph::{Attrs, CompositeDef, Graph, Node, Op, Source, TensorType, Val, Vals};
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 use std::ops::Range;
 
 /// Values that exist already: the value of the graph, and the leaf that holds it. Their nodes stand in the graph only
 /// because a gradient needs their structure.
 pub type Known = [(Val, Val)];
 
+/// What becomes of composites with a hand kernel that takes them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum HandKernels {
+    Keep,
+    Expand,
+}
+
 /// Rewrites Gradient, Jvp and Batch nodes into ops, then removes markers, expands composites and reads known values
-/// from their leaves. The result holds only sources and primitive ops.
+/// from their leaves. The result holds only sources, primitive ops and composites that have a hand kernel.
 pub fn expand(graph: &Graph, known: &Known) -> Result<Graph> {
+    expand_to(graph, known, HandKernels::Keep)
+}
+
+/// As `expand`, without hand kernels: what is left is sources and primitive ops.
+pub fn expand_to(graph: &Graph, known: &Known, hand: HandKernels) -> Result<Graph> {
     verify(graph, "lowering")?;
     let (mut expanded, map) = transforms(graph)?;
     let leaves: HashMap<Val, Val> = known
@@ -28,7 +41,7 @@ pub fn expand(graph: &Graph, known: &Known) -> Result<Graph> {
         expanded = sources_first(expanded);
     }
     expanded.prune();
-    let mut primitive = lower(&expanded)?;
+    let mut primitive = lower(&expanded, hand)?;
     primitive.prune();
     verify(&primitive, "expansion")?;
     Ok(primitive)
@@ -93,26 +106,26 @@ fn sources_first(graph: Graph) -> Graph {
 }
 
 /// Removes markers, takes composites apart, and forgets which batches a random node was recorded under.
-fn lower(graph: &Graph) -> Result<Graph> {
+fn lower(graph: &Graph, hand: HandKernels) -> Result<Graph> {
     let mut out = Graph::new();
     let mut map: Vec<Vals> = Vec::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
         let inputs: Vals = node.inputs.iter().map(|val| map[val.node as usize][val.output as usize]).collect();
-        map.push(lower_node(&mut out, node, &inputs)?);
+        map.push(lower_node(&mut out, node, &inputs, hand)?);
     }
     out.outputs = graph.outputs.iter().map(|val| map[val.node as usize][val.output as usize]).collect();
     Ok(out)
 }
 
 /// Composites nest to the depth of their definitions, so this recursion is shallow whatever the user records.
-fn lower_node(out: &mut Graph, node: &Node, inputs: &[Val]) -> Result<Vals> {
+fn lower_node(out: &mut Graph, node: &Node, inputs: &[Val], hand: HandKernels) -> Result<Vals> {
     match &node.op {
         Op::Marker | Op::Detach | Op::CustomGradient(_) => Ok(Vals::from_slice(&inputs[..1])),
-        Op::Composite(def, attrs) => {
+        Op::Composite(def, attrs) if !(hand == HandKernels::Keep && has_kernel(out, def, attrs, inputs)) => {
             let mut scratch = Graph::new();
             let args: Vals = inputs.iter().map(|&val| scratch.placeholder(out.ty(val).clone())).collect();
             let results = (def.expand)(&mut scratch, attrs, &args)?;
-            inline(out, &scratch, inputs, &results)
+            inline(out, &scratch, inputs, &results, hand)
         }
         Op::Random(_) => {
             let index = out.push_typed(node.op.clone(), &inputs[..2], node.outputs.clone());
@@ -128,12 +141,17 @@ fn lower_node(out: &mut Graph, node: &Node, inputs: &[Val]) -> Result<Vals> {
     }
 }
 
+fn has_kernel(graph: &Graph, def: &CompositeDef, attrs: &Attrs, inputs: &[Val]) -> bool {
+    let types: SmallVec<[&TensorType; 8]> = inputs.iter().map(|&val| graph.ty(val)).collect();
+    def.kernel_for(attrs, &types).is_some()
+}
+
 /// Appends a scratch graph whose first nodes are placeholders for `inputs`.
-fn inline(out: &mut Graph, scratch: &Graph, inputs: &[Val], results: &[Val]) -> Result<Vals> {
+fn inline(out: &mut Graph, scratch: &Graph, inputs: &[Val], results: &[Val], hand: HandKernels) -> Result<Vals> {
     let mut map: Vec<Vals> = inputs.iter().map(|&val| Vals::from_slice(&[val])).collect();
     for node in &scratch.nodes[inputs.len()..] {
         let inputs: Vals = node.inputs.iter().map(|val| map[val.node as usize][val.output as usize]).collect();
-        map.push(lower_node(out, node, &inputs)?);
+        map.push(lower_node(out, node, &inputs, hand)?);
     }
     Ok(results.iter().map(|val| map[val.node as usize][val.output as usize]).collect())
 }

@@ -8,4 +8,4 @@ mod reverse;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use expand::{Known, expand};
+pub use expand::{HandKernels, Known, expand, expand_to};

@@ -102,6 +102,11 @@ fn transpose_input(
     cotangents: &[Option<Val>],
     which: usize,
 ) -> Result<Val> {
+    if let Op::Composite(def, _) = node.op
+        && let Some(transpose) = def.transpose
+    {
+        return transpose(graph, rule, cotangents, which);
+    }
     match ops::derivative(&node.op) {
         Derivative::Linear { transpose, .. } => transpose(graph, rule, cotangents, which),
         Derivative::Bilinear(transposes) if which < 2 => transposes[which](graph, rule, cotangents, which),

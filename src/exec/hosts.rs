@@ -1,4 +1,5 @@
-//! Kernels outside the row interpreter: products, convolutions, pools, gathers, scatters, embeds, joins and random fills.
+//! Kernels outside the row interpreter: products, convolutions, pools, gathers, scatters, embeds, joins, random fills
+//! and hand kernels.
 
 use super::cpu::Run;
 use crate::dtype::DType;
@@ -6,9 +7,13 @@ use crate::error::{Error, Result};
 use crate::machine::cpu::gemm::{Element, Mat, MatMut, gemm};
 use crate::machine::cpu::isa::isa;
 use crate::machine::cpu::par::{self, Work};
-use crate::machine::cpu::view;
+use crate::machine::cpu::view::{self, View};
 use crate::ops;
 use crate::planner::plan::{Instr, Kernel, Operand, Product};
+use smallvec::SmallVec;
+
+/// The operands of a hand kernel.
+type Views = SmallVec<[View; 12]>;
 
 /// Elements of a random fill that one thread takes at a time.
 const FILL: usize = 16 << 10;
@@ -55,6 +60,12 @@ pub fn run(instr: &Instr, run: &Run) -> Result<Option<Error>> {
                 unsafe { view::copy(&run.view(from), &run.view(to)) };
             }
             Ok(None)
+        }
+        Kernel::Hand { run: kernel, attrs, inputs, outputs } => {
+            let views = |operands: &[Operand]| operands.iter().map(|operand| run.view(operand)).collect::<Views>();
+            // SAFETY: the operands are those of the plan, which gives each output memory of its own.
+            let result = unsafe { kernel(attrs, &views(inputs), &views(outputs)) };
+            run.stopped(result).map(|()| None)
         }
         Kernel::Random { fill, seed, stream, out, size, dtype } => {
             // SAFETY: seed and stream are int64 elements.

@@ -4,7 +4,7 @@
 
 use super::cpu::{Inputs, Leaf};
 use super::unfused::{Value, nodes};
-use crate::autodiff::{Known, expand};
+use crate::autodiff::{HandKernels, Known, expand_to};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op, Source};
@@ -16,13 +16,13 @@ use std::sync::Arc;
 
 /// Runs the graph; float outputs come as float64, the others in their own dtype.
 pub fn run(graph: &Graph, known: &Known, leaf_strides: &[Strides], inputs: &Inputs) -> Result<Vec<Arc<Buffer>>> {
-    let graph = expand(graph, known)?;
+    let graph = expand_to(graph, known, HandKernels::Expand)?;
     let wide = widen(&graph);
     let leaves = inputs.leaves.iter().enumerate().map(|(slot, leaf)| widen_leaf(&graph, slot as u32, leaf));
     let leaves = leaves.collect::<Result<Vec<_>>>()?;
     let inputs = Inputs { leaves: &leaves, numbers: inputs.numbers };
     let values = nodes(&wide, leaf_strides, &inputs, &|index, args, out| compute(&graph, &inputs, index, args, out))?;
-    Ok(graph.outputs.iter().map(|val| Arc::clone(&values[val.node as usize].buffer)).collect())
+    Ok(graph.outputs.iter().map(|val| Arc::clone(&values[val.node as usize][0].buffer)).collect())
 }
 
 /// The same graph with float64 for every float.

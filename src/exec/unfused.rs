@@ -7,7 +7,7 @@ use super::reduce;
 use crate::autodiff::{Known, expand};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Layout, Node, Op, SliceDim, Source, TensorType};
+use crate::graph::{Attrs, CompositeDef, Graph, Layout, Node, Op, SliceDim, Source, TensorType, Val};
 use crate::machine::cpu::buffer::Buffer;
 use crate::machine::cpu::dispatch::{Arg, Kernels};
 use crate::machine::cpu::gemm::{Element, Mat, MatMut, gemm};
@@ -26,7 +26,8 @@ use std::sync::Arc;
 pub fn run(graph: &Graph, known: &Known, leaf_strides: &[Strides], inputs: &Inputs) -> Result<Vec<Arc<Buffer>>> {
     let graph = expand(graph, known)?;
     let values = nodes(&graph, leaf_strides, inputs, &|_, _, _| Ok(false))?;
-    Ok(graph.outputs.iter().map(|val| Arc::clone(&values[val.node as usize].buffer)).collect())
+    let output = |val: &Val| Arc::clone(&values[val.node as usize][val.output as usize].buffer);
+    Ok(graph.outputs.iter().map(output).collect())
 }
 
 /// A contiguous value.
@@ -67,21 +68,36 @@ impl Value {
 /// Computes a node in another way: true if it did.
 pub(super) type Instead<'a> = &'a dyn Fn(usize, &[&Value], &Value) -> Result<bool>;
 
-/// The value of every node.
-pub(super) fn nodes(graph: &Graph, leaf_strides: &[Strides], inputs: &Inputs, instead: Instead) -> Result<Vec<Value>> {
-    let mut values: Vec<Value> = Vec::with_capacity(graph.nodes.len());
+/// The values of every node.
+pub(super) fn nodes(
+    graph: &Graph,
+    leaf_strides: &[Strides],
+    inputs: &Inputs,
+    instead: Instead,
+) -> Result<Vec<Vec<Value>>> {
+    let mut values: Vec<Vec<Value>> = Vec::with_capacity(graph.nodes.len());
     for (index, node) in graph.nodes.iter().enumerate() {
-        let out = Value::new(&node.outputs[0])?;
-        let args: Vec<&Value> = node.inputs.iter().map(|val| &values[val.node as usize]).collect();
-        if !instead(index, &args, &out)? {
-            match &node.op {
-                Op::Source(source) => self::source(*source, leaf_strides, inputs, &out)?,
-                _ => compute(node, &args, &out).map_err(|e| e.within(node.op.name()))?,
-            }
+        let outs = node.outputs.iter().map(Value::new).collect::<Result<Vec<_>>>()?;
+        let args: Vec<&Value> = node.inputs.iter().map(|val| &values[val.node as usize][val.output as usize]).collect();
+        match &node.op {
+            _ if instead(index, &args, &outs[0])? => {}
+            Op::Source(source) => self::source(*source, leaf_strides, inputs, &outs[0])?,
+            Op::Composite(def, attrs) => hand_kernel(def, attrs, &args, &outs)?,
+            _ => compute(node, &args, &outs[0]).map_err(|e| e.within(node.op.name()))?,
         }
-        values.push(out);
+        values.push(outs);
     }
     Ok(values)
+}
+
+fn hand_kernel(def: &CompositeDef, attrs: &Attrs, args: &[&Value], outs: &[Value]) -> Result<()> {
+    let types: Vec<&TensorType> = args.iter().map(|arg| &arg.ty).collect();
+    let kernel = def.kernel_for(attrs, &types).ok_or_else(|| Error::internal("is not a primitive op"))?;
+    let inputs: Vec<View> = args.iter().map(|arg| arg.view()).collect();
+    let outputs: Vec<View> = outs.iter().map(Value::view).collect();
+    // SAFETY: contiguous values of inferred types, each in a buffer of its own.
+    let result = unsafe { (kernel.run)(attrs, &inputs, &outputs) };
+    result.map_err(|_| Error::new(crate::error::ErrorKind::Interrupted, "the run was interrupted"))
 }
 
 fn source(source: Source, leaf_strides: &[Strides], inputs: &Inputs, out: &Value) -> Result<()> {

@@ -7,7 +7,9 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::machine::cpu::chain::ChainKernels;
 use crate::machine::cpu::dispatch::Kernels;
+use crate::machine::cpu::par::Stopped;
 use crate::machine::cpu::reduce::ReduceKernels;
+use crate::machine::cpu::view::View;
 use crate::shape::Shape;
 use smallvec::SmallVec;
 
@@ -135,8 +137,12 @@ pub struct CompositeDef {
     pub expand: fn(&mut Graph, &Attrs, &[Val]) -> Result<Vals>,
     /// A rule of its own; None: the expansion is differentiated.
     pub derivative: Option<JvpFn>,
+    /// How cotangents pass to inputs in which it is linear; None: it never stands on a tangent.
+    pub transpose: Option<TransposeFn>,
     /// Without a rule of its own: all inputs.
     pub reads: Reads,
+    /// A hand kernel; None: the expansion is what runs.
+    pub kernel: Option<&'static HostKernel>,
 }
 
 /// A chain of elementwise ops that has one kernel: the planner puts it in the place of its parts. It changes no bit.
@@ -156,6 +162,29 @@ pub struct PatternStep {
     pub kernels: fn(DType) -> Option<&'static Kernels>,
     pub args: &'static [u8],
 }
+
+impl CompositeDef {
+    /// The hand kernel, if there is one that takes inputs of these types.
+    pub fn kernel_for(&self, attrs: &Attrs, inputs: &[&TensorType]) -> Option<&'static HostKernel> {
+        self.kernel.filter(|kernel| (kernel.takes)(attrs, inputs))
+    }
+}
+
+/// A hand kernel of a composite on the CPU. It defines the composite's bits there; the expansion serves
+/// differentiation, batching, other types and the float64 reference.
+pub struct HostKernel {
+    /// Decides by the types alone, so that a composite is either always expanded or never.
+    pub takes: fn(&Attrs, &[&TensorType]) -> bool,
+    /// About how many nanoseconds it runs on one thread.
+    pub nanos: fn(&Attrs, &[&TensorType]) -> u64,
+    pub run: RunFn,
+}
+
+/// Computes the outputs, which are contiguous, from inputs of any strides.
+///
+/// # Safety
+/// The views lie in valid memory, have the types that inference gives, and no output overlaps another view.
+pub type RunFn = unsafe fn(&Attrs, inputs: &[View], outputs: &[View]) -> std::result::Result<(), Stopped>;
 
 /// The shape of an op's result that keeps its inputs' common shape.
 pub fn same_shape<'a>(op: &str, inputs: &[&'a TensorType]) -> Result<&'a Shape> {

@@ -1,7 +1,9 @@
 //! Layers in one call.
 
+use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::ops::{arithmetic, matmul, normalization};
+use crate::graph::GatherMode;
+use crate::ops::{arithmetic, compare, matmul, normalization};
 use crate::shape::Shape;
 use crate::tensor::{self, Arg, GradGuard, Tensor};
 use smallvec::{SmallVec, smallvec};
@@ -10,6 +12,39 @@ use smallvec::{SmallVec, smallvec};
 pub fn linear(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let args: SmallVec<[Arg; 3]> = [Some(input), Some(weight), bias].into_iter().flatten().map(Arg::Tensor).collect();
     tensor::composite(&matmul::LINEAR, SmallVec::new(), &args)
+}
+
+/// The rows of weight that input names. Rows of `padding` have no gradient.
+pub fn embedding(input: &Tensor, weight: &Tensor, padding: Option<i64>) -> Result<Tensor> {
+    let shape = weight.shape();
+    if shape.rank() != 2 {
+        return Err(Error::shape(format!("embedding: weight {shape} must have two axes: (rows, width)")));
+    }
+    let rows = shape[0] as i64;
+    let picked = tensor::gather(GatherMode::Take, weight, input, 0)?;
+    let Some(padding) = padding else { return Ok(picked) };
+    if !(-rows..rows).contains(&padding) {
+        return Err(Error::value(format!("embedding: padding_idx {padding} is no row of weight {shape}")));
+    }
+    let padding = if padding < 0 { padding + rows } else { padding };
+    let is_padding = tensor::binary(&compare::EQUAL, input.into(), padding.into())?;
+    let column = tensor::expand_dims(&is_padding, -1)?;
+    tensor::select(&column, (&tensor::detach(&picked)?).into(), (&picked).into())
+}
+
+/// Normalises over the last axes, which have this shape, by the root of the mean square.
+pub fn rms_norm(input: &Tensor, normalized: &Shape, weight: Option<&Tensor>, eps: Option<f64>) -> Result<Tensor> {
+    let ty = input.ty();
+    if normalized.rank() == 0 || !ty.shape.ends_with(normalized) {
+        return Err(Error::shape(format!(
+            "rms_norm: input {} does not end in normalized_shape {normalized}",
+            ty.shape
+        )));
+    }
+    let smallest = if ty.dtype == DType::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
+    let args: SmallVec<[Arg; 3]> =
+        [input.into(), eps.unwrap_or(smallest).into()].into_iter().chain(weight.map(Arg::Tensor)).collect();
+    tensor::composite(&normalization::RMS_NORM, smallvec![normalized.rank() as i64, i64::from(weight.is_some())], &args)
 }
 
 /// Normalises over the last axes, which have this shape.

@@ -197,7 +197,9 @@ pub static LEAKY_RELU: CompositeDef = CompositeDef {
         Ok(smallvec![select(g, passes, x, scaled)?])
     },
     derivative: None,
+    transpose: None,
     reads: Reads::ALL_INPUTS,
+    kernel: None,
 };
 
 pub static GELU: CompositeDef = CompositeDef {
@@ -214,7 +216,9 @@ pub static GELU: CompositeDef = CompositeDef {
         let slope = slope_of_gelu(g, attrs, rule.inputs[0])?;
         times(g, t[0], slope)
     }),
+    transpose: None,
     reads: Reads::INPUT,
+    kernel: None,
 };
 
 /// √(2/π), and the weight of the cube in the tanh form.
@@ -289,7 +293,9 @@ pub static SOFTPLUS: CompositeDef = CompositeDef {
         let slope = unary(g, &SIGMOID, rule.inputs[0])?;
         times(g, t[0], slope)
     }),
+    transpose: None,
     reads: Reads::INPUT,
+    kernel: None,
 };
 
 pub static SILU: CompositeDef = CompositeDef {
@@ -302,7 +308,9 @@ pub static SILU: CompositeDef = CompositeDef {
         Ok(smallvec![multiply(g, inputs[0], gate)?])
     },
     derivative: None,
+    transpose: None,
     reads: Reads::ALL_INPUTS,
+    kernel: None,
 };
 
 pub static ELU: CompositeDef = CompositeDef {
@@ -322,7 +330,9 @@ pub static ELU: CompositeDef = CompositeDef {
         Ok(smallvec![select(g, passes, x, scaled)?])
     },
     derivative: None,
+    transpose: None,
     reads: Reads::ALL_INPUTS,
+    kernel: None,
 };
 
 /// log(1 + exp(x)) as a node.

@@ -380,7 +380,9 @@ pub static POW_CONSTANT: CompositeDef = CompositeDef {
     },
     expand: |g, attrs, inputs| Ok(smallvec![constant_power(g, inputs[0], attrs[0])?]),
     derivative: Some(constant_power_tangent),
+    transpose: None,
     reads: Reads::INPUT,
+    kernel: None,
 };
 
 pub static CLIP: CompositeDef = CompositeDef {
@@ -401,7 +403,9 @@ pub static CLIP: CompositeDef = CompositeDef {
         Ok(smallvec![x])
     },
     derivative: Some(clip_tangent),
+    transpose: None,
     reads: Reads::ALL_INPUTS,
+    kernel: None,
 };
 
 pub static HYPOT: BinaryDef = BinaryDef {

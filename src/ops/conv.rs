@@ -146,7 +146,9 @@ pub static CONV: CompositeDef = CompositeDef {
     },
     derivative: None,
     // The bias is only added.
+    transpose: None,
     reads: Reads::BOTH,
+    kernel: None,
 };
 
 /// The shape with a batch axis: of one example, a batch of one.

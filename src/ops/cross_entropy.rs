@@ -41,7 +41,9 @@ pub static CROSS_ENTROPY: CompositeDef = CompositeDef {
         }])
     },
     derivative: None,
+    transpose: None,
     reads: Reads::ALL_INPUTS,
+    kernel: None,
 };
 
 pub static NLL_LOSS: CompositeDef = CompositeDef {
@@ -62,7 +64,9 @@ pub static NLL_LOSS: CompositeDef = CompositeDef {
         Ok(smallvec![classes.reduce(g, attrs, row, weight, true)?])
     },
     derivative: None,
+    transpose: None,
     reads: Reads::ALL_INPUTS,
+    kernel: None,
 };
 
 /// The loss of each row for a class index in range. Its gradient is softmax(input) less the one-hot target.
@@ -81,7 +85,9 @@ static ROW_CROSS_ENTROPY: CompositeDef = CompositeDef {
         Ok(smallvec![negative(g, picked)?])
     },
     derivative: Some(row_tangent),
+    transpose: None,
     reads: Reads::BOTH,
+    kernel: None,
 };
 
 fn row_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<Tangents> {

@@ -202,7 +202,9 @@ pub static LOGADDEXP: CompositeDef = CompositeDef {
         Ok(smallvec![add(g, larger, tail)?])
     },
     derivative: Some(logaddexp_tangent),
+    transpose: None,
     reads: Reads::BOTH,
+    kernel: None,
 };
 
 /// dx · scale · exp(-x²): the tangent of erf and erfc.

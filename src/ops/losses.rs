@@ -58,7 +58,9 @@ pub static MSE_LOSS: CompositeDef = CompositeDef {
         Ok(smallvec![Reduction::of(attrs[0]).apply(g, square)?])
     },
     derivative: None,
+    transpose: None,
     reads: Reads::BOTH,
+    kernel: None,
 };
 
 pub static L1_LOSS: CompositeDef = CompositeDef {
@@ -72,7 +74,9 @@ pub static L1_LOSS: CompositeDef = CompositeDef {
         Ok(smallvec![Reduction::of(attrs[0]).apply(g, size)?])
     },
     derivative: None,
+    transpose: None,
     reads: Reads::BOTH,
+    kernel: None,
 };
 
 pub static HUBER_LOSS: CompositeDef = CompositeDef {
@@ -93,7 +97,9 @@ pub static HUBER_LOSS: CompositeDef = CompositeDef {
         Ok(smallvec![Reduction::of(attrs[0]).apply(g, loss)?])
     },
     derivative: None,
+    transpose: None,
     reads: Reads { inputs: 0b111, outputs: 0 },
+    kernel: None,
 };
 
 pub static SMOOTH_L1_LOSS: CompositeDef = CompositeDef {
@@ -114,7 +120,9 @@ pub static SMOOTH_L1_LOSS: CompositeDef = CompositeDef {
         Ok(smallvec![Reduction::of(attrs[0]).apply(g, loss)?])
     },
     derivative: None,
+    transpose: None,
     reads: Reads { inputs: 0b111, outputs: 0 },
+    kernel: None,
 };
 
 pub static BINARY_CROSS_ENTROPY: CompositeDef = CompositeDef {
@@ -132,7 +140,9 @@ pub static BINARY_CROSS_ENTROPY: CompositeDef = CompositeDef {
         Ok(smallvec![weighted(g, loss, inputs.get(2), attrs)?])
     },
     derivative: None,
+    transpose: None,
     reads: Reads { inputs: 0b111, outputs: 0 },
+    kernel: None,
 };
 
 pub static BINARY_CROSS_ENTROPY_WITH_LOGITS: CompositeDef = CompositeDef {
@@ -159,7 +169,9 @@ pub static BINARY_CROSS_ENTROPY_WITH_LOGITS: CompositeDef = CompositeDef {
         Ok(smallvec![weighted(g, loss, weight.as_ref(), attrs)?])
     },
     derivative: None,
+    transpose: None,
     reads: Reads::ALL_INPUTS,
+    kernel: None,
 };
 
 /// Elementwise, of a probability and a target.
@@ -179,7 +191,9 @@ static PROBABILITY_LOSS: CompositeDef = CompositeDef {
         Ok(smallvec![negative(g, sum)?])
     },
     derivative: Some(probability_tangent),
+    transpose: None,
     reads: Reads::BOTH,
+    kernel: None,
 };
 
 /// Elementwise, of a logit, a target and (or none) the weight of positive targets.
@@ -207,7 +221,9 @@ static LOGIT_LOSS: CompositeDef = CompositeDef {
         Ok(smallvec![add(g, linear, tail)?])
     },
     derivative: Some(logit_tangent),
+    transpose: None,
     reads: Reads::ALL_INPUTS,
+    kernel: None,
 };
 
 fn equal_shapes(op: &str, attrs: &Attrs, inputs: &[&TensorType]) -> Result<SmallVec<[TensorType; 1]>> {

@@ -20,7 +20,9 @@ pub static MATMUL: CompositeDef = CompositeDef {
     },
     expand: |g, _, inputs| Ok(smallvec![product(g, inputs[0], inputs[1])?]),
     derivative: None,
+    transpose: None,
     reads: Reads::BOTH,
+    kernel: None,
 };
 
 pub static LINEAR: CompositeDef = CompositeDef {
@@ -31,7 +33,9 @@ pub static LINEAR: CompositeDef = CompositeDef {
     expand: |g, _, inputs| Ok(smallvec![linear(g, inputs)?]),
     derivative: None,
     // The bias is only added.
+    transpose: None,
     reads: Reads::BOTH,
+    kernel: None,
 };
 
 /// Checks the operands of a product and gives the shape of the result.

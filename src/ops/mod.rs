@@ -3,6 +3,7 @@
 
 pub mod activation;
 pub mod arithmetic;
+pub mod attention;
 mod build;
 mod cast;
 pub mod compare;
@@ -25,6 +26,7 @@ pub mod reduce;
 pub mod rounding;
 mod select;
 pub mod softmax;
+pub mod split;
 pub mod statistics;
 pub mod table;
 pub mod testing;

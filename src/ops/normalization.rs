@@ -1,6 +1,7 @@
-//! Normalisations: batch norm over all axes but 1, layer norm over the last axes. The statistics come out as outputs,
+//! Normalisations: batch norm over all axes but 1, layer norm and RMS norm over the last axes. The statistics come out as outputs,
 //! so that a layer can keep running ones.
 
+use super::arithmetic::SQUARE;
 use super::build::*;
 use super::exponential::RSQRT;
 use super::statistics::{MEAN, VAR, float_only};
@@ -31,7 +32,9 @@ pub static BATCH_NORM: CompositeDef = CompositeDef {
         Ok(smallvec![affine(g, y, weight, bias, axes)?, mean, var])
     },
     derivative: None,
+    transpose: None,
     reads: Reads { inputs: 0b111, outputs: 0 },
+    kernel: None,
 };
 
 pub static BATCH_NORM_EVAL: CompositeDef = CompositeDef {
@@ -53,7 +56,9 @@ pub static BATCH_NORM_EVAL: CompositeDef = CompositeDef {
         Ok(smallvec![affine(g, y, weight, bias, axes)?])
     },
     derivative: None,
+    transpose: None,
     reads: Reads { inputs: 0b11111, outputs: 0 },
+    kernel: None,
 };
 
 pub static LAYER_NORM: CompositeDef = CompositeDef {
@@ -84,7 +89,41 @@ pub static LAYER_NORM: CompositeDef = CompositeDef {
         Ok(smallvec![affine(g, y, weight, bias, rows)?])
     },
     derivative: None,
+    transpose: None,
     reads: Reads { inputs: 0b111, outputs: 0 },
+    kernel: None,
+};
+
+pub static RMS_NORM: CompositeDef = CompositeDef {
+    name: "rms_norm",
+    doc: "x / √(mean x² + eps) · weight, with the mean over the last axes (Zhang and Sennrich 2019). Inputs: x, eps (a \
+          number), then weight (those axes) if present.",
+    attrs: &["number of axes", "1 if weight is given"],
+    infer: |attrs, inputs| {
+        let x = inputs[0];
+        float_only("rms_norm", x)?;
+        let kept = (x.shape.rank() as i64 - attrs[0]).max(0) as usize;
+        fits("rms_norm", "weight", inputs.get(2).copied(), x, &Shape::new(&x.shape[kept..]))?;
+        Ok(smallvec![x.clone()])
+    },
+    expand: |g, attrs, inputs| {
+        let x = inputs[0];
+        let rank = g.shape(x).rank();
+        let rows = all_axes(rank - attrs[0] as usize);
+        let axes = all_axes(rank) & !rows;
+        let squares = unary(g, &SQUARE, x)?;
+        let mean = g.add(Op::Composite(&MEAN, smallvec![i64::from(axes)]), &[squares])?;
+        let eps = number(g, inputs[1], mean)?;
+        let steady = add(g, mean, eps)?;
+        let scale = unary(g, &RSQRT, steady)?;
+        let scale = spread(g, scale, axes, x)?;
+        let y = multiply(g, x, scale)?;
+        Ok(smallvec![affine(g, y, inputs.get(2).copied(), None, rows)?])
+    },
+    derivative: None,
+    transpose: None,
+    reads: Reads::ALL_INPUTS,
+    kernel: None,
 };
 
 /// Two optional inputs by their flags.

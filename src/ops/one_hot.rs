@@ -13,7 +13,9 @@ pub static ONE_HOT: CompositeDef = CompositeDef {
     infer: |attrs, inputs| infer(attrs[0], inputs[0]),
     expand: |g, attrs, inputs| Ok(smallvec![expand(g, attrs[0] as usize, inputs[0])?]),
     derivative: Some(|_, _, _| Ok(smallvec![None])),
+    transpose: None,
     reads: Reads::NONE,
+    kernel: None,
 };
 
 fn infer(classes: i64, indices: &TensorType) -> Result<SmallVec<[TensorType; 1]>> {

@@ -131,7 +131,9 @@ pub static MAX_POOL: CompositeDef = CompositeDef {
         let picked = g.add_typed(Op::Pool(sweeps, PoolRole::Pick), &[tangent, rule.outputs[1]], ty);
         Ok(smallvec![Some(picked), None, None])
     }),
+    transpose: None,
     reads: Reads { inputs: 0, outputs: 0b10 },
+    kernel: None,
 };
 
 /// The index in the plane, in row-major order, of the tap of each window.
@@ -183,7 +185,9 @@ pub static AVG_POOL: CompositeDef = CompositeDef {
         Ok(smallvec![g.add_typed(Op::Pool(sweeps, PoolRole::Mean(divisor)), &[inputs[0]], ty)])
     },
     derivative: None,
+    transpose: None,
     reads: Reads::NONE,
+    kernel: None,
 };
 
 /// A pooling as users call it, found to fit.

@@ -41,7 +41,9 @@ pub static BERNOULLI: CompositeDef = CompositeDef {
         Ok(smallvec![cast(g, hit, ty.dtype)?])
     },
     derivative: Some(|_, _, _| Ok(smallvec![None])),
+    transpose: None,
     reads: Reads::NONE,
+    kernel: None,
 };
 
 pub static DROPOUT: CompositeDef = CompositeDef {
@@ -56,7 +58,9 @@ pub static DROPOUT: CompositeDef = CompositeDef {
     expand: |g, _, inputs| Ok(smallvec![dropout(g, inputs)?]),
     derivative: None,
     // The mask is drawn again from seed and stream; x is not needed.
+    transpose: None,
     reads: Reads { inputs: !1, outputs: 0 },
+    kernel: None,
 };
 
 pub static RANDINT: CompositeDef = CompositeDef {
@@ -78,7 +82,9 @@ pub static RANDINT: CompositeDef = CompositeDef {
         Ok(smallvec![add(g, low, offset)?])
     },
     derivative: Some(|_, _, _| Ok(smallvec![None])),
+    transpose: None,
     reads: Reads::NONE,
+    kernel: None,
 };
 
 /// A factor of 0 or 1 / (1 - p) for each element. `zmul`: a dropped infinity is 0, and p = 1 drops everything.

@@ -80,7 +80,9 @@ pub static PROD: CompositeDef = CompositeDef {
     },
     expand: |g, attrs, inputs| Ok(smallvec![product(g, inputs[0], attrs[0] as u32)?]),
     derivative: None,
+    transpose: None,
     reads: Reads::INPUT,
+    kernel: None,
 };
 
 pub static ARGMAX: CompositeDef = CompositeDef {
@@ -90,7 +92,9 @@ pub static ARGMAX: CompositeDef = CompositeDef {
     infer: |attrs, inputs| infer_position("argmax", attrs[0] as usize, inputs[0]),
     expand: |g, attrs, inputs| Ok(smallvec![position(g, inputs[0], attrs[0] as usize, &MAX)?]),
     derivative: Some(|_, _, _| Ok(smallvec![None])),
+    transpose: None,
     reads: Reads::NONE,
+    kernel: None,
 };
 
 pub static ARGMIN: CompositeDef = CompositeDef {
@@ -100,7 +104,9 @@ pub static ARGMIN: CompositeDef = CompositeDef {
     infer: |attrs, inputs| infer_position("argmin", attrs[0] as usize, inputs[0]),
     expand: |g, attrs, inputs| Ok(smallvec![position(g, inputs[0], attrs[0] as usize, &MIN)?]),
     derivative: Some(|_, _, _| Ok(smallvec![None])),
+    transpose: None,
     reads: Reads::NONE,
+    kernel: None,
 };
 
 fn infer_position(op: &str, axis: usize, x: &TensorType) -> Result<SmallVec<[TensorType; 1]>> {

@@ -23,7 +23,9 @@ pub static SOFTMAX: CompositeDef = CompositeDef {
         Ok(smallvec![divide(g, exps, total)?])
     },
     derivative: Some(softmax_tangent),
+    transpose: None,
     reads: Reads::OUTPUT,
+    kernel: None,
 };
 
 pub static LOG_SOFTMAX: CompositeDef = CompositeDef {
@@ -41,7 +43,9 @@ pub static LOG_SOFTMAX: CompositeDef = CompositeDef {
         Ok(smallvec![subtract(g, shifted, log)?])
     },
     derivative: Some(log_softmax_tangent),
+    transpose: None,
     reads: Reads::OUTPUT,
+    kernel: None,
 };
 
 pub static LOGSUMEXP: CompositeDef = CompositeDef {
@@ -61,7 +65,9 @@ pub static LOGSUMEXP: CompositeDef = CompositeDef {
         Ok(smallvec![add(g, log, largest)?])
     },
     derivative: Some(logsumexp_tangent),
+    transpose: None,
     reads: Reads::INPUT,
+    kernel: None,
 };
 
 fn mask(attrs: &Attrs) -> u32 {

@@ -16,7 +16,9 @@ pub static MEAN: CompositeDef = CompositeDef {
     infer: |attrs, inputs| reduced("mean", attrs, inputs),
     expand: |g, attrs, inputs| Ok(smallvec![mean(g, inputs[0], attrs[0] as u32)?]),
     derivative: Some(mean_tangent),
+    transpose: None,
     reads: Reads::NONE,
+    kernel: None,
 };
 
 pub static VAR: CompositeDef = CompositeDef {
@@ -33,7 +35,9 @@ pub static VAR: CompositeDef = CompositeDef {
         Ok(smallvec![binary(g, &DIVIDE, total, divisor)?])
     },
     derivative: Some(var_tangent),
+    transpose: None,
     reads: Reads::INPUT,
+    kernel: None,
 };
 
 pub static NORM: CompositeDef = CompositeDef {
@@ -47,7 +51,9 @@ pub static NORM: CompositeDef = CompositeDef {
         Ok(smallvec![unary(g, &SQRT, total)?])
     },
     derivative: Some(norm_tangent),
+    transpose: None,
     reads: Reads { inputs: 1, outputs: 1 },
+    kernel: None,
 };
 
 /// The type of a composite that drops the axes of its first attribute and needs floats.

@@ -2,8 +2,8 @@
 //! definitions in this folder.
 
 use super::{
-    activation, arithmetic, compare, conv, cross_entropy, exponential, losses, matmul, normalization, one_hot, pool,
-    random, reduce, rounding, softmax, statistics, trigonometric,
+    activation, arithmetic, attention, compare, conv, cross_entropy, exponential, losses, matmul, normalization,
+    one_hot, pool, random, reduce, rounding, softmax, split, statistics, trigonometric,
 };
 use crate::graph::{BinaryDef, CompositeDef, Derivative, RandomDef, Reads, ReduceDef, UnaryDef};
 
@@ -47,6 +47,7 @@ pub static TABLE: &[Definition] = &[
     Binary(&arithmetic::ZMUL),
     Composite(&arithmetic::CLIP),
     Composite(&arithmetic::POW_CONSTANT),
+    Composite(&attention::ATTENTION),
     Unary(&compare::INVERT),
     Unary(&compare::ISFINITE),
     Unary(&compare::ISINF),
@@ -87,6 +88,7 @@ pub static TABLE: &[Definition] = &[
     Composite(&normalization::BATCH_NORM),
     Composite(&normalization::BATCH_NORM_EVAL),
     Composite(&normalization::LAYER_NORM),
+    Composite(&normalization::RMS_NORM),
     Composite(&one_hot::ONE_HOT),
     Composite(&pool::AVG_POOL),
     Composite(&pool::MAX_POOL),
@@ -111,6 +113,7 @@ pub static TABLE: &[Definition] = &[
     Composite(&softmax::LOGSUMEXP),
     Composite(&softmax::LOG_SOFTMAX),
     Composite(&softmax::SOFTMAX),
+    Composite(&split::SPLIT),
     Composite(&statistics::MEAN),
     Composite(&statistics::NORM),
     Composite(&statistics::VAR),

@@ -39,7 +39,9 @@ pub(crate) static TESTING_OP: CompositeDef = CompositeDef {
         let factor = subtract(g, one, zero)?;
         Ok(smallvec![Some(multiply(g, tangent, factor)?)])
     }),
+    transpose: None,
     reads: Reads { inputs: !1, outputs: 0 },
+    kernel: None,
 };
 
 /// The zero that misbehaves, as wide as x.

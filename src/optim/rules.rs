@@ -151,7 +151,9 @@ macro_rules! rule {
                 Ok(outputs)
             },
             derivative: None,
+            transpose: None,
             reads: Reads::ALL_INPUTS,
+            kernel: None,
         };
     };
 }

@@ -1,10 +1,12 @@
-//! Lowers tasks that have a kernel of their own: products, convolutions, pools, gathers, scatters, embeds, joins and random fills. Resolves their operands to addresses and strides.
+//! Lowers tasks that have a kernel of their own: products, convolutions, pools, gathers, scatters, embeds, joins, random
+//! fills and composites with a hand kernel. Resolves their operands to addresses and strides.
 
 use super::Scene;
 use super::plan::{Batch, Instr, Kernel, Operand, Place, Product, base, operand};
 use super::tasks::{Task, TaskKind};
 use super::window::Window;
 use crate::error::{Error, Result};
+use crate::graph::TensorType;
 use crate::ops::conv::Convolution;
 use crate::ops::pool;
 use crate::shape::Shape;
@@ -77,6 +79,16 @@ pub fn lower(scene: &Scene, index: u32, task: &Task) -> Result<Option<Instr>> {
             size,
             dtype: value.dtype,
         },
+        TaskKind::Hand { kernel, attrs, nanos: estimate, types } => {
+            nanos = *estimate;
+            let output = |(value, ty): (u32, &TensorType)| see(scene, &Window::whole(value, &ty.shape));
+            Kernel::Hand {
+                run: kernel.run,
+                attrs: attrs.clone(),
+                inputs: task.inputs.iter().map(|window| see(scene, window)).collect(),
+                outputs: task.outputs().zip(types).map(output).collect(),
+            }
+        }
         TaskKind::Map { .. } | TaskKind::RowReduce { .. } | TaskKind::OuterReduce { .. } => {
             return Err(Error::internal(format!("{} outside a row group", task.name)));
         }

@@ -53,8 +53,10 @@ pub fn assign(program: &Program, groups: &Groups, order: &[u32], commit: &Commit
             Group::Alone(task) => (std::slice::from_ref(task), true),
         };
         let mut working = Vec::new();
-        for (position, &task) in tasks.iter().enumerate() {
-            let value = program.tasks[task as usize].output;
+        let made = tasks.iter().enumerate();
+        let made =
+            made.flat_map(|(at, &task)| program.tasks[task as usize].outputs().map(move |value| (at, task, value)));
+        for (position, task, value) in made {
             if let Some(bytes) = working_bytes(program, task) {
                 let place = free.take(bytes);
                 memory.partials.push((task, place));
@@ -149,8 +151,10 @@ impl Lives {
         let mut end = vec![0u32; program.values.len()];
         for (task, &(group, class)) in program.tasks.iter().zip(&groups.places) {
             let at = position[group as usize];
-            late[task.output as usize] = class == Class::Late;
-            end[task.output as usize] = end[task.output as usize].max(at);
+            for output in task.outputs() {
+                late[output as usize] = class == Class::Late;
+                end[output as usize] = end[output as usize].max(at);
+            }
             for window in &task.inputs {
                 let value = window.value as usize;
                 end[value] = end[value].max(at);

@@ -5,8 +5,8 @@ use super::account::Account;
 use super::tasks::Check;
 use super::window::{Dims, Window};
 use crate::dtype::DType;
-use crate::graph::def::FillFn;
-use crate::graph::{GatherMode, PoolRole};
+use crate::graph::def::{FillFn, RunFn};
+use crate::graph::{Attrs, GatherMode, PoolRole};
 use crate::machine::cpu::chain::ChainKernel;
 use crate::machine::cpu::dispatch::SliceKernel;
 use crate::machine::cpu::par::Work;
@@ -186,6 +186,13 @@ pub enum Kernel {
         size: usize,
         dtype: DType,
     },
+    /// A composite by its hand kernel.
+    Hand {
+        run: RunFn,
+        attrs: Attrs,
+        inputs: Vec<Operand>,
+        outputs: Vec<Operand>,
+    },
 }
 
 pub struct Instr {
@@ -270,6 +277,7 @@ impl Plan {
                     + rows.sums.len() * size_of::<Sum>()
             }
             Kernel::Concat { parts } => parts.len() * size_of::<(Operand, Operand)>(),
+            Kernel::Hand { inputs, outputs, .. } => (inputs.len() + outputs.len()) * size_of::<Operand>(),
             _ => 0,
         };
         size_of::<Plan>()

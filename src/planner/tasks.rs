@@ -6,7 +6,8 @@ use super::window::Window;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{
-    ConvRole, ConvSpec, GatherMode, Graph, Layout, Node, Op, PoolRole, SliceDim, Source, Sweeps, TensorType, Val,
+    Attrs, CompositeDef, ConvRole, ConvSpec, GatherMode, Graph, HostKernel, Layout, Node, Op, PoolRole, SliceDim,
+    Source, Sweeps, TensorType, Val,
 };
 use crate::machine::cpu::dispatch::Kernels;
 use crate::machine::cpu::reduce::ReduceKernels;
@@ -15,6 +16,7 @@ use crate::scalar::Scalar;
 use crate::shape::{Shape, Strides};
 use hashbrown::HashMap;
 use smallvec::{SmallVec, smallvec};
+use std::ops::Range;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -66,6 +68,13 @@ pub enum TaskKind {
     Embed(SmallVec<[SliceDim; 2]>),
     Concat(u8),
     Random(crate::graph::def::FillFn),
+    /// A composite with a hand kernel, and the types of its outputs.
+    Hand {
+        kernel: &'static HostKernel,
+        attrs: Attrs,
+        nanos: u64,
+        types: SmallVec<[TensorType; 1]>,
+    },
 }
 
 #[derive(Clone)]
@@ -73,9 +82,21 @@ pub struct Task {
     pub name: &'static str,
     pub kind: TaskKind,
     pub inputs: SmallVec<[Window; 2]>,
+    /// The first output; others follow it.
     pub output: u32,
-    /// Of the output, which is row-major.
+    /// Of the first output, which is row-major.
     pub shape: Shape,
+}
+
+impl Task {
+    /// The values that it makes.
+    pub fn outputs(&self) -> Range<u32> {
+        let count = match &self.kind {
+            TaskKind::Hand { types, .. } => types.len() as u32,
+            _ => 1,
+        };
+        self.output..self.output + count
+    }
 }
 
 /// A start of a slice that must lie in 0..=limit.
@@ -153,8 +174,11 @@ pub fn lower(graph: &Graph, leaf_strides: &[Strides]) -> Result<Program> {
     lowering.program.values.reserve(graph.nodes.len());
     lowering.program.tasks.reserve(graph.nodes.len());
     for node in &graph.nodes {
-        let window = lowering.node(graph, node).map_err(|e| e.within(node.op.name()))?;
-        lowering.windows.push(window);
+        let windows = match &node.op {
+            Op::Composite(def, attrs) => lowering.hand(graph, node, def, attrs),
+            _ => lowering.node(graph, node).map(|window| smallvec![window]),
+        };
+        lowering.windows.push(windows.map_err(|e| e.within(node.op.name()))?);
     }
     for val in &graph.outputs {
         let output = lowering.output(graph, *val);
@@ -166,8 +190,8 @@ pub fn lower(graph: &Graph, leaf_strides: &[Strides]) -> Result<Program> {
 struct Lowering<'a> {
     program: Program,
     leaf_strides: &'a [Strides],
-    /// How each node's output is seen.
-    windows: Vec<Window>,
+    /// How the outputs of each node are seen.
+    windows: Vec<SmallVec<[Window; 1]>>,
     cells: HashMap<(u32, DType), u32>,
 }
 
@@ -176,7 +200,7 @@ impl Lowering<'_> {
         let [ty] = node.outputs.as_slice() else {
             return Err(Error::internal("a primitive op has one output"));
         };
-        let input = |i: usize| &self.windows[node.inputs[i].node as usize];
+        let input = |i: usize| self.window(node.inputs[i]);
         match &node.op {
             Op::Source(source) => self.source(*source, ty),
             Op::Unary(def) => {
@@ -318,18 +342,41 @@ impl Lowering<'_> {
     }
 
     fn host(&mut self, name: &'static str, kind: TaskKind, node: &Node, ty: &TensorType) -> Window {
-        let inputs = node.inputs.iter().map(|val| self.windows[val.node as usize].clone()).collect();
+        let inputs = node.inputs.iter().map(|&val| self.window(val).clone()).collect();
         self.task(name, kind, inputs, ty)
     }
 
     /// A task whose kernel reads operands in row-major order only.
     fn flat_host(&mut self, kind: TaskKind, graph: &Graph, node: &Node) -> Result<Window> {
         let mut inputs = SmallVec::new();
-        for val in &node.inputs {
-            let window = self.windows[val.node as usize].clone();
-            inputs.push(if window.is_flat() { window } else { self.copy(window, graph.ty(*val)) });
+        for &val in &node.inputs {
+            let window = self.window(val).clone();
+            inputs.push(if window.is_flat() { window } else { self.copy(window, graph.ty(val)) });
         }
         Ok(self.task(node.op.name(), kind, inputs, &node.outputs[0]))
+    }
+
+    /// A composite that is left after expansion has a hand kernel.
+    fn hand(
+        &mut self,
+        graph: &Graph,
+        node: &Node,
+        def: &'static CompositeDef,
+        attrs: &Attrs,
+    ) -> Result<SmallVec<[Window; 1]>> {
+        let inputs: SmallVec<[&TensorType; 8]> = node.inputs.iter().map(|&val| graph.ty(val)).collect();
+        let kernel = def.kernel_for(attrs, &inputs).ok_or_else(|| Error::internal("is left after expansion"))?;
+        let nanos = (kernel.nanos)(attrs, &inputs);
+        let kind = TaskKind::Hand { kernel, attrs: attrs.clone(), nanos, types: node.outputs.clone() };
+        let maker = Origin::Task(self.program.tasks.len() as u32);
+        let first = self.host(def.name, kind, node, &node.outputs[0]);
+        let rest =
+            node.outputs[1..].iter().map(|ty| Window::whole(self.value(ty.dtype, ty.shape.size(), maker), &ty.shape));
+        Ok([first].into_iter().chain(rest).collect())
+    }
+
+    fn window(&self, val: Val) -> &Window {
+        &self.windows[val.node as usize][val.output as usize]
     }
 
     /// The elements of a window, one after another.
@@ -361,7 +408,7 @@ impl Lowering<'_> {
     fn slice(&mut self, graph: &Graph, node: &Node, dims: &[SliceDim], ty: &TensorType) -> Result<Window> {
         let before = graph.shape(node.inputs[0]).clone();
         self.check_starts(node, dims, &before)?;
-        let mut window = self.windows[node.inputs[0].node as usize].clone();
+        let mut window = self.window(node.inputs[0]).clone();
         for (dim, start) in dims.iter().zip(&node.inputs[1..]) {
             let axis = dim.axis as usize;
             let stride = window.strides[axis];
@@ -376,7 +423,7 @@ impl Lowering<'_> {
     }
 
     fn start(&self, val: Val) -> Result<Start> {
-        self.program.start(&self.windows[val.node as usize])
+        self.program.start(self.window(val))
     }
 
     /// Known starts are checked now, others when the plan runs.
@@ -398,7 +445,7 @@ impl Lowering<'_> {
 
     /// The value of an output: itself if a task wrote it just so, else a copy.
     fn output(&mut self, graph: &Graph, val: Val) -> u32 {
-        let window = &self.windows[val.node as usize];
+        let window = self.window(val);
         let value = &self.program.values[window.value as usize];
         if matches!(value.origin, Origin::Task(_)) && window.is_whole(value.size) {
             return window.value;

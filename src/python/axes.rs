@@ -1,6 +1,7 @@
 //! Functions over axes: reductions, rearrangements, selections, products.
 
 use super::dtype::PyDType;
+use super::errors::record;
 use super::operand::{Dims, Ints, Other, refuse_other};
 use super::tensor::{PyTensor, made};
 use crate::error::Error;
@@ -8,6 +9,7 @@ use crate::graph::GatherMode;
 use crate::ops::reduce as definitions;
 use crate::tensor::{self, Tensor};
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 type Axes = Option<Ints>;
 
@@ -221,6 +223,73 @@ pub fn concat(arrays: Vec<PyRef<'_, PyTensor>>, axis: Option<i64>, other: Option
             tensor::concat(&flat.iter().collect::<Vec<_>>(), 0)
         }
     })
+}
+
+/// How `split` cuts: into so many equal parts, or before these indices.
+pub enum Cuts {
+    Parts(i64),
+    Before(Vec<i64>),
+}
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Cuts {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Cuts> {
+        match object.extract::<i64>() {
+            Ok(parts) => Ok(Cuts::Parts(parts)),
+            Err(_) => Ok(Cuts::Before(object.extract()?)),
+        }
+    }
+}
+
+/// Parts of x along an axis: so many equal ones, or cut before the indices given.
+///
+/// Returns:
+///     A tuple of tensors.
+///
+/// Raises:
+///     ValueError: the axis has no such equal parts, or the indices do not ascend inside it.
+///
+/// Example:
+///     >>> import wengert as wg
+///     >>> wg.split(wg.arange(4), 2)
+///     (tensor([0, 1]), tensor([2, 3]))
+#[pyfunction]
+#[pyo3(signature = (x, indices_or_sections, /, axis = 0, **other), text_signature = "(x, indices_or_sections, /, axis=0)")]
+pub fn split<'py>(
+    x: &Bound<'py, PyTensor>,
+    indices_or_sections: Cuts,
+    axis: i64,
+    other: Option<Other<'_, '_>>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    refuse_other(other)?;
+    let tensor = &x.get().0;
+    let parts = record(|| match &indices_or_sections {
+        Cuts::Parts(parts) => tensor::split_evenly(tensor, *parts, axis),
+        Cuts::Before(cuts) => tensor::split_before(tensor, cuts, axis),
+    })?;
+    PyTuple::new(x.py(), parts.into_iter().map(PyTensor))
+}
+
+/// The slices along an axis, which they lack.
+///
+/// Returns:
+///     A tuple of tensors.
+///
+/// Example:
+///     >>> import wengert as wg
+///     >>> wg.unstack(wg.tensor([[1, 2], [3, 4]]))
+///     (tensor([1, 2]), tensor([3, 4]))
+#[pyfunction]
+#[pyo3(signature = (x, /, *, axis = 0, **other), text_signature = "(x, /, *, axis=0)")]
+pub fn unstack<'py>(
+    x: &Bound<'py, PyTensor>,
+    axis: i64,
+    other: Option<Other<'_, '_>>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    refuse_other(other)?;
+    let parts = record(|| tensor::unstack(&x.get().0, axis))?;
+    PyTuple::new(x.py(), parts.into_iter().map(PyTensor))
 }
 
 /// Tensors of one shape along a new axis.

@@ -7,7 +7,7 @@ use super::operand::{Dims, choice, number};
 use super::tensor::{PyTensor, made};
 use crate::dtype::DType;
 use crate::error::Error;
-use crate::nn::{self, BatchNorm, Classes, Norm};
+use crate::nn::{self, Attention, BatchNorm, Classes, Norm};
 use crate::ops::losses::Reduction;
 use crate::ops::random;
 use crate::tensor::{self, Tensor};
@@ -158,6 +158,85 @@ pub fn layer_norm(
     eps: f64,
 ) -> PyResult<PyTensor> {
     made(|| nn::layer_norm(&input.0, &normalized_shape.0, inner(&weight), inner(&bias), eps))
+}
+
+/// Normalise over the last axes by the root of the mean square: input / √(mean input² + eps) · weight.
+///
+/// Args:
+///     input: (…, *normalized_shape).
+///     weight: normalized_shape, or none.
+///     eps: added to the mean square; none: the distance from 1 to the next number of the dtype.
+///
+/// Returns:
+///     A tensor of the shape of input.
+///
+/// Raises:
+///     ShapeError: input does not end in normalized_shape.
+///
+/// Example:
+///     >>> import wengert as wg
+///     >>> wg.nn.functional.rms_norm(wg.tensor([3.0, 3.0]), (2,))
+///     tensor([1., 1.])
+///
+/// Source: Zhang and Sennrich, Root Mean Square Layer Normalization, 2019.
+#[pyfunction]
+#[pyo3(signature = (input, normalized_shape, weight = None, eps = None))]
+pub fn rms_norm(input: Given<'_>, normalized_shape: Dims, weight: Perhaps<'_>, eps: Option<f64>) -> PyResult<PyTensor> {
+    made(|| nn::rms_norm(&input.0, &normalized_shape.0, inner(&weight), eps))
+}
+
+/// The rows of weight that input names; the row at padding_idx gets no gradient.
+#[pyfunction]
+#[pyo3(signature = (input, weight, padding_idx = None))]
+pub fn embedding(input: Given<'_>, weight: Given<'_>, padding_idx: Option<i64>) -> PyResult<PyTensor> {
+    made(|| nn::embedding(&input.0, &weight.0, padding_idx))
+}
+
+/// softmax(scale·query·keyᵀ + attn_mask)·value over the last two axes.
+///
+/// No more than a tile of the scores is ever held, forward and backward, so memory is linear in L and S (not with
+/// dropout). A query that no key is left for gives zeros.
+///
+/// Args:
+///     query: (…, L, E).
+///     key: (…, S, E).
+///     value: (…, S, Ev). Leading axes broadcast.
+///     attn_mask: broadcasts to (…, L, S); bools, true where a key takes part, or floats that are added to the scores.
+///     dropout_p: the probability of a weight to be dropped; there is no training flag.
+///     is_causal: query i sees the keys up to i. Not together with a mask.
+///     scale: of the scores, 1 / √E by default.
+///     enable_gqa: key and value have fewer heads (axis -3) than query, each for a group of query's, in order.
+///
+/// Returns:
+///     (…, L, Ev).
+///
+/// Raises:
+///     ShapeError: shapes that do not fit each other.
+///     DTypeError: operands of different dtypes, or a mask of integers.
+///
+/// Example:
+///     >>> import wengert as wg
+///     >>> q, k, v = wg.zeros((1, 4)), wg.zeros((2, 4)), wg.tensor([[1.0], [3.0]])
+///     >>> wg.nn.functional.scaled_dot_product_attention(q, k, v)
+///     tensor([[2.]])
+///
+/// Source: Vaswani et al., Attention Is All You Need, 2017; the tiles: Dao et al., FlashAttention, 2022.
+#[pyfunction]
+#[pyo3(signature = (query, key, value, attn_mask = None, dropout_p = 0.0, is_causal = false, scale = None, enable_gqa = false))]
+#[allow(clippy::too_many_arguments, reason = "the signature users call")]
+pub fn scaled_dot_product_attention(
+    query: Given<'_>,
+    key: Given<'_>,
+    value: Given<'_>,
+    attn_mask: Perhaps<'_>,
+    dropout_p: f64,
+    is_causal: bool,
+    scale: Option<f64>,
+    enable_gqa: bool,
+) -> PyResult<PyTensor> {
+    let mask = inner(&attn_mask);
+    let settings = Attention { mask, dropout: dropout_p, causal: is_causal, scale, grouped: enable_gqa };
+    made(|| nn::attention(&query.0, &key.0, &value.0, &settings))
 }
 
 /// -log softmax(input)[target], weighted and reduced; or with probabilities q as target, -Σ q·log softmax(input).

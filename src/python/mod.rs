@@ -32,8 +32,8 @@ mod _core {
     #[pymodule_export]
     use super::axes::{
         all, any, argmax, argmin, broadcast_to, concat, expand_dims, flatten, flip, index_add, log_softmax, logsumexp,
-        matmul, matrix_transpose, max, mean, min, moveaxis, permute_dims, prod, reshape, scatter_add, softmax, squeeze,
-        stack, std, sum, take, take_along_axis, var, vector_norm,
+        matmul, matrix_transpose, max, mean, min, moveaxis, permute_dims, prod, reshape, scatter_add, softmax, split,
+        squeeze, stack, std, sum, take, take_along_axis, unstack, var, vector_norm,
     };
     #[pymodule_export]
     use super::compile::{Compiled, Explanation, compile, host_call};
@@ -58,8 +58,8 @@ mod _core {
     #[pymodule_export]
     use super::layers::{
         batch_norm, bernoulli, binary_cross_entropy, binary_cross_entropy_with_logits, clip_grad_norm, convert_,
-        cross_entropy, dropout, fill_, huber_loss, l1_loss, layer_norm, linear, mse_loss, nll_loss, normal_, rand,
-        randint, randn, smooth_l1_loss, uniform_,
+        cross_entropy, dropout, embedding, fill_, huber_loss, l1_loss, layer_norm, linear, mse_loss, nll_loss, normal_,
+        rand, randint, randn, rms_norm, scaled_dot_product_attention, smooth_l1_loss, uniform_,
     };
     #[pymodule_export]
     use super::modes::{

@@ -3,8 +3,8 @@
 use super::checks::check_classes;
 use super::engine::Operand;
 use super::functions::{
-    SliceArg, binary, broadcast_to, cast, composite, concat, full, iota, mask_of, permute, random_composite, reduce,
-    reshape_to, result_type, select, slice, unary,
+    SliceArg, binary, broadcast_to, cast, composite, composite_all, concat, full, iota, mask_of, permute,
+    random_composite, reduce, reshape_to, result_type, select, slice, unary,
 };
 use super::handle::Tensor;
 use super::record::{Arg, Recorder};
@@ -118,6 +118,53 @@ fn broadcast_together<const N: usize>(op: &str, args: [Arg; N]) -> Result<[Tenso
     };
     let made: Vec<Tensor> = args.into_iter().map(spread).collect::<Result<_>>()?;
     made.try_into().map_err(|_| Error::internal("broadcast_together: operands were lost"))
+}
+
+/// Parts of these lengths along the axis, which they cover.
+pub fn split(x: &Tensor, lengths: &[usize], axis: i64) -> Result<Vec<Tensor>> {
+    let shape = x.shape();
+    let axis = normalize_axis("split", axis, shape.rank())?;
+    if lengths.is_empty() || lengths.iter().sum::<usize>() != shape[axis] {
+        return Err(Error::value(format!("split: parts of {lengths:?} do not cover axis {axis} of shape {shape}")));
+    }
+    let attrs = [axis].iter().chain(lengths).map(|&number| number as i64).collect();
+    composite_all(&ops::split::SPLIT, attrs, &[x.into()])
+}
+
+/// Parts of equal length along the axis.
+pub fn split_evenly(x: &Tensor, parts: i64, axis: i64) -> Result<Vec<Tensor>> {
+    let shape = x.shape();
+    let length = shape[normalize_axis("split", axis, shape.rank())?];
+    match usize::try_from(parts) {
+        Ok(parts) if parts > 0 && length.is_multiple_of(parts) => split(x, &vec![length / parts; parts], axis),
+        _ => Err(Error::value(format!("split: axis {axis} of shape {shape} has no {parts} equal parts"))),
+    }
+}
+
+/// Parts cut before each index along the axis.
+pub fn split_before(x: &Tensor, cuts: &[i64], axis: i64) -> Result<Vec<Tensor>> {
+    let shape = x.shape();
+    let end = shape[normalize_axis("split", axis, shape.rank())?] as i64;
+    let from_front = |&cut: &i64| if cut < 0 { cut + end } else { cut };
+    let borders: Vec<i64> = [0].into_iter().chain(cuts.iter().map(from_front)).chain([end]).collect();
+    if borders.windows(2).any(|pair| pair[0] > pair[1]) {
+        return Err(Error::value(format!("split: indices {cuts:?} do not ascend in axis {axis} of shape {shape}")));
+    }
+    let lengths: Vec<usize> = borders.windows(2).map(|pair| (pair[1] - pair[0]) as usize).collect();
+    split(x, &lengths, axis)
+}
+
+/// The slices along an axis, which they lack.
+pub fn unstack(x: &Tensor, axis: i64) -> Result<Vec<Tensor>> {
+    let mut shape = x.shape();
+    let axis = normalize_axis("unstack", axis, shape.rank())?;
+    let count = shape[axis];
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let parts = split(x, &vec![1; count], axis as i64)?;
+    shape.remove(axis);
+    parts.iter().map(|part| reshape_to(part, shape.clone())).collect()
 }
 
 /// log(exp(x) + exp(y)).

@@ -5,6 +5,7 @@ from wengert.nn.activation import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoi
 from wengert.nn.container import ModuleDict, ModuleList, Sequential
 from wengert.nn.convolution import Conv1d, Conv2d, Conv3d
 from wengert.nn.dropout import Dropout
+from wengert.nn.embedding import Embedding
 from wengert.nn.linear import Flatten, Identity, Linear
 from wengert.nn.loss import (
     BCELoss,
@@ -17,7 +18,7 @@ from wengert.nn.loss import (
     SmoothL1Loss,
 )
 from wengert.nn.module import Module
-from wengert.nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, LayerNorm
+from wengert.nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, LayerNorm, RMSNorm
 from wengert.nn.parameter import Parameter
 from wengert.nn.pooling import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
 
@@ -37,6 +38,7 @@ __all__ = [
     "Conv3d",
     "CrossEntropyLoss",
     "Dropout",
+    "Embedding",
     "Flatten",
     "HuberLoss",
     "Identity",
@@ -54,6 +56,7 @@ __all__ = [
     "ModuleList",
     "NLLLoss",
     "Parameter",
+    "RMSNorm",
     "ReLU",
     "Sequential",
     "SiLU",

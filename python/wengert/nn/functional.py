@@ -5,6 +5,7 @@ from __future__ import annotations
 from wengert import _core
 from wengert._core import (
     Tensor,
+    UnsupportedError,
     avg_pool1d,
     avg_pool2d,
     avg_pool3d,
@@ -30,6 +31,8 @@ from wengert._core import (
     nll_loss,
     one_hot,
     relu,
+    rms_norm,
+    scaled_dot_product_attention,
     sigmoid,
     silu,
     smooth_l1_loss,
@@ -50,6 +53,7 @@ __all__ = [
     "cross_entropy",
     "dropout",
     "elu",
+    "embedding",
     "gelu",
     "huber_loss",
     "l1_loss",
@@ -64,6 +68,8 @@ __all__ = [
     "nll_loss",
     "one_hot",
     "relu",
+    "rms_norm",
+    "scaled_dot_product_attention",
     "sigmoid",
     "silu",
     "smooth_l1_loss",
@@ -71,6 +77,44 @@ __all__ = [
     "softplus",
     "tanh",
 ]
+
+
+def embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """Return the rows of weight that input names: output[…, :] = weight[input[…], :].
+
+    Args:
+        input: indices of any shape, from 0 to rows - 1; negative ones count from the end.
+        weight: (rows, width).
+        padding_idx: the row that gets no gradient.
+        max_norm: not supported.
+        norm_type: of max_norm.
+        scale_grad_by_freq: not supported.
+        sparse: has no effect: gradients are dense.
+
+    Returns:
+        (*input.shape, width).
+
+    Raises:
+        IndexError: an index names no row.
+        UnsupportedError: max_norm or scale_grad_by_freq is given.
+
+    Example:
+        >>> import wengert as wg
+        >>> import wengert.nn.functional as F
+        >>> F.embedding(wg.tensor([1, 0]), wg.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
+        [[3.0, 4.0], [1.0, 2.0]]
+    """
+    if max_norm is not None or scale_grad_by_freq:
+        raise UnsupportedError("embedding: max_norm and scale_grad_by_freq are not supported; scale weight yourself")
+    return _core.embedding(input, weight, padding_idx)
 
 
 def softmax(input: Tensor, dim: int) -> Tensor:

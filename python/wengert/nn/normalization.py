@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wengert._core import Device, DType, ShapeError, Tensor, batch_norm, int64, layer_norm, ones, zeros
+from wengert._core import Device, DType, ShapeError, Tensor, batch_norm, int64, layer_norm, ones, rms_norm, zeros
 from wengert.nn import init
 from wengert.nn.module import Layer
 from wengert.nn.parameter import Parameter
@@ -263,6 +263,62 @@ class LayerNorm(Layer):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise the input."""
         return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        """Return the settings."""
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
+class RMSNorm(Layer):
+    """Scale each example over its last axes by the root of its mean square: input / √(mean input² + eps) · weight.
+
+    Args:
+        normalized_shape: the sizes of the last axes.
+        eps: added to the mean square; None takes the distance from 1 to the next number of the dtype.
+        elementwise_affine: whether there is a weight.
+        device: of the parameter.
+        dtype: of the parameter, float32 by default.
+
+    Shape:
+        input (…, *normalized_shape), output the same, weight normalized_shape.
+
+    Raises:
+        ShapeError: when called, the input does not end in normalized_shape.
+
+    Example:
+        >>> import wengert as wg
+        >>> from wengert import nn
+        >>> [round(y, 3) for y in nn.RMSNorm(2)(wg.tensor([3.0, 3.0])).tolist()]
+        [1.0, 1.0]
+
+    Source:
+        Zhang and Sennrich (2019), Root Mean Square Layer Normalization, https://arxiv.org/abs/1910.07467.
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        device: Device | str | None = None,
+        dtype: DType | None = None,
+    ) -> None:
+        super().__init__()
+        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        self.weight: Parameter | None
+        value = Parameter(ones(self.normalized_shape, dtype=dtype, device=device)) if elementwise_affine else None
+        self.register_parameter("weight", value)
+
+    def reset_parameters(self) -> None:
+        """Set weight to 1."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise the input."""
+        return rms_norm(input, self.normalized_shape, self.weight, self.eps)
 
     def extra_repr(self) -> str:
         """Return the settings."""

@@ -9,8 +9,8 @@ use crate::graph::{
 };
 use crate::ops::table::{Definition, TABLE};
 use crate::ops::{
-    arithmetic, conv, cross_entropy, exponential, losses, matmul, normalization, one_hot, pool, random, reduce,
-    softmax, statistics,
+    arithmetic, attention, conv, cross_entropy, exponential, losses, matmul, normalization, one_hot, pool, random,
+    reduce, softmax, split, statistics,
 };
 use crate::shape::Shape;
 use smallvec::smallvec;
@@ -38,6 +38,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(activations());
     cases.extend(elementwise());
     cases.extend(normalizations());
+    cases.extend(attentions());
     cases
 }
 
@@ -123,6 +124,7 @@ fn layouts() -> Vec<Case> {
         of_op("slice", Op::Layout(Layout::Slice(window.clone())), with_starts(tensor(4, &[5, 4]))),
         typed("embed", Op::Embed(window), with_starts(tensor(5, &[2, 3])), &[5, 4]),
         of_op("concat", Op::Concat(1), vec![tensor(6, &[2, 1]), tensor(7, &[2, 3])]),
+        composite(&split::SPLIT, &[1, 2, 0, 3], vec![tensor(6, &[2, 5])]),
         of_op("astype", Op::Cast(DType::F64), vec![tensor(8, &[4])]),
     ];
     cases.iter_mut().filter(|case| case.inputs.len() == 3).for_each(|case| case.shared = vec![1, 2]);
@@ -366,5 +368,29 @@ fn normalizations() -> Vec<Case> {
     cases.push(composite(&LAYER_NORM, &[1, 0, 0], vec![x(), eps()]));
     cases.push(composite(&LAYER_NORM, &[1, 1, 1], vec![x(), eps(), weight(), bias()]));
     cases.push(composite(&LAYER_NORM, &[2, 1, 0], vec![x(), eps(), tensor(5, &[4, 3])]));
+    cases.push(composite(&RMS_NORM, &[1, 0], vec![x(), eps()]));
+    cases.push(composite(&RMS_NORM, &[2, 1], vec![x(), eps(), tensor(5, &[4, 3])]));
+    cases
+}
+
+fn attentions() -> Vec<Case> {
+    let bools = |shape: &[usize], data: &[f64]| Value::new(DType::Bool, Shape::new(shape), data.to_vec());
+    let operands = |more: Option<Value>| {
+        let mut inputs = vec![tensor(1, &[2, 3, 2]), tensor(2, &[2, 4, 2]), tensor(3, &[2, 4, 3]), Value::number(0.6)];
+        inputs.extend(more);
+        inputs
+    };
+    let keep = || bools(&[2, 3, 4], &[1., 0., 1., 1., 0., 0., 1., 0., 1., 1., 1., 1.].repeat(2));
+    let square = || vec![tensor(1, &[4, 3]), tensor(2, &[2, 3]), tensor(3, &[2, 2]), Value::number(-1.1)];
+    let def = &attention::ATTENTION;
+    let mut cases = vec![
+        composite(def, &[0, 0], operands(None)),
+        composite(def, &[1, 0], operands(None)),
+        composite(def, &[0, 1], operands(Some(keep()))),
+        composite(def, &[0, 1], operands(Some(tensor(4, &[2, 3, 4])))),
+        composite(def, &[1, 1], operands(Some(tensor(4, &[2, 3, 4])))),
+        composite(def, &[1, 0], square()),
+    ];
+    cases.iter_mut().for_each(|case| case.shared = vec![3]);
     cases
 }

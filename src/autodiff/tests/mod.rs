@@ -6,7 +6,7 @@ pub mod evaluate;
 pub mod mutation;
 mod rules;
 
-use crate::autodiff::expand;
+use crate::autodiff::{HandKernels, expand_to};
 use crate::graph::{BatchSpec, GradientSpec, Graph, JvpSpec, Op, Source, TensorType, Val};
 use crate::shape::Shape;
 use evaluate::{Value, evaluate};
@@ -87,7 +87,8 @@ impl Recording {
 
     pub fn run(mut self, outputs: &[Val]) -> Vec<Value> {
         self.graph.outputs = outputs.to_vec();
-        let expanded = expand(&self.graph, &[]).unwrap_or_else(|e| panic!("{}\n{}", e.message(), self.graph));
+        let expanded = expand_to(&self.graph, &[], HandKernels::Expand)
+            .unwrap_or_else(|e| panic!("{}\n{}", e.message(), self.graph));
         evaluate(&expanded, &self.leaves)
     }
 }

@@ -1,5 +1,6 @@
 //! Tests of plans and executors: a plan must agree with the unfused executor in every bit.
 
+mod attention;
 mod fuzz;
 mod ops;
 mod plans;

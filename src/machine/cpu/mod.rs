@@ -1,6 +1,7 @@
 //! The CPU as a machine: instruction-set choice, threads, buffers, views, kernels of products, convolutions and pools. Knows no op, graph or plan.
 
 pub mod arena;
+pub mod attention;
 pub mod buffer;
 pub mod chain;
 pub mod conv;
@@ -13,5 +14,6 @@ pub mod par;
 pub mod philox;
 pub mod pool;
 pub mod reduce;
+mod scratch;
 pub mod sweep;
 pub mod view;

@@ -9,9 +9,9 @@ use crate::machine::cpu::gemm::Element;
 use crate::machine::cpu::gemm::block::{DEPTH_UNIT, TILE, even};
 use crate::machine::cpu::gemm::kernel::{Kernels, Rows, Tile};
 use crate::machine::cpu::gemm::pack::{Columns, Panel, Piece};
-use crate::machine::cpu::gemm::scratch::with_scratch;
 use crate::machine::cpu::isa::Isa;
 use crate::machine::cpu::par::{Stopped, Work, par};
+use crate::machine::cpu::scratch::with_scratch;
 
 /// The most columns that a tile of any backend has.
 const WIDEST: usize = 32;

@@ -12,9 +12,9 @@ use crate::machine::cpu::gemm::Element;
 use crate::machine::cpu::gemm::block::{DEPTH_UNIT, even};
 use crate::machine::cpu::gemm::kernel::{Kernels, Rows, Tile};
 use crate::machine::cpu::gemm::pack::Panel;
-use crate::machine::cpu::gemm::scratch::with_scratch;
 use crate::machine::cpu::isa::Isa;
 use crate::machine::cpu::par::{Stopped, Work, par};
+use crate::machine::cpu::scratch::with_scratch;
 
 /// Windows that a chunk should have at least, and chunks that there are at most.
 const SHORTEST: usize = 1024;

@@ -5,9 +5,9 @@
 
 use super::kernel::{Kernel, Kernels, Rows, Tile};
 use super::pack::Panel;
-use super::scratch::with_scratch;
 use super::{Element, Mat, MatMut};
 use crate::machine::cpu::par::{Stopped, poll};
+use crate::machine::cpu::scratch::with_scratch;
 
 /// Blocks of K are whole vectors of any backend, so that all cut alike.
 pub const DEPTH_UNIT: usize = 16;
@@ -44,9 +44,11 @@ struct Product<'a, T: 'static> {
     pack_b: bool,
     /// The packed column block of B: panel by panel.
     b_packed: *mut T,
+    /// Whether the product is added to C.
+    add: bool,
 }
 
-/// C = A · B on this thread. No dimension is 0.
+/// C = A · B, or C + A · B if `add`, on this thread. No dimension is 0.
 ///
 /// # Safety
 /// As for [`super::gemm`].
@@ -56,6 +58,7 @@ pub unsafe fn product<T: Element>(
     a: Mat<T>,
     b: Mat<T>,
     c: MatMut<T>,
+    add: bool,
 ) -> Result<(), Stopped> {
     let (rows, cols) = (kernels.rows(), kernels.cols());
     let pack_a = n > cols * if a.rs == 1 && is_far(a.cs, size_of::<T>()) { A_REUSE_FAR } else { A_REUSE };
@@ -71,7 +74,7 @@ pub unsafe fn product<T: Element>(
     let b_room = if pack_b { kernels.padded(col_step) * depth_step } else { 0 };
 
     with_scratch(a_room + b_room, |scratch: *mut T| {
-        let product = Product { kernels, b, c, pack_b, b_packed: scratch.wrapping_add(a_room) };
+        let product = Product { kernels, b, c, pack_b, b_packed: scratch.wrapping_add(a_room), add };
         for p in (0..k).step_by(depth_step) {
             let depth = depth_step.min(k - p);
             for row in (0..m).step_by(row_step) {
@@ -186,7 +189,7 @@ impl<T: Element> Product<'_, T> {
                     c: self.c.at(row, block.col + j),
                     c_rs: self.c.rs,
                     cols: width,
-                    add: block.p > 0,
+                    add: self.add || block.p > 0,
                 };
                 if self.c.cs == 1 { kernel(&tile) } else { scatter(kernel, tile, height, self.c.cs) }
             }

@@ -10,7 +10,6 @@
 pub(super) mod block;
 pub(super) mod kernel;
 pub(super) mod pack;
-pub(super) mod scratch;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -125,6 +124,24 @@ pub unsafe fn gemm<T: Element>(
     unsafe { job.run() }
 }
 
+/// c\[m, n\] = a · b, or c + a · b if `add`, on this thread: for kernels whose own items run in parallel. An element has
+/// the bits of [`gemm`]; with `add`, those of its old value plus each block of K in order.
+///
+/// # Safety
+/// As for [`gemm`].
+pub unsafe fn gemm_serial<T: Element>(
+    (m, k, n): (usize, usize, usize),
+    a: Mat<T>,
+    b: Mat<T>,
+    c: MatMut<T>,
+    add: bool,
+    isa: Isa,
+) -> Result<(), Stopped> {
+    debug_assert!(isa.is_supported() && m > 0 && k > 0 && n > 0);
+    // SAFETY: the caller's promise.
+    unsafe { block::product(T::kernels(isa), (m, k, n), a, b, c, add) }
+}
+
 #[derive(Clone, Copy)]
 struct Job<T: 'static> {
     kernels: &'static Kernels<T>,
@@ -237,7 +254,7 @@ impl<T: Element> Job<T> {
                 }
             } else {
                 // SAFETY: the caller's promise, for a part of it.
-                unsafe { block::product(self.kernels, (rows.len(), self.k, cols.len()), a, b, c)? };
+                unsafe { block::product(self.kernels, (rows.len(), self.k, cols.len()), a, b, c, false)? };
             }
         }
         Ok(())

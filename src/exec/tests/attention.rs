@@ -1,0 +1,114 @@
+//! Attention over several tiles: its bits on any number of threads and any strides, its numbers against the float64
+//! reference, and the memory it takes.
+
+use super::{Case, floats};
+use crate::dtype::DType;
+use crate::exec::reference;
+use crate::graph::{Attrs, GradientSpec, Op, Val};
+use crate::machine::cpu::par::set_num_threads;
+use crate::ops::attention::ATTENTION;
+use crate::shape::{Shape, Strides};
+use smallvec::smallvec;
+
+fn noise(seed: usize) -> impl Fn(usize) -> f64 {
+    move |i| (((i * 2_654_435_761 + seed * 40_503) % 65_536) as f64 / 32_768.0 - 1.0) * 1.5
+}
+
+enum Mask {
+    None,
+    /// Some queries see nothing.
+    Bool,
+    Float,
+}
+
+/// Query, key and value as (batch, length, heads, width) seen as (batch, heads, length, width), the value, and the
+/// gradients of its weighted sum.
+fn attention(dtype: DType, (queries, keys): (usize, usize), causal: bool, mask: Mask) -> Case {
+    let (batch, heads, width, out) = (2, 3, 20, 33);
+    let mut case = Case::default();
+    let mut operand = |length: usize, width: usize, seed: usize| -> Val {
+        let shape = Shape::from([batch, heads, length, width]);
+        let strides = Strides::from_slice(&[length * heads * width, width, heads * width, 1].map(|step| step as isize));
+        let data: Vec<f64> = (0..shape.size()).map(noise(seed)).collect();
+        let leaf = case.strided(dtype, &shape, strides, 0, &data);
+        case.graph.add(Op::Marker, &[leaf]).unwrap()
+    };
+    let wrt = [operand(queries, width, 1), operand(keys, width, 2), operand(keys, out, 3)];
+    let mut inputs = wrt.to_vec();
+    inputs.push(case.number(0.4, dtype));
+    let shape = Shape::from([batch, heads, queries, keys]);
+    let given = match mask {
+        Mask::None => None,
+        Mask::Bool => {
+            Some(case.leaf(DType::Bool, &[queries, keys], |i| f64::from(u8::from(i / keys % 7 != 2 && i * 7 % 5 != 1))))
+        }
+        Mask::Float => Some(case.leaf(dtype, &[heads, 1, keys], noise(4))),
+    };
+    if let Some(mask) = given {
+        inputs.push(crate::ops::broadcast_to(&mut case.graph, mask, &shape).unwrap());
+    }
+    let attrs: Attrs = smallvec![i64::from(causal), i64::from(given.is_some())];
+    let node = case.graph.push(Op::Composite(&ATTENTION, attrs), &inputs).unwrap();
+    let outputs = case.graph.nodes[node as usize].vals(node);
+    let weights = case.leaf(dtype, &[batch, heads, queries, out], noise(5));
+    let spec = GradientSpec { targets: 1, wrt: 3, ones: false };
+    let gradient = case.graph.push(Op::Gradient(spec), &[&[outputs[0], weights], &wrt[..]].concat()).unwrap();
+    case.graph.outputs = outputs.into_iter().chain(case.graph.nodes[gradient as usize].vals(gradient)).collect();
+    case
+}
+
+fn variants() -> Vec<((usize, usize), bool, Mask)> {
+    vec![
+        ((70, 300), false, Mask::None),
+        ((300, 70), true, Mask::None),
+        ((200, 260), true, Mask::Float),
+        ((65, 129), false, Mask::Bool),
+        ((64, 64), true, Mask::None),
+        ((1, 500), false, Mask::Float),
+    ]
+}
+
+#[test]
+fn bits_do_not_depend_on_threads_or_strides() {
+    for (shape, causal, mask) in variants() {
+        let case = attention(DType::F32, shape, causal, mask);
+        for threads in 1..=4 {
+            set_num_threads(threads);
+            case.check();
+        }
+    }
+}
+
+#[test]
+fn the_reference_bounds_errors() {
+    for dtype in [DType::F32, DType::F64] {
+        for (shape, causal, mask) in variants() {
+            let case = attention(dtype, shape, causal, mask);
+            let made = case.run(&case.plan(&[])).unwrap();
+            let exact = reference::run(&case.graph, &[], &case.strides, &case.inputs()).unwrap();
+            for (at, (x, y)) in made.iter().zip(&exact).enumerate() {
+                let x: Vec<f64> = match dtype {
+                    DType::F32 => floats(x).into_iter().map(f64::from).collect(),
+                    _ => doubles(x),
+                };
+                let tolerance = if dtype == DType::F32 { 4e-6 } else { 1e-14 };
+                for (i, (x, y)) in x.iter().zip(doubles(y)).enumerate() {
+                    let close = (x - y).abs() <= tolerance * y.abs().max(4.0) || *x == y;
+                    assert!(close, "{dtype}, {shape:?}, output {at}, element {i}: {x} instead of {y}");
+                }
+            }
+        }
+    }
+}
+
+fn doubles(buffer: &crate::machine::cpu::buffer::Buffer) -> Vec<f64> {
+    // SAFETY: the buffer holds this many elements.
+    unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast(), buffer.len() / 8) }.to_vec()
+}
+
+#[test]
+fn the_plan_holds_no_scores() {
+    let length = 2000;
+    let plan = attention(DType::F32, (length, length), true, Mask::None).plan(&[]);
+    assert!(plan.arena < length * 1000, "{} bytes of arena\n{plan}", plan.arena);
+}
