@@ -1,5 +1,6 @@
-//! Where training steps spend their time: each kernel of the plan of a workload, timed. The workloads are those of
-//! `workloads.py`. Run: cargo bench --bench steps -- [--kernels] [NAME …]
+//! Where training steps spend their time: each kernel of the plan of a workload, timed alone. The dense workloads are
+//! those of `workloads.py`; layers with their gradients stand beside them.
+//! Run: cargo bench --bench steps -- [--kernels] [NAME …]
 
 use smallvec::smallvec;
 use std::sync::Arc;
@@ -169,7 +170,10 @@ fn inputs(plan: &Plan) -> Result<(Vec<Leaf>, Vec<Scalar>)> {
     Ok(((0..leaves).map(leaf).collect::<Result<_>>()?, vec![Scalar::F64(0.001); numbers]))
 }
 
-fn part(name: &str, kernels: bool) -> Result<()> {
+const LAYERS: &[&str] = &["layer_norm", "batch_norm", "bias_relu"];
+
+/// A layer with relu, and the gradients of its input and parameters.
+fn layer(name: &str, kernels: bool) -> Result<()> {
     let nchw: &[usize] = &[64, 32, 24, 24];
     let shape: &[usize] = if name == "layer_norm" { &[768, 128] } else { nchw };
     let channels = if name == "layer_norm" { 128 } else { 32 };
@@ -208,7 +212,7 @@ fn part(name: &str, kernels: bool) -> Result<()> {
         let grads: Vec<Tensor> = params.iter().filter_map(|param| param.grad()).collect();
         tensor::evaluate(&grads.iter().collect::<Vec<_>>())?;
     }
-    print_plan(name, f64::NAN, kernels)
+    print_plan(name, kernels)
 }
 
 fn measure(workload: &Workload, kernels: bool) -> Result<()> {
@@ -227,10 +231,12 @@ fn measure(workload: &Workload, kernels: bool) -> Result<()> {
         }
         best = best.min(start.elapsed().as_secs_f64() / 4.0);
     }
-    print_plan(workload.name, best, kernels)
+    print!("step {:10.2} us, ", best * 1e6);
+    print_plan(workload.name, kernels)
 }
 
-fn print_plan(name: &str, best: f64, kernels: bool) -> Result<()> {
+/// Times the largest plan that is kept, and its kernels.
+fn print_plan(name: &str, kernels: bool) -> Result<()> {
     let plan = tensor::PLANS.plans().into_iter().max_by_key(|plan| plan.kernels());
     let Some(plan) = plan else { return Ok(()) };
     let (leaves, numbers) = inputs(&plan)?;
@@ -248,12 +254,10 @@ fn print_plan(name: &str, best: f64, kernels: bool) -> Result<()> {
         runs += 1;
     }
     println!(
-        "{:12} step {:10.2} us, plan {:10.2} us, kernels {:10.2} us ({})",
-        name,
-        best * 1e6,
+        "{name}: plan {:10.2} us, its {} kernels {:10.2} us",
         alone * 1e6,
-        least.iter().sum::<u64>() as f64 / 1e3,
-        least.len()
+        least.len(),
+        least.iter().sum::<u64>() as f64 / 1e3
     );
     if kernels {
         let text = plan.to_string();
@@ -270,12 +274,13 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let kernels = args.iter().any(|arg| arg == "--kernels");
     let names: Vec<&String> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
-    for name in names.iter().filter(|name| WORKLOADS.iter().all(|workload| workload.name != name.as_str())) {
-        if let Err(error) = part(name, kernels) {
+    let wants = |name: &str| names.is_empty() || names.iter().any(|wanted| *wanted == name);
+    for name in LAYERS.iter().filter(|name| wants(name)) {
+        if let Err(error) = layer(name, kernels) {
             panic!("{name}: {error}");
         }
     }
-    for workload in WORKLOADS.iter().filter(|w| names.is_empty() || names.iter().any(|name| *name == w.name)) {
+    for workload in WORKLOADS.iter().filter(|workload| wants(workload.name)) {
         if let Err(error) = measure(workload, kernels) {
             panic!("{}: {error}", workload.name);
         }

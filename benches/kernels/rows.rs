@@ -96,7 +96,7 @@ fn update(bench: &mut Bench, label: &str, n: usize) -> Result<()> {
     let mut updater = Updater::new(Rule::Adam, vec![param.clone()]);
     bench.entries(&format!("rows adam, {label}"), Work::Bytes(28 * n), || {
         param.set_grad(Some(grad.clone()))?;
-        optim::step(&mut [(&mut updater, settings)])
+        optim::step(&mut [(&mut updater, settings)]).map(drop)
     })
 }
 
