@@ -26,6 +26,27 @@ class Cnn(nn.Module):
         return self.head(self.features(x).reshape((x.shape[0], -1)))
 
 
+class Decoder(nn.Module):
+    """One block of causal attention over embedded tokens."""
+
+    def __init__(self, width: int = 128, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.tokens, self.norm = nn.Embedding(65, width), nn.LayerNorm(width)
+        self.inputs, self.output = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.network = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"))
+        self.head = nn.Linear(4 * width, 65)
+
+    def forward(self, tokens: wg.Tensor) -> wg.Tensor:
+        x = self.tokens(tokens)
+        batch, length, width = x.shape
+        qkv = self.inputs(self.norm(x)).reshape((batch, length, 3, self.heads, width // self.heads))
+        q, k, v = (qkv[:, :, part].permute_dims((0, 2, 1, 3)) for part in range(3))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.output(y.permute_dims((0, 2, 1, 3)).reshape((batch, length, width)))
+        return self.head(self.network(x)).reshape((batch * length, 65))
+
+
 def dense(*sizes: int) -> nn.Module:
     """A dense network with dropout before its last layer."""
     layers: list[nn.Module] = []
@@ -50,6 +71,7 @@ CASES: dict[str, Case] = {
     "tabular": lambda: (dense(32, 64, 64, 4), floats(32, 32), classes(32, 4)),
     "mnist": lambda: (dense(784, 128, 10), floats(64, 784), classes(64, 10)),
     "cnn": lambda: (Cnn(), floats(16, 1, 16, 16), classes(16, 10)),
+    "gpt": lambda: (Decoder(), classes(8 * 32, 65).reshape((8, 32)), classes(8 * 32, 65)),
 }
 
 
