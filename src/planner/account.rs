@@ -4,6 +4,7 @@
 use super::fuse::{Group, Groups};
 use super::memory::Home;
 use super::tasks::{Origin, Program, Task, TaskKind};
+use crate::ops::conv::Convolution;
 
 /// The account of one kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,7 +49,12 @@ fn flops(task: &Task) -> u64 {
         TaskKind::Map { .. } => made,
         TaskKind::RowReduce { .. } | TaskKind::OuterReduce { .. } => read,
         TaskKind::Contract => 2 * made * task.inputs[0].shape.last().map_or(1, |&k| k as u64),
-        TaskKind::Scatter(..) => read,
+        TaskKind::Conv(spec, role) => {
+            let shapes = [&task.inputs[0].shape, &task.inputs[1].shape];
+            2 * Convolution::work(spec, *role, shapes, &task.shape) as u64
+        }
+        TaskKind::Scatter(..) | TaskKind::Pool(..) => read.max(made),
+        // What only moves elements.
         _ => 0,
     }
 }

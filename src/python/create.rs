@@ -1,14 +1,14 @@
 //! Functions that make tensors: from data, from shapes, at random.
 
 use super::dtype::{PyDType, PyDevice};
-use super::errors::{record, refuse};
+use super::errors::{read, record, refuse};
 use super::import;
 use super::operand::{self, Dims};
 use super::tensor::{PyTensor, made};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::scalar::Scalar;
-use crate::tensor::{self, Tensor};
+use crate::tensor::{self, Tensor, trace};
 use pyo3::prelude::*;
 
 /// A number argument, exact.
@@ -182,8 +182,10 @@ pub fn one_hot(indices: PyRef<'_, PyTensor>, num_classes: i64, dtype: Option<PyD
 
 /// Starts the random streams of this seed again.
 #[pyfunction]
-pub fn manual_seed(seed: i64) {
+pub fn manual_seed(seed: i64) -> PyResult<()> {
+    read(|| trace::refuse_call("manual_seed: a compiled step draws on from where the generator is; seed it outside"))?;
     tensor::manual_seed(seed as u64);
+    Ok(())
 }
 
 /// The seed in use.
@@ -201,6 +203,8 @@ pub fn get_rng_state() -> (u64, u64) {
 /// Puts back what `get_rng_state` gave.
 #[pyfunction]
 #[pyo3(signature = (state, /))]
-pub fn set_rng_state(state: (u64, u64)) {
+pub fn set_rng_state(state: (u64, u64)) -> PyResult<()> {
+    read(|| trace::refuse_call("set_rng_state: a compiled step draws on from where the generator is; set it outside"))?;
     tensor::set_rng_state(state.0, state.1);
+    Ok(())
 }

@@ -3,7 +3,6 @@
 
 mod backward;
 mod checks;
-mod compare;
 mod compose;
 mod context;
 mod engine;

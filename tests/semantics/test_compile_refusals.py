@@ -96,6 +96,16 @@ def swallows(trainer: Trainer) -> Any:
         return None
 
 
+def seeds(trainer: Trainer) -> Any:
+    trainer.train()
+    wg.manual_seed(1)
+
+
+def reads_a_running_count(trainer: Trainer) -> Any:
+    trainer.train()
+    return nn.BatchNorm1d(3, momentum=None)(trainer.x).detach()
+
+
 REFUSED: list[tuple[Callable[[Trainer], Any], str]] = [
     (read_item, "item: a compiled step reads no values"),
     (read_numpy, "numpy: a compiled step reads no values"),
@@ -107,6 +117,8 @@ REFUSED: list[tuple[Callable[[Trainer], Any], str]] = [
     (returns_history, "returns the result of linear with its history"),
     (returns_an_object, "gives back a Trainer"),
     (keeps_history, "was given the result of add, with its history"),
+    (seeds, "manual_seed: a compiled step draws on"),
+    (reads_a_running_count, "item: a compiled step reads no values"),
     (swallows, "item: a compiled step reads no values"),
 ]
 

@@ -2,7 +2,7 @@
 //! the batch, or newer), so each log is written as words in an order that follows from what the step leaves behind
 //! alone: from there down to the operands, left to right.
 
-use super::trace::{Holder, LastGrad, Log, Name, Number, Origin, Returned, Source, refusal};
+use super::{Holder, LastGrad, Log, Name, Number, Origin, Returned, Source, refusal};
 use crate::error::Result;
 use crate::graph::{Graph, Op, Source as GraphSource, Val};
 use crate::scalar::Scalar;
@@ -165,7 +165,7 @@ impl Log {
         }
         let differing = self.constants.iter().zip(&before.constants).find(|((now, ty, _), (then, _, _))| {
             // SAFETY: a value's shape and strides stay in its buffer, which it holds.
-            let [now, then] = [now, then].map(|value| unsafe { super::functions::bytes_of(&value.view(ty)) });
+            let [now, then] = [now, then].map(|value| unsafe { crate::tensor::functions::bytes_of(&value.view(ty)) });
             now != then
         });
         match differing {

@@ -1,0 +1,188 @@
+//! What a finished trace says: the states, gradients and results that the step leaves behind, and whether later
+//! arguments and tensors are such that it could be the same step again.
+
+use super::{GradLog, Holder, LastGrad, Log, Name, NameId, Returned, Source, Trace, place_of, refusal};
+use crate::error::Result;
+use crate::graph::TensorType;
+use crate::tensor::engine::{self, Engine, State, Value};
+use crate::tensor::handle::Tensor;
+use hashbrown::HashMap;
+
+impl Trace {
+    pub(super) fn log(
+        &mut self,
+        engine: &Engine,
+        grads: &[(NameId, Option<Tensor>)],
+        returned: &[Tensor],
+        next_stream: u64,
+    ) -> Result<Log> {
+        let states = self.states(engine)?;
+        let last_grads = self.last_grads(engine, grads)?;
+        let returned =
+            returned.iter().map(|tensor| self.returned(engine, grads, tensor)).collect::<Result<Vec<_>>>()?;
+        let checks = std::mem::take(&mut self.checks);
+        let checks = checks
+            .into_iter()
+            .filter_map(|(plan, place, ty, check)| {
+                let named = self.by_record.get(&place).map(|names| Source::Name(names[0]));
+                let source = named.or_else(|| self.computed.get(&place).copied())?;
+                Some((plan, source, ty, check))
+            })
+            .collect();
+        let aliases = self.by_record.values().flat_map(|names| names[1..].iter().map(|&other| (names[0], other)));
+        Ok(Log {
+            aliases: aliases.collect(),
+            plans: std::mem::take(&mut self.plans),
+            states,
+            grads: last_grads,
+            returned,
+            constants: std::mem::take(&mut self.constants),
+            checks,
+            draws: next_stream.wrapping_sub(self.generator.1),
+            names: self.names.iter().map(Name::kept).collect(),
+        })
+    }
+
+    /// The values that each rebound handle took.
+    fn states(&mut self, engine: &Engine) -> Result<Vec<(NameId, Vec<Source>)>> {
+        let mut states: Vec<(NameId, Vec<Source>)> = Vec::new();
+        let moved: Vec<NameId> =
+            self.undo.iter().filter_map(|(tensor, _)| self.by_cell.get(&tensor.address()).copied()).collect();
+        for name in moved {
+            let Name { tensor: Some(tensor), first, .. } = self.names[name as usize].clone() else { continue };
+            let (slot, output) = tensor.place();
+            let (slot, output) = engine.unmarked(slot, output);
+            let record = engine.get(slot);
+            if (record.id, output) == first {
+                continue;
+            }
+            if record.history {
+                return Err(refusal(format!(
+                    "a tensor from outside was given the result of {}, with its history; use detach() or wg.no_grad()",
+                    record.op.name()
+                )));
+            }
+            if let State::Failed(error) = &record.state {
+                return Err(error.clone());
+            }
+            let last = self.source(engine, slot, output)?;
+            let mut versions: Vec<Source> = self
+                .moves
+                .iter()
+                .filter(|(moved, _)| *moved == name)
+                .filter_map(|(_, place)| self.computed.get(place).copied())
+                .collect();
+            versions.dedup();
+            if versions.last() != Some(&last) {
+                versions.push(last);
+            }
+            states.push((name, versions));
+        }
+        Ok(states)
+    }
+
+    /// The gradient that each variable has now, if the step touched it.
+    pub(super) fn current_grads(&self) -> Vec<(NameId, Option<Tensor>)> {
+        let current =
+            |&variable: &NameId| (variable, self.names[variable as usize].tensor.as_ref().and_then(Tensor::held_grad));
+        self.grad_order.iter().map(current).collect()
+    }
+
+    fn last_grads(&mut self, engine: &Engine, current: &[(NameId, Option<Tensor>)]) -> Result<Vec<GradLog>> {
+        let mut logs = Vec::with_capacity(current.len());
+        for (variable, now) in current {
+            let first = &self.grads[variable];
+            let exists = first.exists;
+            let last = match now {
+                None => LastGrad::None,
+                // Rebound, perhaps: then it is a state.
+                Some(grad) if first.initial.as_ref().is_some_and(|initial| initial.is(grad)) => LastGrad::Unchanged,
+                Some(grad) => {
+                    let (slot, output) = grad.place();
+                    if engine.get(slot).history {
+                        return Err(refusal(
+                            "a gradient is left with its history (create_graph=True); clear it before the step ends",
+                        ));
+                    }
+                    LastGrad::Value(self.source(engine, slot, output)?)
+                }
+            };
+            logs.push(GradLog { variable: *variable, exists, last });
+        }
+        Ok(logs)
+    }
+
+    fn returned(
+        &mut self,
+        engine: &Engine,
+        current: &[(NameId, Option<Tensor>)],
+        tensor: &Tensor,
+    ) -> Result<(Returned, TensorType)> {
+        let (_, _, ty) = place_of(engine, tensor);
+        if let Some(&name) = self.by_cell.get(&tensor.address()) {
+            let returned = match self.names[name as usize].holder {
+                Holder::Grad(variable) => Returned::Grad(variable),
+                _ => Returned::Name(name),
+            };
+            return Ok((returned, ty));
+        }
+        for (variable, grad) in current {
+            if grad.as_ref().is_some_and(|grad| grad.is(tensor)) {
+                return Ok((Returned::Grad(*variable), ty));
+            }
+        }
+        let (slot, output) = tensor.place();
+        let record = engine.get(slot);
+        if record.history && record.consumed.is_none() {
+            return Err(refusal(format!(
+                "the step returns the result of {} with its history, which ends here; call backward() inside, or return \
+                 it under wg.no_grad() or after detach()",
+                record.op.name()
+            )));
+        }
+        Ok((Returned::Value(self.source(engine, slot, output)?), ty))
+    }
+}
+
+impl Log {
+    /// Whether the step could be the same with these arguments and what other tensors are now.
+    pub fn fits(&self, arguments: &[&Tensor]) -> bool {
+        let grad_of = |name: NameId| self.names[name as usize].tensor.as_ref().and_then(Tensor::held_grad);
+        let find = |name: &Name| match name.holder {
+            Holder::Argument(position) => Some(arguments[position as usize].clone()),
+            Holder::Handle => name.tensor.clone(),
+            Holder::Grad(variable) => grad_of(variable),
+        };
+        let Some(tensors) = self.names.iter().map(find).collect::<Option<Vec<Tensor>>>() else { return false };
+        let name_fits = |(name, tensor): (&Name, &Tensor)| {
+            let same = |(value, ty): (Value, TensorType)| {
+                ty == name.ty && name.strides.as_ref().is_none_or(|strides| *strides == value.strides)
+            };
+            tensor.is_variable() == name.variable && tensor.value().is_ok_and(same)
+        };
+        if !self.names.iter().zip(&tensors).all(name_fits) {
+            return false;
+        }
+        let now: Vec<(u64, u32)> = {
+            let engine = engine::lock();
+            tensors.iter().map(|tensor| place_of(&engine, tensor)).map(|(id, output, _)| (id, output)).collect()
+        };
+        let then: Vec<(u64, u32)> = self.names.iter().map(|name| name.first).collect();
+        let exists = |grad: &GradLog| grad.exists.is_none_or(|exists| grad_of(grad.variable).is_some() == exists);
+        firsts(&now) == firsts(&then) && self.grads.iter().all(exists)
+    }
+
+    /// Whether a result is a tensor from outside that is no argument.
+    pub fn is_outside(&self, result: usize) -> bool {
+        match self.returned[result].0 {
+            Returned::Name(name) => self.names[name as usize].holder == Holder::Handle,
+            _ => false,
+        }
+    }
+}
+
+/// For each place the first one that is equal: which tensors are one.
+fn firsts(places: &[(u64, u32)]) -> Vec<usize> {
+    let mut first = HashMap::new();
+    places.iter().enumerate().map(|(at, place)| *first.entry(*place).or_insert(at)).collect()
+}
