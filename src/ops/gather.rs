@@ -4,6 +4,7 @@ use super::build::linear_apply;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Derivative, GatherMode, Graph, Op, Rule, Val};
+use crate::machine::cpu::par::{Work, par, width};
 use crate::machine::cpu::view::{View, for_each_row};
 use crate::shape::{Shape, Strides};
 
@@ -85,6 +86,97 @@ impl Walk {
     }
 }
 
+/// Indices that a thread takes at a time.
+const RUN: usize = 256;
+
+/// A take of contiguous rows: `before` fields of `extent` rows, from each of which `count` rows of `width` are picked.
+struct Rows {
+    before: usize,
+    extent: usize,
+    count: usize,
+    width: usize,
+}
+
+impl Rows {
+    /// None: some operand is not contiguous, or indices pick single elements.
+    fn of(mode: GatherMode, axis: usize, field: &View, indices: &View, picked: &View) -> Option<Rows> {
+        let contiguous = [field, indices, picked].iter().all(|view| view.is_contiguous());
+        if mode != GatherMode::Take || !contiguous || field.shape.contains(&0) {
+            return None;
+        }
+        let (before, after) = (&field.shape[..axis], &field.shape[axis + 1..]);
+        Some(Rows {
+            before: before.iter().product(),
+            extent: field.shape[axis],
+            count: indices.shape.size(),
+            width: after.iter().product(),
+        })
+    }
+
+    fn work(&self) -> Work {
+        Work::Plain(self.before.saturating_mul(self.count).saturating_mul(self.width))
+    }
+
+    /// The row that an index names; an index out of range is clamped.
+    fn row(&self, index: i64) -> usize {
+        let from_front = if index < 0 { index.wrapping_add(self.extent as i64) } else { index };
+        from_front.clamp(0, self.extent as i64 - 1) as usize
+    }
+
+    fn first_bad(&self, indices: &[i64]) -> Option<i64> {
+        let extent = self.extent as i64;
+        indices.iter().copied().find(|index| !(-extent..extent).contains(index))
+    }
+
+    /// Copies the rows picked, a run of indices to a thread.
+    unsafe fn gather<T: Copy>(&self, from: &View, indices: &[i64], out: &View) {
+        let (from, out) = (from.ptr as usize, out.ptr as usize);
+        let runs = self.count.div_ceil(RUN);
+        // A stop also ends the run of the plan, which reports it.
+        _ = par(self.before * runs, self.work(), &|item| {
+            let (field, run) = (item / runs, item % runs);
+            let end = self.count.min((run + 1) * RUN);
+            for (at, &index) in indices.iter().enumerate().take(end).skip(run * RUN) {
+                // SAFETY: rows lie inside their tensors, and each row of the result is one item's.
+                unsafe {
+                    let from = (from as *const T).add((field * self.extent + self.row(index)) * self.width);
+                    let to = (out as *mut T).add((field * self.count + at) * self.width);
+                    to.copy_from_nonoverlapping(from, self.width);
+                }
+            }
+        });
+    }
+
+    /// Adds the rows picked to zeros. A thread owns a range of rows and looks for their indices, so that each row adds
+    /// its updates in the order of the indices.
+    unsafe fn scatter<T: Copy + Sync>(
+        &self,
+        updates: &View,
+        indices: &[i64],
+        out: &View,
+        add: impl Fn(T, T) -> T + Sync,
+    ) {
+        let (updates, out) = (updates.ptr as usize, out.ptr as usize);
+        let ranges = (2 * width(self.work())).min(self.extent);
+        _ = par(self.before * ranges, self.work(), &|item| {
+            let (field, range) = (item / ranges, item % ranges);
+            let rows = range * self.extent / ranges..(range + 1) * self.extent / ranges;
+            for (at, &index) in indices.iter().enumerate() {
+                let row = self.row(index);
+                if !rows.contains(&row) {
+                    continue;
+                }
+                // SAFETY: rows lie inside their tensors, and each row of the result is one item's.
+                unsafe {
+                    let from = (updates as *const T).add((field * self.count + at) * self.width);
+                    let to = (out as *mut T).add((field * self.extent + row) * self.width);
+                    (0..self.width).for_each(|i| *to.add(i) = add(*to.add(i), *from.add(i)));
+                }
+            }
+        });
+    }
+}
+
 /// Reads `from` at the indices into `out`; gives the first index out of range, which is clamped.
 ///
 /// # Safety
@@ -101,6 +193,14 @@ pub unsafe fn gather(mode: GatherMode, axis: usize, from: &View, indices: &View,
 }
 
 unsafe fn gather_typed<T: Copy>(mode: GatherMode, axis: usize, from: &View, indices: &View, out: &View) -> Option<i64> {
+    if let Some(rows) = Rows::of(mode, axis, from, indices, out) {
+        // SAFETY: the indices are contiguous; the rest is the caller's promise.
+        unsafe {
+            let indices = std::slice::from_raw_parts(indices.ptr.cast::<i64>().cast_const(), rows.count);
+            rows.gather::<T>(from, indices, out);
+            return rows.first_bad(indices);
+        }
+    }
     let walk = Walk::new(mode, axis, from, indices, out);
     let (x, y) = (from.ptr.cast::<T>(), out.ptr.cast::<T>());
     if walk.extent == 0 && walk.shape.size() > 0 {
@@ -121,7 +221,7 @@ unsafe fn gather_typed<T: Copy>(mode: GatherMode, axis: usize, from: &View, indi
     }
 }
 
-/// Adds `updates` to `out` at the indices, serially in the order of the indices, so that the rounding of each element
+/// Adds `updates` to `out` at the indices, for each element in the order of the indices, so that the rounding of each element
 /// depends on nothing else. `out` holds zeros before. Gives the first index out of range, which is clamped.
 ///
 /// # Safety
@@ -140,14 +240,22 @@ pub unsafe fn scatter(mode: GatherMode, axis: usize, updates: &View, indices: &V
     }
 }
 
-unsafe fn scatter_typed<T: Copy>(
+unsafe fn scatter_typed<T: Copy + Sync>(
     mode: GatherMode,
     axis: usize,
     updates: &View,
     indices: &View,
     out: &View,
-    add: impl Fn(T, T) -> T,
+    add: impl Fn(T, T) -> T + Sync,
 ) -> Option<i64> {
+    if let Some(rows) = Rows::of(mode, axis, out, indices, updates) {
+        // SAFETY: the indices are contiguous; the rest is the caller's promise.
+        unsafe {
+            let indices = std::slice::from_raw_parts(indices.ptr.cast::<i64>().cast_const(), rows.count);
+            rows.scatter::<T>(updates, indices, out, add);
+            return rows.first_bad(indices);
+        }
+    }
     let walk = Walk::new(mode, axis, out, indices, updates);
     let (x, y) = (out.ptr.cast::<T>(), updates.ptr.cast::<T>());
     if walk.extent == 0 && walk.shape.size() > 0 {
