@@ -14,11 +14,13 @@ impl Sweep {
     pub const NONE: Sweep = Sweep { taps: 1, stride: 1, dilation: 1, low: 0 };
 
     /// Steps from the first tap of a window to the last.
+    #[inline(always)]
     pub fn reach(&self) -> usize {
         self.taps.saturating_sub(1) * self.dilation
     }
 
     /// The position of a tap of a window, if it is inside an axis of this extent.
+    #[inline(always)]
     pub fn position(&self, window: usize, tap: usize, extent: usize) -> Option<usize> {
         (window * self.stride + tap * self.dilation).checked_sub(self.low).filter(|&at| at < extent)
     }

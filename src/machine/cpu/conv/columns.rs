@@ -250,7 +250,7 @@ impl<T: Element> Product<T> {
             if self.field.is_copied {
                 for (index, at) in part.images.clone().enumerate() {
                     // SAFETY: the scratch has room for a band of each image.
-                    unsafe { self.field.copy(part.band, field.add(image(at)), copy.add(index * room)) };
+                    unsafe { self.field.copy(self.kernels, part.band, field.add(image(at)), copy.add(index * room)) };
                 }
                 (base, image_step) = (copy.cast_const(), room);
             }

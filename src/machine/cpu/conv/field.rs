@@ -4,6 +4,10 @@
 
 use std::ops::Range;
 
+use crate::machine::cpu::gemm::Element;
+use crate::machine::cpu::gemm::kernel::Kernels;
+use crate::machine::cpu::gemm::pack::Lines;
+
 /// Elements that the copy of a band may take: a part of a second-level cache.
 const ROOM: usize = 128 << 10;
 /// Columns that an item should have at least and at most, where the shape allows.
@@ -114,58 +118,52 @@ impl Field {
     /// Copies a band of one image, with its padding.
     ///
     /// # Safety
-    /// `from` is the first channel of the image, `to` has room for the band.
-    pub unsafe fn copy<T: Copy + Default>(&self, band: usize, from: *const T, to: *mut T) {
+    /// The CPU runs the kernels; `from` is the first channel of the image, `to` has room for the band.
+    pub unsafe fn copy<T: Element>(&self, kernels: &Kernels<T>, band: usize, from: *const T, to: *mut T) {
         let mut first = [0; 3];
         first[self.cut] = band * self.band * self.steps[self.cut];
-        let [planes, rows, _] = self.source;
-        for (channel, plane, row) in indices(self.channels, self.extents[0], self.extents[1]) {
-            let inside = |axis: usize, index: usize| {
-                (first[axis] + index).checked_sub(self.low[axis]).filter(|&at| at < self.source[axis])
-            };
-            let to = to.wrapping_add(self.offset(channel, [plane, row, 0]));
-            // SAFETY: the row is inside the copy, and what is read inside the operand.
-            unsafe {
-                match (inside(0, plane), inside(1, row)) {
-                    (Some(plane), Some(row)) => {
-                        let row = (channel * planes + plane) * rows + row;
-                        self.copy_row(from.add(row * self.source[2]), first[2], to);
+        // What of the band lies inside the operand, along each axis, and where it starts there.
+        let inside = [0, 1, 2].map(|axis| {
+            let start = self.low[axis].saturating_sub(first[axis]).min(self.extents[axis]);
+            let stop = (self.source[axis] + self.low[axis]).saturating_sub(first[axis]);
+            start..stop.clamp(start, self.extents[axis])
+        });
+        let source = [0, 1, 2].map(|axis| (first[axis] + inside[axis].start).saturating_sub(self.low[axis]));
+        // SAFETY: zero bytes are zeros; the band and what is read of the operand are the caller's promise.
+        unsafe {
+            to.write_bytes(0, self.channels * self.strides[0]);
+            for channel in 0..self.channels {
+                for (at, plane) in inside[0].clone().enumerate() {
+                    let row = (channel * self.source[0] + source[0] + at) * self.source[1] + source[1];
+                    let from = from.add(row * self.source[2]);
+                    let to = to.add(self.offset(channel, [plane, inside[1].start, 0]));
+                    if self.split == 1 {
+                        let (width, count) = (inside[2].len(), inside[1].len());
+                        let (from_step, to_step) = (self.source[2], self.strides[2]);
+                        let lines = Lines { from: from.add(source[2]), from_step, to_step, width, count };
+                        (kernels.copy_lines)(&lines, to.add(inside[2].start));
+                    } else {
+                        for line in 0..inside[1].len() {
+                            self.split_row(from.add(line * self.source[2]), first[2], to.add(line * self.strides[2]));
+                        }
                     }
-                    _ => std::slice::from_raw_parts_mut(to, self.strides[2]).fill(T::default()),
                 }
             }
         }
     }
 
-    unsafe fn copy_row<T: Copy + Default>(&self, from: *const T, first: usize, to: *mut T) {
+    /// Copies a row, split by residue; what is outside the operand stays as it is.
+    unsafe fn split_row<T: Element>(&self, from: *const T, first: usize, to: *mut T) {
         let part = self.strides[2] / self.split;
         for residue in 0..self.split {
-            // SAFETY: the parts of the row are disjoint.
-            let to = unsafe { std::slice::from_raw_parts_mut(to.add(residue * part), part) };
             // Element j is the operand's j·split + shift.
             let shift = (first + residue) as isize - self.low[2] as isize;
-            let step = self.split as isize;
             let start = ((-shift).max(0) as usize).div_ceil(self.split).min(part);
             let stop = (self.source[2] as isize - shift).max(0) as usize;
-            let stop = stop.div_ceil(self.split).clamp(start, part);
-            to[..start].fill(T::default());
-            to[stop..].fill(T::default());
-            if self.split == 1 {
-                // SAFETY: start and stop keep the run inside the operand's row.
-                unsafe {
-                    let from = from.offset(start as isize + shift);
-                    to[start..stop].as_mut_ptr().copy_from_nonoverlapping(from, stop - start);
-                }
-                continue;
-            }
-            for (j, to) in to[start..stop].iter_mut().enumerate() {
-                // SAFETY: as above.
-                *to = unsafe { *from.offset((start + j) as isize * step + shift) };
+            for j in start..stop.div_ceil(self.split).clamp(start, part) {
+                // SAFETY: start and stop keep both indices inside their rows.
+                unsafe { *to.add(residue * part + j) = *from.offset((j * self.split) as isize + shift) };
             }
         }
     }
-}
-
-fn indices(a: usize, b: usize, c: usize) -> impl Iterator<Item = (usize, usize, usize)> {
-    (0..a).flat_map(move |i| (0..b).flat_map(move |j| (0..c).map(move |k| (i, j, k))))
 }

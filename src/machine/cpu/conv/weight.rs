@@ -154,7 +154,7 @@ impl<T: Element> Product<T> {
                 let mut base = field.wrapping_add((image * self.groups + group) * self.inputs * self.source);
                 if self.field.is_copied {
                     // SAFETY: the scratch has room for a band.
-                    unsafe { self.field.copy(band, base, copy) };
+                    unsafe { self.field.copy(self.kernels, band, base, copy) };
                     base = copy;
                 }
                 let channel = (image * self.groups + group) * self.outputs + columns.start;

@@ -58,6 +58,7 @@ pub struct Kernels<T: 'static> {
     tiles: &'static [[[[Kernel<T>; 3]; 2]; 2]],
     pub pack: pack::Pack<T>,
     pub gather: pack::Gather<T>,
+    pub copy_lines: pack::CopyLines<T>,
 }
 
 impl<T> Kernels<T> {
@@ -190,6 +191,12 @@ macro_rules! table {
                 unsafe { pack::gather::<$simd>(columns, to) }
             }
 
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn copy_lines(lines: &pack::Lines<T>, to: *mut T) {
+                // SAFETY: the caller's promise.
+                unsafe { pack::copy_lines::<$simd>(lines, to) }
+            }
+
             Kernels {
                 lanes: <$simd as Simd>::LANES,
                 tiles: &[$([
@@ -204,6 +211,7 @@ macro_rules! table {
                 ]),*],
                 pack,
                 gather,
+                copy_lines,
             }
         };
     };

@@ -135,3 +135,35 @@ unsafe fn gather_many<S: Simd>(columns: &Columns<S::T>, mut to: *mut S::T) {
         }
     }
 }
+
+/// Lines of elements that are copied from one place to another.
+pub struct Lines<T> {
+    pub from: *const T,
+    pub from_step: usize,
+    pub to_step: usize,
+    pub width: usize,
+    pub count: usize,
+}
+
+pub type CopyLines<T> = unsafe fn(&Lines<T>, *mut T);
+
+/// # Safety
+/// The CPU has the instruction set of `S`; the lines are readable, and writable at `to`.
+#[inline(always)]
+pub unsafe fn copy_lines<S: Simd>(lines: &Lines<S::T>, mut to: *mut S::T) {
+    let mut from = lines.from;
+    let whole = lines.width / S::LANES * S::LANES;
+    // SAFETY: the caller's promise; a mask covers what is left of a line.
+    unsafe {
+        let mask = S::mask(lines.width - whole);
+        for _ in 0..lines.count {
+            for i in (0..whole).step_by(S::LANES) {
+                S::store(to.add(i), S::load(from.add(i)));
+            }
+            if whole < lines.width {
+                S::store_mask(to.add(whole), S::load_mask(from.add(whole), mask), mask);
+            }
+            (from, to) = (from.wrapping_add(lines.from_step), to.wrapping_add(lines.to_step));
+        }
+    }
+}
