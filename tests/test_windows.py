@@ -57,6 +57,20 @@ def test_rounding_up_drops_windows_that_start_in_the_padding_behind() -> None:
     assert F.avg_pool1d(x, 2, 2, ceil_mode=True).tolist() == [[[1.0, 1.0, 1.0]]]
 
 
+@pytest.mark.parametrize("size", [(2, 4), (3, 5), (7, None), 1])
+def test_adaptive_windows_cover_the_axes(size: Any) -> None:
+    x = sample(2, 3, 7, 8)
+    sizes = [
+        n if n else extent for n, extent in zip(size if isinstance(size, tuple) else (size, size), (7, 8), strict=True)
+    ]
+    want = np.empty((2, 3, *sizes))
+    for i, j in np.ndindex(*sizes):
+        rows = slice(i * 7 // sizes[0], -(-(i + 1) * 7 // sizes[0]))
+        columns = slice(j * 8 // sizes[1], -(-(j + 1) * 8 // sizes[1]))
+        want[..., i, j] = x[..., rows, columns].mean((-2, -1))
+    np.testing.assert_allclose(F.adaptive_avg_pool2d(wg.tensor(x), size).numpy(), want, rtol=1e-12, atol=1e-12)
+
+
 def test_empty_batches() -> None:
     layer = nn.Conv2d(2, 3, 3)
     y = layer(wg.ones((0, 2, 5, 5)))
@@ -120,6 +134,7 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "divisor_override is 0",
     ),
+    "adaptive": (lambda: F.adaptive_avg_pool1d(wg.ones((1, 2, 5)), -1), ValueError, "output_size -1 is negative"),
     "layer groups": (lambda: nn.Conv2d(3, 4, 3, groups=2), ValueError, "in_channels=3 must be divisible by groups=2"),
     "layer same": (lambda: nn.Conv2d(3, 4, 3, stride=2, padding="same"), ValueError, "needs stride 1"),
     "layer mode": (lambda: nn.Conv2d(3, 4, 3, padding_mode="mirror"), ValueError, "use zeros, reflect"),

@@ -30,6 +30,9 @@ __all__ = [
     "abs",
     "acos",
     "acosh",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
     "add",
     "all",
     "any",
@@ -774,6 +777,9 @@ def avg_pool3d(
     count_include_pad: _Bool = True,
     divisor_override: int | None = None,
 ) -> Tensor: ...
+def adaptive_avg_pool1d(input: Tensor, output_size: int | Sequence[int | None] | None) -> Tensor: ...
+def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None] | None) -> Tensor: ...
+def adaptive_avg_pool3d(input: Tensor, output_size: int | Sequence[int | None] | None) -> Tensor: ...
 
 # Layers in one call.
 def dropout(input: Tensor, p: float = 0.5, training: _Bool = True) -> Tensor: ...

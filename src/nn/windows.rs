@@ -1,8 +1,10 @@
 //! Convolutions and pools in one call.
 
+use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::Attrs;
+use crate::graph::{Attrs, TensorType};
 use crate::ops::{conv, pool};
+use crate::scalar::Scalar;
 use crate::tensor::{self, Arg, Tensor};
 use smallvec::{SmallVec, smallvec};
 
@@ -114,4 +116,56 @@ pub fn avg_pool(input: &Tensor, settings: &Pooling, divisor: Divisor) -> Result<
         Divisor::Given(n) => [2, n],
     });
     tensor::composite(&pool::AVG_POOL, attrs, &[input.into()])
+}
+
+/// The mean of windows that cover each axis with as many as asked: window i of n runs from ⌊i·extent/n⌋ to
+/// ⌈(i + 1)·extent/n⌉. None keeps the extent.
+pub fn adaptive_avg_pool(input: &Tensor, axes: usize, sizes: &[Option<i64>]) -> Result<Tensor> {
+    let op = format!("adaptive_avg_pool{axes}d");
+    let ty = input.ty();
+    let rank = ty.shape.rank();
+    if !ty.dtype.is_float() {
+        return Err(Error::dtype(format!("{op}: {} is not supported, a float is", ty.dtype)));
+    }
+    if rank != axes + 1 && rank != axes + 2 {
+        let wanted = axes + 2;
+        return Err(Error::shape(format!(
+            "{op}: input {} must have {wanted} axes, or {} without a batch",
+            ty.shape,
+            axes + 1
+        )));
+    }
+    if sizes.len() != 1 && sizes.len() != axes {
+        return Err(Error::value(format!("{op}: output_size has {} entries, it takes one, or {axes}", sizes.len())));
+    }
+    let mut result = tensor::alias(input);
+    for axis in 0..axes {
+        let extent = ty.shape[rank - axes + axis];
+        let Some(size) = sizes[if sizes.len() == 1 { 0 } else { axis }] else { continue };
+        let size = usize::try_from(size)
+            .map_err(|_| Error::value(format!("{op}: output_size {size} is negative; it must be at least 0")))?;
+        if size != extent {
+            result = average_along(&result, rank - axes + axis, &averages(extent, size, ty.dtype)?)?;
+        }
+    }
+    Ok(result)
+}
+
+/// A column of weights for each window.
+fn averages(extent: usize, size: usize, dtype: DType) -> Result<Tensor> {
+    let mut bytes = Vec::new();
+    for (at, window) in (0..extent).flat_map(|at| (0..size).map(move |window| (at, window))) {
+        let range = window * extent / size..((window + 1) * extent).div_ceil(size);
+        let weight = if range.contains(&at) { 1.0 / range.len() as f64 } else { 0.0 };
+        bytes.extend_from_slice(&Scalar::F64(weight).to_bytes(dtype)[..dtype.size()]);
+    }
+    Tensor::from_bytes(&bytes, TensorType::new(dtype, [extent, size]))
+}
+
+fn average_along(x: &Tensor, axis: usize, weights: &Tensor) -> Result<Tensor> {
+    let last = x.shape().rank() - 1;
+    let mut turn: SmallVec<[i64; 8]> = (0..=last as i64).collect();
+    turn.swap(axis, last);
+    let product = tensor::matmul(&tensor::permute(x, &turn)?, weights)?;
+    tensor::permute(&product, &turn)
 }

@@ -76,7 +76,8 @@ mod _core {
     use super::transforms::{custom_gradient, grad, grad_of, hvp, jvp, value_and_grad, vjp, vmap};
     #[pymodule_export]
     use super::windows::{
-        avg_pool1d, avg_pool2d, avg_pool3d, conv1d, conv2d, conv3d, max_pool1d, max_pool2d, max_pool3d,
+        adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d, avg_pool1d, avg_pool2d, avg_pool3d, conv1d,
+        conv2d, conv3d, max_pool1d, max_pool2d, max_pool3d,
     };
 
     use super::*;

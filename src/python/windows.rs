@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::nn::{self, Convolution, Divisor, Padding, Pooling};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
+use smallvec::{SmallVec, smallvec};
 
 type Given<'py> = PyRef<'py, PyTensor>;
 type Perhaps<'py> = Option<PyRef<'py, PyTensor>>;
@@ -21,7 +22,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Around {
     type Error = PyErr;
 
     fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Around> {
-        let zero = || Ints(smallvec::smallvec![0]);
+        let zero = || Ints(smallvec![0]);
         match object.cast::<PyString>() {
             Ok(word) if word == "same" => Ok(Around { same: true, both: zero() }),
             Ok(word) if word == "valid" => Ok(Around { same: false, both: zero() }),
@@ -34,7 +35,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Around {
 }
 
 fn one() -> Ints {
-    Ints(smallvec::smallvec![1])
+    Ints(smallvec![1])
 }
 
 macro_rules! convolution {
@@ -55,7 +56,7 @@ macro_rules! convolution {
             groups: i64,
         ) -> PyResult<PyTensor> {
             let (stride, dilation) = (stride.unwrap_or_else(one), dilation.unwrap_or_else(one));
-            let padding = padding.unwrap_or(Around { same: false, both: Ints(smallvec::smallvec![0]) });
+            let padding = padding.unwrap_or(Around { same: false, both: Ints(smallvec![0]) });
             let settings = Convolution {
                 axes: $axes,
                 stride: &stride.0,
@@ -167,3 +168,41 @@ macro_rules! avg_pool {
 avg_pool!(avg_pool1d, 1, "The mean of each window over the last axis.");
 avg_pool!(avg_pool2d, 2, "The mean of each window over the last two axes.");
 avg_pool!(avg_pool3d, 3, "The mean of each window over the last three axes.");
+
+/// Extents of a result, one or one for each axis; None keeps that of the input.
+pub struct Sizes(SmallVec<[Option<i64>; 3]>);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Sizes {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Sizes> {
+        if let Ok(one) = object.extract::<Option<i64>>() {
+            return Ok(Sizes(smallvec![one]));
+        }
+        let items = object.try_iter()?.map(|item| item?.extract::<Option<i64>>());
+        items.collect::<PyResult<SmallVec<_>>>().map(Sizes)
+    }
+}
+
+macro_rules! adaptive_avg_pool {
+    ($name:ident, $axes:literal, $doc:literal) => {
+        #[doc = $doc]
+        #[pyfunction]
+        #[pyo3(signature = (input, output_size))]
+        pub fn $name(input: Given<'_>, output_size: Sizes) -> PyResult<PyTensor> {
+            made(|| nn::adaptive_avg_pool(&input.0, $axes, &output_size.0))
+        }
+    };
+}
+
+adaptive_avg_pool!(adaptive_avg_pool1d, 1, "The means of output_size windows that cover the last axis.");
+adaptive_avg_pool!(
+    adaptive_avg_pool2d,
+    2,
+    "The means of windows that cover the last two axes, output_size along each."
+);
+adaptive_avg_pool!(
+    adaptive_avg_pool3d,
+    3,
+    "The means of windows that cover the last three axes, output_size along each."
+);

@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 
 from wengert._core import (
     Tensor,
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
     avg_pool1d,
     avg_pool2d,
     avg_pool3d,
@@ -294,3 +297,93 @@ class AvgPool3d(_AvgPool):
     """
 
     _function = staticmethod(avg_pool3d)
+
+
+class _AdaptiveAvgPool(Layer):
+    """What the adaptive pools share."""
+
+    _function: Callable[..., Tensor]
+
+    def __init__(self, output_size: int | Sequence[int | None] | None) -> None:
+        super().__init__()
+        self.output_size = output_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Take the means."""
+        return type(self)._function(input, self.output_size)
+
+    def extra_repr(self) -> str:
+        """Return the setting."""
+        return f"output_size={self.output_size}"
+
+
+class AdaptiveAvgPool1d(_AdaptiveAvgPool):
+    """Take the means of windows that cover the last axis, as many as asked.
+
+    output[…, i] = the mean of input[…, ⌊i · extent / n⌋ : ⌈(i + 1) · extent / n⌉] for n windows along an axis.
+
+    Args:
+        output_size: windows along each axis, one number or one for each; None keeps the extent.
+
+    Shape:
+        input (N, C, L) or without N, output (N, C, *output_size).
+
+    Raises:
+        ValueError: when called, a size is negative.
+
+    Example:
+        >>> import wengert as wg
+        >>> from wengert import nn
+        >>> nn.AdaptiveAvgPool1d(2)(wg.ones((2, 3, 7))).shape
+        (2, 3, 2)
+    """
+
+    _function = staticmethod(adaptive_avg_pool1d)
+
+
+class AdaptiveAvgPool2d(_AdaptiveAvgPool):
+    """Take the means of windows that cover the last two axes, as many as asked.
+
+    output[…, i] = the mean of input[…, ⌊i · extent / n⌋ : ⌈(i + 1) · extent / n⌉] for n windows along an axis.
+
+    Args:
+        output_size: windows along each axis, one number or one for each; None keeps the extent.
+
+    Shape:
+        input (N, C, H, W) or without N, output (N, C, *output_size).
+
+    Raises:
+        ValueError: when called, a size is negative.
+
+    Example:
+        >>> import wengert as wg
+        >>> from wengert import nn
+        >>> nn.AdaptiveAvgPool2d(2)(wg.ones((2, 3, 7, 8))).shape
+        (2, 3, 2, 2)
+    """
+
+    _function = staticmethod(adaptive_avg_pool2d)
+
+
+class AdaptiveAvgPool3d(_AdaptiveAvgPool):
+    """Take the means of windows that cover the last three axes, as many as asked.
+
+    output[…, i] = the mean of input[…, ⌊i · extent / n⌋ : ⌈(i + 1) · extent / n⌉] for n windows along an axis.
+
+    Args:
+        output_size: windows along each axis, one number or one for each; None keeps the extent.
+
+    Shape:
+        input (N, C, D, H, W) or without N, output (N, C, *output_size).
+
+    Raises:
+        ValueError: when called, a size is negative.
+
+    Example:
+        >>> import wengert as wg
+        >>> from wengert import nn
+        >>> nn.AdaptiveAvgPool3d(2)(wg.ones((2, 3, 4, 7, 8))).shape
+        (2, 3, 2, 2, 2)
+    """
+
+    _function = staticmethod(adaptive_avg_pool3d)

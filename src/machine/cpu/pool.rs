@@ -118,12 +118,14 @@ impl Pool {
         Some(offset).filter(|_| tap < self.taps())
     }
 
-    /// The offset of each tap from that of the first.
+    /// The offset of each tap from that of the first, and 0 for numbers up to 255 that are no tap.
     fn offsets(&self) -> Vec<usize> {
         let [a, b, c] = self.sweeps;
         let taps = (0..a.taps).flat_map(|i| (0..b.taps).flat_map(move |j| (0..c.taps).map(move |k| (i, j, k))));
-        taps.map(|(i, j, k)| (i * a.dilation * self.field[1] + j * b.dilation) * self.field[2] + k * c.dilation)
-            .collect()
+        let offset = |(i, j, k)| (i * a.dilation * self.field[1] + j * b.dilation) * self.field[2] + k * c.dilation;
+        let mut offsets: Vec<usize> = taps.map(offset).collect();
+        offsets.resize(offsets.len().max(256), 0);
+        offsets
     }
 
     /// How many positions of a window count, along one axis.
@@ -285,6 +287,7 @@ fn windows(planes: usize, rows: usize) -> impl Iterator<Item = [usize; 2]> {
 unsafe fn taps<I: Tap>(pool: &Pool, offsets: &[usize], index: *const I, mut f: impl FnMut(usize, Option<usize>)) {
     let inner = [0, 1, 2].map(|axis| pool.inner(axis));
     let sweep = pool.sweeps[2];
+    let last = offsets.len() - 1;
     let mut at = 0;
     for [plane, row] in windows(pool.grid[0], pool.grid[1]) {
         let is_inner = inner[0].contains(&plane) && inner[1].contains(&row);
@@ -301,9 +304,9 @@ unsafe fn taps<I: Tap>(pool: &Pool, offsets: &[usize], index: *const I, mut f: i
             let line = (start(0, plane) * pool.field[1] + start(1, row)) * pool.field[2] + inner.start * sweep.stride;
             let line = line - sweep.low;
             for column in inner.clone() {
-                // SAFETY: an element of the index.
-                let tap = unsafe { *index.add(at + column) }.get().min(offsets.len() - 1);
-                f(at + column, Some(line + (column - inner.start) * sweep.stride + offsets[tap]));
+                // SAFETY: an element of the index; the table has an entry for each byte.
+                let offset = unsafe { *offsets.get_unchecked((*index.add(at + column)).get().min(last)) };
+                f(at + column, Some(line + (column - inner.start) * sweep.stride + offset));
             }
         }
         for column in inner.end..pool.grid[2] {

@@ -12,6 +12,7 @@ use crate::machine::cpu::gemm::pack::{Columns, Panel, Piece};
 use crate::machine::cpu::isa::Isa;
 use crate::machine::cpu::par::{Stopped, Work, par};
 use crate::machine::cpu::scratch::with_scratch;
+use crate::machine::cpu::sweep::Sweep;
 
 /// The most columns that a tile of any backend has.
 const WIDEST: usize = 32;
@@ -264,8 +265,6 @@ impl<T: Element> Product<T> {
     }
 }
 
-use crate::machine::cpu::sweep::Sweep;
-
 /// What an item computes.
 struct Part {
     images: Range<usize>,
@@ -282,9 +281,12 @@ struct Area<'a, T: 'static> {
     image_step: usize,
 }
 
-/// Where a tile of C lies: at one place, or piece by piece.
+/// Where a tile of C lies, line by line of columns: the first column of each, and its place.
 struct Target {
-    places: [isize; WIDEST],
+    lines: [(usize, isize); WIDEST],
+    count: usize,
+    /// Steps from column to column of a line.
+    step: usize,
     contiguous: bool,
 }
 
@@ -325,7 +327,7 @@ impl<T: Element> Area<'_, T> {
                         b: scratch,
                         b_ks: padded as isize,
                         b_packed: std::ptr::null_mut(),
-                        c: out.wrapping_add(rows.start * size).wrapping_offset(target.places[0]),
+                        c: out.wrapping_add(rows.start * size).wrapping_offset(target.lines[0].1),
                         c_rs: size as isize,
                         cols,
                         add: p > 0,
@@ -348,32 +350,33 @@ impl<T: Element> Area<'_, T> {
         let Product { kernels, ref field, result, groups, rows, .. } = *self.product;
         let (width, lines, planes) = (self.columns[2].len(), self.columns[1].len(), self.columns[0].len());
         let image_size = groups * rows * result.iter().product::<usize>();
-        let mut target = Target { places: [0; WIDEST], contiguous: true };
+        let step = self.phase.step;
+        let mut target = Target { lines: [(0, 0); WIDEST], count: 0, step: step[2], contiguous: step[2] == 1 };
+        let (line, mut within) = (col / width, col % width);
+        let (mut image, mut plane, mut row) = (line / lines / planes, line / lines % planes, line % lines);
         let (mut at, mut used) = (0, 0);
-        let (mut line, mut within) = ((col / width), col % width);
         while at < cols {
             let len = (width - within).min(cols - at);
-            let image = line / lines / planes;
-            let column = [
-                self.columns[0].start + line / lines % planes,
-                self.columns[1].start + line % lines,
-                self.columns[2].start + within,
-            ];
+            let column = [self.columns[0].start + plane, self.columns[1].start + row, self.columns[2].start + within];
             let from = image * self.image_step + field.place(self.part.band, column);
-            let index = [0, 1, 2].map(|axis| (column[axis] * self.phase.step[axis]) as isize + self.phase.first[axis]);
-            let place = (index[0] * result[1] as isize + index[1]) * result[2] as isize + index[2];
+            let index = |axis: usize| (column[axis] * step[axis]) as isize + self.phase.first[axis];
+            let place = (index(0) * result[1] as isize + index(1)) * result[2] as isize + index(2);
             let place = ((self.part.images.start + image) * image_size) as isize + place;
-            for i in 0..len {
-                target.places[at + i] = place + (i * self.phase.step[2]) as isize;
-            }
-            target.contiguous &= self.phase.step[2] == 1 && place == target.places[0] + at as isize;
+            target.lines[target.count] = (at, place);
+            target.count += 1;
+            target.contiguous &= place == target.lines[0].1 + at as isize;
             for start in (0..len).step_by(kernels.lanes) {
                 let len = kernels.lanes.min(len - start);
                 pieces[used] = Piece { from: (from + start) as isize, at: at + start, len };
                 used += 1;
             }
-            at += len;
-            (line, within) = (line + 1, 0);
+            (at, within, row) = (at + len, 0, row + 1);
+            if row == lines {
+                (row, plane) = (0, plane + 1);
+            }
+            if plane == planes {
+                (plane, image) = (0, image + 1);
+            }
         }
         (used, target)
     }
@@ -386,15 +389,19 @@ impl<T: Element> Area<'_, T> {
 unsafe fn scatter<T: Element>(kernel: unsafe fn(&Tile<T>), tile: Tile<T>, rows: usize, target: &Target) {
     let mut local = [T::default(); TILE];
     let stride = TILE / rows;
+    let lines = &target.lines[..target.count];
     // SAFETY: `local` holds `rows` rows of at most `stride` columns; C is the caller's promise.
     unsafe {
         kernel(&Tile { c: local.as_mut_ptr(), c_rs: stride as isize, add: false, ..tile });
         for i in 0..rows {
-            let row = tile.c.offset(i as isize * tile.c_rs);
-            for j in 0..tile.cols {
-                let c = row.offset(target.places[j] - target.places[0]);
-                let sum = local[i * stride + j];
-                *c = if tile.add { *c + sum } else { sum };
+            for (line, &(first, place)) in lines.iter().enumerate() {
+                let end = lines.get(line + 1).map_or(tile.cols, |next| next.0);
+                let to = tile.c.offset(i as isize * tile.c_rs + place - lines[0].1);
+                for j in first..end {
+                    let c = to.add((j - first) * target.step);
+                    let sum = local[i * stride + j];
+                    *c = if tile.add { *c + sum } else { sum };
+                }
             }
         }
     }
