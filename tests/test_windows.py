@@ -60,9 +60,8 @@ def test_rounding_up_drops_windows_that_start_in_the_padding_behind() -> None:
 @pytest.mark.parametrize("size", [(2, 4), (3, 5), (7, None), 1])
 def test_adaptive_windows_cover_the_axes(size: Any) -> None:
     x = sample(2, 3, 7, 8)
-    sizes = [
-        n if n else extent for n, extent in zip(size if isinstance(size, tuple) else (size, size), (7, 8), strict=True)
-    ]
+    asked = size if isinstance(size, tuple) else (size, size)
+    sizes = [n if n else extent for n, extent in zip(asked, (7, 8), strict=True)]
     want = np.empty((2, 3, *sizes))
     for i, j in np.ndindex(*sizes):
         rows = slice(i * 7 // sizes[0], -(-(i + 1) * 7 // sizes[0]))
