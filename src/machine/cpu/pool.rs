@@ -59,6 +59,23 @@ impl Tap for i32 {
     }
 }
 
+/// Runs the body with the first tap and the offset of each row of a plane that a row of windows meets, in the order of
+/// their taps. A macro, because a closure may be compiled apart and lose the instruction set of the kernel around it.
+macro_rules! for_rows {
+    ($pool:expr, $at:expr, |$tap:ident, $offset:ident| $body:block) => {{
+        let ([a, b, c], [plane, row]) = (&$pool.sweeps, $at);
+        for i in 0..a.taps {
+            let Some(plane) = a.position(plane, i, $pool.field[0]) else { continue };
+            for j in 0..b.taps {
+                let Some(row) = b.position(row, j, $pool.field[1]) else { continue };
+                let $tap = (i * b.taps + j) * c.taps;
+                let $offset = (plane * $pool.field[1] + row) * $pool.field[2];
+                $body
+            }
+        }
+    }};
+}
+
 impl Pool {
     fn field_size(&self) -> usize {
         self.field.iter().product()
@@ -81,23 +98,10 @@ impl Pool {
         start..stop.clamp(start, self.grid[axis])
     }
 
-    /// Calls `f(first tap, offset)` for the rows of a plane that a row of windows meets, in the order of their taps.
-    #[inline(always)]
-    fn rows(&self, [plane, row]: [usize; 2], mut f: impl FnMut(usize, usize)) {
-        let [a, b, c] = &self.sweeps;
-        for i in 0..a.taps {
-            let Some(plane) = a.position(plane, i, self.field[0]) else { continue };
-            for j in 0..b.taps {
-                let Some(row) = b.position(row, j, self.field[1]) else { continue };
-                f((i * b.taps + j) * c.taps, (plane * self.field[1] + row) * self.field[2]);
-            }
-        }
-    }
-
     /// Calls `f(tap, offset)` for the taps of a window that are inside the field, in order.
     #[inline(always)]
     fn window(&self, [plane, row, column]: [usize; 3], mut f: impl FnMut(usize, usize)) {
-        self.rows([plane, row], |tap, offset| {
+        for_rows!(self, [plane, row], |tap, offset| {
             for k in 0..self.sweeps[2].taps {
                 if let Some(column) = self.sweeps[2].position(column, k, self.field[2]) {
                     f(tap + k, offset + column);
@@ -262,7 +266,7 @@ unsafe fn index_chunk<T: Float, const S: usize>(
     let sweep = pool.sweeps[2];
     let stride = if S == 0 { sweep.stride } else { S };
     let (mut largest, mut taps, mut first) = ([T::ZERO; CHUNK], [0u32; CHUNK], true);
-    pool.rows(at, |tap, offset| {
+    for_rows!(pool, at, |tap, offset| {
         for k in 0..sweep.taps {
             let from = x.wrapping_add(offset + column * stride + k * sweep.dilation - sweep.low);
             for i in 0..CHUNK {
@@ -418,7 +422,7 @@ unsafe fn sum_chunk<T: Float, const S: usize>(pool: &Pool, x: *const T, at: [usi
     let sweep = pool.sweeps[2];
     let stride = if S == 0 { sweep.stride } else { S };
     let mut sums = [T::ZERO; CHUNK];
-    pool.rows(at, |_, offset| {
+    for_rows!(pool, at, |_tap, offset| {
         for k in 0..sweep.taps {
             let from = x.wrapping_add(offset + column * stride + k * sweep.dilation - sweep.low);
             for (i, sum) in sums.iter_mut().enumerate() {
@@ -451,7 +455,7 @@ pub unsafe fn spread<T: Float>(pool: &Pool, divisor: Divisor, g: *const T, out: 
                 }
                 if !inner.is_empty() {
                     let shared: T = pool.divisor(divisor, [plane, row, inner.start]);
-                    pool.rows([plane, row], |_, offset| {
+                    for_rows!(pool, [plane, row], |_tap, offset| {
                         for column in inner.clone() {
                             let part = *g.add(column) / shared;
                             let first = out.add(offset + column * sweep.stride - sweep.low);
