@@ -109,6 +109,7 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "input is int64",
     ),
     "stride": (lambda: F.conv1d(wg.ones((1, 2, 5)), wg.ones((4, 2, 3)), stride=0), ValueError, "stride 0"),
+    "large": (lambda: F.conv1d(wg.ones((1, 2, 5)), wg.ones((4, 2, 3)), padding=2**62), ValueError, r"below 2\^31"),
     "entries": (
         lambda: F.conv2d(wg.ones((1, 2, 5, 5)), wg.ones((4, 2, 3, 3)), stride=(1, 2, 3)),
         ValueError,

@@ -160,6 +160,9 @@ fn batched(shape: &Shape, axes: usize) -> Shape {
     shape
 }
 
+/// The largest setting: sums and products of a few of them fit an address.
+pub(super) const LARGEST: i64 = i32::MAX as i64;
+
 /// A convolution as users call it, found to fit.
 struct Call {
     spec: ConvSpec,
@@ -194,9 +197,12 @@ impl Call {
         }
         let field = batched(&x.shape, axes);
         let settings = attrs[2..].chunks_exact(4);
-        if let Some(wrong) = settings.clone().find(|s| s[0] < 1 || s[1] < 0 || s[2] < 0 || s[3] < 1) {
+        if let Some(wrong) =
+            settings.clone().find(|s| s[0] < 1 || s[1] < 0 || s[2] < 0 || s[3] < 1 || s.iter().any(|&n| n > LARGEST))
+        {
             return Err(Error::value(format!(
-                "{op}: stride {}, padding {} and dilation {}: stride and dilation are at least 1, padding at least 0",
+                "{op}: stride {}, padding {} and dilation {}: stride and dilation are at least 1, padding at \
+                 least 0, all below 2^31",
                 wrong[0],
                 wrong[1].min(wrong[2]),
                 wrong[3]

@@ -3,6 +3,7 @@
 
 use super::arithmetic;
 use super::build::*;
+use super::conv::LARGEST;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{
@@ -218,10 +219,10 @@ impl Call {
         let mut result = Shape::new(&shape[..planes]);
         for (axis, settings) in attrs[2..2 + 4 * axes].chunks_exact(4).enumerate() {
             let &[taps, stride, low, dilation] = settings else { return Err(Error::internal("four settings an axis")) };
-            if taps < 1 || stride < 1 || dilation < 1 || low < 0 {
+            if taps < 1 || stride < 1 || dilation < 1 || low < 0 || settings.iter().any(|&n| n > LARGEST) {
                 return Err(Error::value(format!(
                     "{op}: kernel {taps}, stride {stride}, padding {low} and dilation {dilation}: padding is at least 0, \
-                     the others at least 1"
+                     the others at least 1, all below 2^31"
                 )));
             }
             let [taps, stride, low, dilation] = [taps, stride, low, dilation].map(|n| n as usize);

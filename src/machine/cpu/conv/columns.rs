@@ -1,5 +1,5 @@
 //! The derivatives in g and in x: C\[m, j\] = Σₖ A\[m, k\]·field\[offset(k) + place(j)\], with the weight as A, packed once a
-//! run. The derivative in x is one such product for each residue of the stride, over the taps that meet it.
+//! run. The derivative in x is one such product for each residue of the stride that a tap meets, over those taps.
 
 use std::ops::Range;
 
@@ -35,6 +35,8 @@ pub struct Product<T: 'static> {
     /// Extents of the result.
     result: [usize; 3],
     phases: Vec<Phase>,
+    /// Whether some elements of the result meet no tap: they are zero.
+    has_gaps: bool,
     work: usize,
 }
 
@@ -89,6 +91,7 @@ impl<T: Element> Product<T> {
             group_step: shape.outputs * shape.inputs * taps,
             result: shape.grid,
             phases: vec![phase],
+            has_gaps: false,
             work: shape.work(),
         }
     }
@@ -125,16 +128,21 @@ impl<T: Element> Product<T> {
             group_step: shape.outputs * shape.inputs * taps,
             result: shape.field,
             phases: Vec::new(),
+            has_gaps: false,
             work: shape.work(),
         };
+        let residue = |tap: usize| {
+            let tap = shape.tap(tap);
+            [0, 1, 2].map(|axis| tap[axis] * sweeps[axis].dilation % sweeps[axis].stride)
+        };
+        let mut residues: Vec<[usize; 3]> = (0..taps).map(residue).collect();
+        residues.sort_unstable();
+        residues.dedup();
+        let all = sweeps.iter().map(|sweep| sweep.stride).fold(1, usize::saturating_mul);
+        product.has_gaps = all > residues.len();
         let mut packed = 0;
-        for index in 0..sweeps.iter().map(|sweep| sweep.stride).product() {
-            let [_, b, c] = sweeps.map(|sweep| sweep.stride);
-            let residue = [index / c / b, index / c % b, index % c];
-            let meets = |tap: usize| {
-                let tap = shape.tap(tap);
-                (0..3).all(|axis| tap[axis] * sweeps[axis].dilation % sweeps[axis].stride == residue[axis])
-            };
+        for at in residues {
+            let meets = |tap: usize| residue(tap) == at;
             let met: Vec<usize> = (0..taps).filter(|&tap| meets(tap)).collect();
             let back = |tap: usize| {
                 let tap = shape.tap(tap);
@@ -149,7 +157,7 @@ impl<T: Element> Product<T> {
                 .collect();
             let first = [0, 1, 2].map(|axis| {
                 let Sweep { stride, low: pad, .. } = sweeps[axis];
-                (low[axis] * stride + residue[axis]) as isize - pad as isize
+                (low[axis] * stride + at[axis]) as isize - pad as isize
             });
             let columns = [0, 1, 2].map(|axis| {
                 let stride = sweeps[axis].stride;
@@ -194,6 +202,14 @@ impl<T: Element> Product<T> {
     pub unsafe fn run(&self, field: *const T, weight: *const T, out: *mut T, packed: *mut T) -> Result<(), Stopped> {
         let (field, weight) = (Shared(field.cast_mut()), Shared(weight.cast_mut()));
         let (out, packed) = (Shared(out), Shared(packed));
+        if self.has_gaps {
+            let size = self.rows * self.result.iter().product::<usize>();
+            let images = self.batch * self.groups;
+            par(images, Work::Plain(images * size), &|image| {
+                // SAFETY: zero bytes are zeros, and each image has a place of its own.
+                unsafe { out.at(image * size).write_bytes(0, size) }
+            })?;
+        }
         let panels = self.groups * self.panels();
         par(panels, Work::Plain(self.groups * self.group_step), &|panel| {
             // SAFETY: each panel has a place of its own.

@@ -46,7 +46,8 @@ impl Field {
         low: [usize; 3],
     ) -> Field {
         let extent = |axis: usize, n: usize| (n.max(1) - 1) * steps[axis] + reach[axis] + 1;
-        let split = steps[2];
+        // One column needs no neighbours.
+        let split = if columns[2] > 1 { steps[2] } else { 1 };
         let fits = (0..3).all(|axis| low[axis] == 0 && extent(axis, columns[axis]) <= source[axis]);
         let is_copied = !fits || split != 1;
         let cut = (0..2).find(|&axis| columns[axis] > 1).unwrap_or(2);

@@ -155,6 +155,8 @@ fn fields_of_every_size_are_cut_into_items() {
         (1, (2, 3), vec![(6000, sweep(7, 1, 2, 3))]),
         (1, (2, 3), vec![(6000, sweep(4, 3, 1, 1))]),
         (1, (2, 3), vec![(20, sweep(3, 1, 1, 1)), (20, sweep(2, 1, 1, 0)), (21, sweep(3, 2, 1, 1))]),
+        // Strides beyond everything.
+        (1, (2, 3), vec![(9, sweep(3, 40, 1, 1)), (9, sweep(2, 1 << 30, 3, 1))]),
         // More channels than one block of K holds.
         (2, (130, 9), vec![(8, sweep(3, 1, 1, 1)), (8, sweep(3, 1, 1, 1))]),
         (0, (2, 3), vec![(8, sweep(3, 1, 1, 1)), (8, sweep(3, 1, 1, 1))]),
