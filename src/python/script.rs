@@ -29,8 +29,9 @@ def wrap(call, fun):
 
 
 class WatchedMode:
-    def __init__(self, note):
+    def __init__(self, note, note_set):
         self.note = note
+        self.note_set = note_set
 
     def __get__(self, module, owner=None):
         mode = module.__dict__['training']
@@ -38,20 +39,21 @@ class WatchedMode:
         return mode
 
     def __set__(self, module, mode):
+        self.note_set(module, module.__dict__.get('training'), mode)
         module.__dict__['training'] = mode
 
 
 watchers = 0
 
 
-def watch_modes(note, on):
+def watch_modes(note, note_set, on):
     global watchers
     nn = _modules.get('wengert.nn.module')
     if nn is None:
         return
     watchers += 1 if on else -1
     if on and watchers == 1:
-        nn.Module.training = WatchedMode(note)
+        nn.Module.training = WatchedMode(note, note_set)
     elif not on and watchers == 0:
         del nn.Module.training
 ";
@@ -81,8 +83,9 @@ pub fn named<'py>(made: Bound<'py, PyAny>, fun: &Bound<'py, PyAny>) -> PyResult<
     module(made.py())?.getattr("named")?.call1((made, fun))
 }
 
-/// While it is on, reads of the mode of a module are noted. On and off come in pairs.
+/// While it is on, reads and changes of the mode of a module are noted. On and off come in pairs.
 pub fn watch_modes(py: Python<'_>, on: bool) -> PyResult<()> {
     let note = pyo3::wrap_pyfunction!(super::compile::note_mode, py)?;
-    module(py)?.getattr("watch_modes")?.call1((note, on)).map(|_| ())
+    let note_set = pyo3::wrap_pyfunction!(super::compile::note_set_mode, py)?;
+    module(py)?.getattr("watch_modes")?.call1((note, note_set, on)).map(|_| ())
 }

@@ -629,3 +629,180 @@ def test_explain() -> None:
     assert explanation.refused is None
     assert "plan 0" in str(explanation)
     assert "matmul" in repr(explanation)
+
+
+def test_gradients_filled_with_zeros_and_unused_parameters() -> None:
+    def build() -> tuple[nn.Module, Step]:
+        model = nn.ModuleList([classifier(), nn.Linear(2, 2)])
+        optimizer = optim.Adam(model.parameters(), lr=1e-2)
+
+        def step(x: wg.Tensor, y: wg.Tensor) -> wg.Tensor:
+            optimizer.zero_grad(set_to_none=False)
+            loss = F.cross_entropy(model[0](x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return model, step
+
+    agree(build, data)
+
+
+class Disturbed:
+    """A step before which gradients are replaced, cleared or kept in turn."""
+
+    def __init__(self, step: Step, model: nn.Module) -> None:
+        self.step = step
+        self.model = model
+        self.calls = 0
+
+    def __call__(self, *args: Any) -> Any:
+        self.calls += 1
+        for p in self.model.parameters():
+            if not p.requires_grad:
+                continue
+            if self.calls % 4 == 1:
+                p.grad = None
+            elif self.calls % 4 == 2:
+                p.grad = wg.full(p.shape, float(self.calls))
+        return self.step(*args)
+
+
+def test_gradients_change_between_calls() -> None:
+    trails = []
+    for compiled in (False, True):
+        wg.manual_seed(3)
+        model = classifier()
+
+        def step(x: wg.Tensor, y: wg.Tensor, model: nn.Module = model) -> wg.Tensor:
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            return loss
+
+        disturbed = Disturbed(wg.compile(step) if compiled else step, model)
+        first = next(model.parameters())
+        trail = []
+        for i in range(24):
+            first.requires_grad_(i % 12 < 8)
+            trail.append((disturbed(*data(i)).tolist(), snapshot(model)))
+        trails.append(trail)
+    assert trails[0] == trails[1]
+
+
+def test_tied_weights_and_a_gradient_penalty() -> None:
+    def build() -> tuple[nn.Module, Step]:
+        model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 1))
+        model[2].weight = model[0].weight
+        optimizer = optim.RMSprop(model.parameters(), lr=1e-2)
+
+        def step(x: wg.Tensor, _: wg.Tensor) -> tuple[wg.Tensor, wg.Tensor]:
+            optimizer.zero_grad()
+            point = x.detach().requires_grad_()
+            out = model(point).sum()
+            [slope] = wg.autograd.grad(out, [point], create_graph=True)
+            penalty = ((slope * slope).sum(axis=1) - 1.0).square().mean()
+            (out + penalty).backward()
+            optimizer.step()
+            return out, penalty
+
+        return model, step
+
+    agree(build, data)
+
+
+def test_two_steps_in_one_and_a_second_backward() -> None:
+    def build() -> tuple[nn.Module, Step]:
+        model = classifier().double()
+        optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
+
+        def step(x: wg.Tensor, y: wg.Tensor) -> wg.Tensor:
+            total = wg.zeros((), dtype=wg.float64)
+            for _ in range(2):
+                optimizer.zero_grad()
+                loss = F.cross_entropy(model(x.astype(wg.float64)), y)
+                loss.backward(retain_graph=True)
+                (loss * 0.5).backward()
+                optimizer.step()
+                total = total + loss.detach()
+            return total
+
+        return model, step
+
+    agree(build, data)
+
+
+def test_a_state_that_is_carried() -> None:
+    def build() -> tuple[nn.Module, Step]:
+        cell = nn.Linear(12, 6)
+        optimizer = optim.Adam(cell.parameters(), lr=1e-2)
+        hidden = wg.zeros((8, 6))
+
+        def step(x: wg.Tensor, _: wg.Tensor) -> tuple[wg.Tensor, wg.Tensor]:
+            new = wg.tanh(cell(wg.concat([x, hidden], axis=1)))
+            optimizer.zero_grad()
+            loss = (new - x).square().mean()
+            loss.backward()
+            optimizer.step()
+            hidden.copy_(new.detach())
+            return loss, hidden
+
+        return cell, step
+
+    agree(build, data)
+
+
+def test_arguments_that_are_the_parameter() -> None:
+    w = nn.Parameter(wg.ones((3,)))
+    optimizer = optim.SGD([w], lr=1.0)
+
+    @wg.compile
+    def step(x: wg.Tensor) -> wg.Tensor:
+        optimizer.zero_grad()
+        (w * x).sum().backward()
+        optimizer.step()
+        return x * 2.0
+
+    u = wg.ones((3,))
+    for i in range(8):
+        # Sometimes the argument is a name for the value that the step writes over.
+        x = w.detach() if i % 2 else wg.full((3,), 0.25)
+        expected, before = u - (u if i % 2 else 0.25), u * 2.0 if i % 2 else wg.full((3,), 0.5)
+        assert step(x).tolist() == before.tolist()
+        assert w.tolist() == expected.tolist()
+        u = expected
+
+
+def shared(compiled: bool) -> tuple[list[Any], list[int]]:
+    """Training and evaluation of one model, each of which sets the mode itself."""
+    wg.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    optimizer = optim.Adam(model.parameters(), lr=1e-2)
+    traced = []
+
+    def train(x: wg.Tensor, y: wg.Tensor) -> wg.Tensor:
+        traced.append(0)
+        model.train()
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    @wg.no_grad()
+    def evaluate(x: wg.Tensor) -> Any:
+        traced.append(1)
+        model.eval()
+        return model(x)
+
+    one, two = (wg.compile(train), wg.compile(evaluate)) if compiled else (train, evaluate)
+    trail = []
+    for i in range(40):
+        x, y = data(i)
+        trail.append((read(one(x, y)), model.training, read(two(x)), model.training, snapshot(model)))
+    return trail, traced
+
+
+def test_training_and_evaluation_share_a_model() -> None:
+    ordinary, (replayed, traced) = shared(False)[0], shared(True)
+    assert ordinary == replayed
+    assert len(traced) == 5

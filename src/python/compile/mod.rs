@@ -10,7 +10,7 @@ mod steps;
 
 pub use explain::Explanation;
 pub use number::FloatArgument;
-pub use session::{current, host_call, note_mode, note_step, note_updater};
+pub use session::{current, host_call, note_mode, note_set_mode, note_step, note_updater};
 
 use super::errors::{raise, read, refuse};
 use super::script;
@@ -52,6 +52,8 @@ struct Variant {
     /// Whether gradients are recorded.
     grad: bool,
     modes: Vec<(Py<PyAny>, Py<PyAny>)>,
+    /// Modules whose mode the step sets, and the mode it leaves.
+    set_modes: Vec<(Py<PyAny>, Py<PyAny>)>,
     events: Vec<Event>,
     /// The numbers of optimizer steps, by source.
     settings: Vec<SmallVec<[f64; 8]>>,
@@ -279,6 +281,12 @@ impl Variant {
         self.calls += 1;
         let mut made = replay.finish(&tensors, ran);
         outcome?;
+        for (module, mode) in &self.set_modes {
+            let module = module.bind(py);
+            if !module.getattr(intern!(py, "training"))?.is(mode) {
+                module.setattr(intern!(py, "training"), mode)?;
+            }
+        }
         let mut tensor = |at: usize| -> PyResult<Bound<'py, PyAny>> {
             match std::mem::replace(&mut made[at], tensor::Given::Nothing) {
                 tensor::Given::Tensor(tensor) => Ok(Bound::new(py, PyTensor(tensor))?.into_any()),
@@ -340,13 +348,17 @@ fn trace_call<'py>(
     match logged(&tracing, &session, &result, &given.floats, before) {
         Ok((result, result_pattern, body)) => {
             drop(tracing);
-            let Session { events, modes, .. } = session;
+            let Session { events, modes, set_modes, .. } = session;
+            let set_modes = set_modes.into_iter().map(|(module, _, mode)| (module, mode)).collect();
             let sources = events.iter().map(|event| match event {
                 Event::Step(step) => step.sources(),
                 Event::Host { .. } => 0,
             });
             let settings = vec![SmallVec::new(); sources.max().unwrap_or(0)];
-            Ok((result, Variant { pattern, grad, modes, events, settings, result: result_pattern, body, calls: 0 }))
+            Ok((
+                result,
+                Variant { pattern, grad, modes, set_modes, events, settings, result: result_pattern, body, calls: 0 },
+            ))
         }
         Err((error, undoes)) => {
             drop(result);

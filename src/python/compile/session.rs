@@ -29,6 +29,8 @@ pub struct Session {
     pub events: Vec<Event>,
     /// Modules whose mode was read before the step set it, and the mode.
     pub modes: Vec<(Py<PyAny>, Py<PyAny>)>,
+    /// Modules whose mode the step set, with the mode before and the last one.
+    pub set_modes: Vec<(Py<PyAny>, Py<PyAny>, Py<PyAny>)>,
     updaters: Vec<(Py<PyUpdater>, Vec<State>)>,
     /// Dicts that host calls change, and what they held.
     dicts: Vec<(Py<PyDict>, Py<PyDict>)>,
@@ -118,8 +120,22 @@ pub fn host_call(call: &Bound<'_, PyAny>, dicts: &Bound<'_, PyList>) -> PyResult
 #[pyo3(signature = (module, mode, /))]
 pub fn note_mode(module: &Bound<'_, PyAny>, mode: &Bound<'_, PyAny>) {
     with(|session| {
-        if !session.modes.iter().any(|(known, _)| known.is(module)) {
+        let is_set = session.set_modes.iter().any(|(known, ..)| known.is(module));
+        if !is_set && !session.modes.iter().any(|(known, _)| known.is(module)) {
             session.modes.push((module.clone().unbind(), mode.clone().unbind()));
+        }
+    });
+}
+
+/// In a traced step: notes that the mode of a module is set.
+#[pyfunction]
+#[pyo3(signature = (module, before, mode, /))]
+pub fn note_set_mode(module: &Bound<'_, PyAny>, before: &Bound<'_, PyAny>, mode: &Bound<'_, PyAny>) {
+    with(|session| match session.set_modes.iter_mut().find(|(known, ..)| known.is(module)) {
+        Some((_, _, last)) => *last = mode.clone().unbind(),
+        None => {
+            let entry = (module.clone().unbind(), before.clone().unbind(), mode.clone().unbind());
+            session.set_modes.push(entry);
         }
     });
 }
@@ -133,6 +149,9 @@ impl Session {
                 return Err(raise(Error::value("compile: another thread is stepping these parameters")));
             };
             open.restore(states);
+        }
+        for (module, before, _) in self.set_modes {
+            module.bind(py).setattr("training", before)?;
         }
         for (dict, before) in self.dicts.into_iter().rev() {
             let dict = dict.bind(py);
