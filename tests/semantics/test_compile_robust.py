@@ -394,7 +394,33 @@ def loop_of_custom_gradient(compiled: bool) -> str:
     return f"{trail} {threshold.item()}"
 
 
+def loop_of_gpt(compiled: bool) -> str:
+    """The example trains as it is read: its definitions alone, then its loop."""
+    names: dict[str, Any] = {}
+    definitions, _, _ = (EXAMPLES / "gpt.py").read_text().partition("wg.manual_seed(0)")
+    exec(compile(definitions, "gpt.py", "exec"), names)
+    letters, tokens, block = names["letters"], names["tokens"], names["BLOCK"]
+    wg.manual_seed(0)
+    model = names["GPT"]()
+    optimizer = optim.AdamW(model.parameters(), lr=3e-3)
+
+    def step() -> wg.Tensor:
+        places = wg.randint(0, len(names["TEXT"]) - block - 1, (16, 1)) + wg.arange(block + 1)
+        batch = wg.take(tokens, places)
+        loss = F.cross_entropy(model(batch[:, :-1]).reshape((-1, len(letters))), batch[:, 1:].reshape((-1,)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    call = wg.compile(step) if compiled else step
+    for _ in range(30):
+        call()
+    return digest(model)
+
+
 LOOPS = {
+    "gpt": loop_of_gpt,
     "xor": loop_of_xor,
     "custom_gradient": loop_of_custom_gradient,
     "digits": loop_of_a_classifier("digits", lambda p: optim.AdamW(p, lr=2e-3)),
