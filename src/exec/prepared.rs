@@ -33,6 +33,11 @@ impl Prepared {
         &self.plan
     }
 
+    /// About how long a run takes on one thread.
+    pub fn nanos(&self) -> u64 {
+        self.plan.instrs.iter().map(|instr| u64::from(instr.nanos)).sum()
+    }
+
     /// Bytes of the memory that a run works in.
     pub fn working_bytes(&self) -> usize {
         self.plan.arena + self.plan.scratch

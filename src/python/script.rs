@@ -48,13 +48,14 @@ watchers = 0
 
 def watch_modes(note, note_set, on):
     global watchers
+    watchers += 1 if on else -1
     nn = _modules.get('wengert.nn.module')
     if nn is None:
         return
-    watchers += 1 if on else -1
-    if on and watchers == 1:
+    watched = 'training' in vars(nn.Module)
+    if on and not watched:
         nn.Module.training = WatchedMode(note, note_set)
-    elif not on and watchers == 0:
+    elif watched and watchers == 0:
         del nn.Module.training
 ";
 

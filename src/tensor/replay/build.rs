@@ -308,7 +308,7 @@ impl Build {
                 block.current = Some(Arc::new(Buffer::new(block.bytes)?));
             }
         }
-        let mut step = PlanStep { prepared, leaves: Vec::new(), buffers, numbers: Vec::new() };
+        let mut step = PlanStep { nanos: prepared.nanos(), prepared, leaves: Vec::new(), buffers, numbers: Vec::new() };
         for &leaf in &needs.leaves[at as usize] {
             let (source, _) = leaves[leaf as usize];
             let place = self.places.get(&source).copied();

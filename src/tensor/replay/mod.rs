@@ -67,6 +67,7 @@ enum BlockKind {
 
 struct PlanStep {
     prepared: Prepared,
+    nanos: u64,
     /// Each leaf that is read, and its place.
     leaves: Vec<(u32, u32)>,
     /// The place of each result buffer.
@@ -163,6 +164,11 @@ impl Replay {
 
     pub fn plans(&self) -> usize {
         self.plans.len()
+    }
+
+    /// About how long a plan runs, on one thread.
+    pub fn nanos(&self, plan: usize) -> u64 {
+        self.plans[plan].nanos
     }
 
     /// Finds what the step works on and claims what it writes over. `arguments` are as many as in the trace.
