@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from chart import svg
-from machine import describe
+from machine import busy, describe
 from peer import KINDS, Kind, Peer
 from report import Result, absences, complaints, markdown, memory_rows, rows, summarize, text
 from workloads import WORKLOADS
@@ -33,14 +33,16 @@ def compare(name: str, kinds: list[Kind], rounds: int, seconds: float, memory: b
         for peer in started:
             peer.wait()
         peers += started
+    others = [busy()]
     for _ in range(rounds):
         for peer in peers:
             peer.run(seconds)
+    others.append(busy())
     for peer in peers:
         if memory:
             peer.weigh()
         peer.stop()
-    return summarize(name, peers)
+    return summarize(name, peers, max(others))
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import time
 from pathlib import Path
 
 
@@ -14,6 +15,23 @@ def describe() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }
+
+
+def busy(seconds: float = 0.5) -> float:
+    """The share of the cores that is in use while this process sleeps; 0 where the system does not say."""
+    before = _jiffies()
+    time.sleep(seconds)
+    idle, total = (after - start for after, start in zip(_jiffies(), before, strict=True))
+    return 1 - idle / total if total else 0.0
+
+
+def _jiffies() -> tuple[int, int]:
+    """Idle and all ticks of all cores since the start."""
+    try:
+        ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    except OSError:
+        return 0, 0
+    return ticks[3] + ticks[4], sum(ticks)
 
 
 def _cpu(field: str) -> str:

@@ -8,11 +8,13 @@ from workloads import TARGETS
 
 # Losses after the same steps differ by rounding alone; another rule or another loss differs by far more.
 LOSS_TOLERANCE = 1e-4
+# Of the cores, used by other programs: from here on ratios mean little, for libraries bear a lack of cores differently.
+BUSY_TOLERANCE = 0.1
 
 Result = dict[str, Any]
 
 
-def summarize(name: str, peers: list[Any]) -> Result:
+def summarize(name: str, peers: list[Any], busy: float) -> Result:
     """One workload: medians, losses and verdicts. A peer without times says why."""
     columns: dict[str, Result] = {}
     for peer in peers:
@@ -32,7 +34,7 @@ def summarize(name: str, peers: list[Any]) -> Result:
     spread = max(losses) / min(losses) - 1 if losses and all(loss > 0 for loss in losses) else float("nan")
     rivals = {kind.label for kind in KINDS if not kind.ours} & set(present)
     best = min(rivals, key=lambda label: present[label]["us"], default=None)
-    result: Result = {"peers": columns, "best": best, "loss_spread": spread, "verdicts": {}}
+    result: Result = {"peers": columns, "best": best, "loss_spread": spread, "busy": busy, "verdicts": {}}
     target = TARGETS[name]
     base = "numpy" if target.against == "numpy" else best
     for label, limit in (("wengert", target.ordinary), ("wengert compiled", target.compiled)):
@@ -92,6 +94,8 @@ def complaints(results: dict[str, Result]) -> list[str]:
         if not result["loss_spread"] <= LOSS_TOLERANCE:
             losses = {label: peer["losses"][-1] for label, peer in result["peers"].items() if "losses" in peer}
             out.append(f"{name}: the losses differ by {result['loss_spread']:.1e} (at most {LOSS_TOLERANCE}): {losses}")
+        if result["busy"] > BUSY_TOLERANCE:
+            out.append(f"{name}: other programs used {result['busy']:.0%} of the cores: measure again")
         first, limit = result["peers"].get("wengert", {}).get("first_ms", 0.0), TARGETS[name].first_ms
         if limit and first > limit:
             out.append(f"{name}: the first step takes {first:.1f} ms, target {limit}")
