@@ -136,6 +136,12 @@ pub fn raise(error: Error) -> PyErr {
     })
 }
 
+/// Whether an exception is of this package's class for a category.
+pub fn is_a(py: Python<'_>, error: &PyErr, kind: ErrorKind) -> bool {
+    let position = CLASSES.iter().position(|class| class.kind == kind);
+    position.zip(classes(py).ok()).is_some_and(|(position, made)| error.is_instance(py, made[position].bind(py)))
+}
+
 /// The system's number in a message that ends in "(os error 2)", as the standard library writes it.
 fn errno(message: &str) -> Option<i32> {
     message.rsplit_once("(os error ")?.1.strip_suffix(')')?.parse().ok()

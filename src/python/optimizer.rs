@@ -91,6 +91,7 @@ pub fn step(owner: &Bound<'_, PyAny>, updates: Vec<(Bound<'_, PyUpdater>, Vec<f6
             return Err(refuse(Error::value("step: an updater is given twice")));
         }
     }
+    compile::note_optimizer(owner)?;
     let parts = record(|| {
         let mut open = Vec::with_capacity(updates.len());
         for (updater, settings) in &updates {

@@ -122,6 +122,9 @@ impl Tensor {
 
     /// Makes this handle a variable, or an ordinary tensor again.
     pub fn set_requires_grad(&self, on: bool) -> Result<()> {
+        if on != self.is_variable() {
+            trace::note_variable(self);
+        }
         let mut engine = engine::lock();
         let mut state = self.0.lock();
         let record = engine.get(state.slot);

@@ -17,6 +17,8 @@ pub(super) struct Lowered {
     /// Values that exist already, and the leaf of each.
     pub known: Vec<(Val, Val)>,
     pub strides: Vec<Strides>,
+    /// Where the nodes of each record end.
+    pub ends: Vec<u32>,
     pub donations: Vec<exec::Donation>,
 }
 
@@ -30,6 +32,7 @@ pub(super) fn lower(engine: &Engine, walk: &Walk, outputs: &[Output], donations:
     let mut graph = Graph::new();
     let mut slots = Slots::default();
     let mut known = Vec::new();
+    let mut ends = Vec::with_capacity(walk.slots.len());
     let mut places: Vec<Place> = Vec::with_capacity(walk.slots.len());
     for (rank, &slot) in walk.slots.iter().enumerate() {
         let record = engine.get(slot);
@@ -47,6 +50,7 @@ pub(super) fn lower(engine: &Engine, walk: &Walk, outputs: &[Output], donations:
             }
         };
         places.push(place);
+        ends.push(graph.nodes.len() as u32);
     }
     graph.outputs = outputs.iter().map(|output| places[output.rank as usize].vals[output.output as usize]).collect();
     let mut given = Vec::with_capacity(donations.len());
@@ -57,7 +61,7 @@ pub(super) fn lower(engine: &Engine, walk: &Walk, outputs: &[Output], donations:
             given.push(exec::Donation { output: output as u32, leaf });
         }
     }
-    Ok(Lowered { graph, known, strides: slots.strides, donations: given })
+    Ok(Lowered { graph, known, strides: slots.strides, ends, donations: given })
 }
 
 /// The values of an evaluated record as leaves; outputs that are gone become placeholders, which no plan may read.

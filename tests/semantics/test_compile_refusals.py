@@ -286,13 +286,29 @@ def test_history_from_before() -> None:
     assert w.grad is None
 
 
-def test_too_many_signatures() -> None:
+def test_a_signature_that_is_new_at_each_call() -> None:
     compiled = wg.compile(lambda x, n: x * n)
-    for n in range(16):
+    for n in range(64):
         compiled(wg.ones((2,)), n)
-    with pytest.raises(wg.CompileError, match="signature 17 of the function"):
-        compiled(wg.ones((2,)), 16)
-    assert compiled(wg.ones((2,)), 3).tolist() == [3.0, 3.0]
+    with pytest.raises(wg.CompileError, match=r"must be a tensor or a float \(argument 1, now 64\)"):
+        compiled(wg.ones((2,)), 64)
+    for _ in range(3):
+        assert compiled(wg.ones((2,)), 63).tolist() == [63.0, 63.0]
+    assert compiled(wg.ones((2,)), 64).tolist() == [64.0, 64.0]
+
+
+def test_more_signatures_than_are_kept_ready() -> None:
+    traced = []
+
+    def function(x: wg.Tensor) -> wg.Tensor:
+        traced.append(x.shape)
+        return x * 2.0
+
+    compiled = wg.compile(function)
+    for _ in range(5):
+        for length in range(1, 21):
+            assert compiled(wg.ones((length,))).tolist() == [2.0] * length
+    assert len(traced) < 90
 
 
 def test_a_schedule_of_the_users_own() -> None:

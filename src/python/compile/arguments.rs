@@ -1,14 +1,14 @@
-//! The arguments of a compiled function, and what it gives back: tensors and floats may change from call to call, the
-//! rest is a guard, by value or by identity. Tuples, lists and dicts are taken apart.
+//! The arguments of a compiled function: tensors and floats may change from call to call, the rest is a guard, by value
+//! or by identity. Tuples, named ones too, lists and dicts are taken apart.
 
 use super::FloatArgument;
-use crate::error::Error;
-use crate::python::errors::{raise, refuse};
+use crate::python::errors::refuse;
 use crate::python::tensor::PyTensor;
 use crate::tensor::Tensor;
 use crate::tensor::trace;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::{PyTraverseError, PyVisit, intern};
 use smallvec::SmallVec;
 
 /// The arguments of one signature.
@@ -20,21 +20,25 @@ pub struct Pattern {
 enum Item {
     Tensor,
     Float,
-    /// A hashable value, or an object that equals only itself.
+    /// A hashable value.
     Same(Py<PyAny>),
+    /// An object that equals only itself; it may go.
+    Itself(Py<PyWeakrefReference>),
     Tuple(Vec<Item>),
+    /// A named tuple.
+    Named(Py<PyType>, Vec<Item>),
     List(Vec<Item>),
     Dict(Vec<(Py<PyAny>, Item)>),
 }
 
 /// What of the arguments of a call may change from one to the next.
 #[derive(Default)]
-pub struct Given<'py> {
+pub struct Inputs<'py> {
     pub tensors: SmallVec<[Bound<'py, PyTensor>; 8]>,
     pub floats: SmallVec<[f64; 4]>,
 }
 
-impl<'py> Given<'py> {
+impl<'py> Inputs<'py> {
     pub fn handles(&self) -> Vec<&Tensor> {
         self.tensors.iter().map(|tensor| &tensor.get().0).collect()
     }
@@ -42,8 +46,11 @@ impl<'py> Given<'py> {
 
 impl Pattern {
     /// The pattern of these arguments.
-    pub fn of<'py>(args: &Bound<'py, PyTuple>, kwargs: Option<&Bound<'py, PyDict>>) -> PyResult<(Pattern, Given<'py>)> {
-        let mut given = Given::default();
+    pub fn of<'py>(
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<(Pattern, Inputs<'py>)> {
+        let mut given = Inputs::default();
         let positional = args.iter().map(|item| Item::of(&item, &mut given)).collect::<PyResult<_>>()?;
         let keywords = kwargs.map_or(Ok(Vec::new()), |kwargs| entries(kwargs, &mut given))?;
         Ok((Pattern { positional, keywords }, given))
@@ -54,7 +61,7 @@ impl Pattern {
         &self,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
-        given: &mut Given<'py>,
+        given: &mut Inputs<'py>,
     ) -> PyResult<bool> {
         given.tensors.clear();
         given.floats.clear();
@@ -70,6 +77,39 @@ impl Pattern {
             Some(kwargs) => all_match(&self.keywords, kwargs, given),
             None => Ok(true),
         }
+    }
+
+    /// Whether no call can have this pattern any more.
+    pub fn is_dead(&self, py: Python<'_>) -> bool {
+        self.positional.iter().chain(self.keywords.iter().map(|(_, item)| item)).any(|item| item.is_dead(py))
+    }
+
+    /// Python objects that are kept, for the garbage collector.
+    pub fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.positional.iter().try_for_each(|item| item.visit(visit))?;
+        visit_entries(&self.keywords, visit)
+    }
+
+    /// The first argument that does not fit, as a user would name it.
+    pub fn difference(
+        &self,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Option<String>> {
+        let mut given = Inputs::default();
+        for (at, (item, arg)) in self.positional.iter().zip(args.iter()).enumerate() {
+            if !item.matches(&arg, &mut given)? {
+                return Ok(Some(format!("argument {at}, now {}", shown(&arg)?)));
+            }
+        }
+        for (key, item) in &self.keywords {
+            if let Some(value) = kwargs.map_or(Ok(None), |kwargs| kwargs.get_item(key))?
+                && !item.matches(&value, &mut given)?
+            {
+                return Ok(Some(format!("argument {key}, now {}", shown(&value)?)));
+            }
+        }
+        Ok(None)
     }
 
     /// The arguments to trace with: floats in the form that recording follows.
@@ -92,18 +132,26 @@ impl Pattern {
     }
 }
 
-fn entries<'py>(dict: &Bound<'py, PyDict>, given: &mut Given<'py>) -> PyResult<Vec<(Py<PyAny>, Item)>> {
+/// A value for a message.
+fn shown(object: &Bound<'_, PyAny>) -> PyResult<String> {
+    match object.is_instance_of::<PyInt>() || object.is_instance_of::<PyString>() {
+        true => Ok(object.repr()?.to_string()),
+        false => Ok(format!("a {}", object.get_type().name()?)),
+    }
+}
+
+fn entries<'py>(dict: &Bound<'py, PyDict>, given: &mut Inputs<'py>) -> PyResult<Vec<(Py<PyAny>, Item)>> {
     dict.iter().map(|(key, value)| Ok((key.unbind(), Item::of(&value, given)?))).collect()
 }
 
-fn all_match<'py>(entries: &[(Py<PyAny>, Item)], dict: &Bound<'py, PyDict>, given: &mut Given<'py>) -> PyResult<bool> {
+/// The order of the keys is part of the pattern: a function may go by it.
+fn all_match<'py>(entries: &[(Py<PyAny>, Item)], dict: &Bound<'py, PyDict>, given: &mut Inputs<'py>) -> PyResult<bool> {
     if dict.len() != entries.len() {
         return Ok(false);
     }
-    for (key, item) in entries {
-        match dict.get_item(key)? {
-            Some(value) if item.matches(&value, given)? => {}
-            _ => return Ok(false),
+    for ((known, item), (key, value)) in entries.iter().zip(dict.iter()) {
+        if !(key.is(known) || key.eq(known)?) || !item.matches(&value, given)? {
+            return Ok(false);
         }
     }
     Ok(true)
@@ -123,7 +171,7 @@ fn traced_entries<'py>(
 }
 
 impl Item {
-    fn of<'py>(object: &Bound<'py, PyAny>, given: &mut Given<'py>) -> PyResult<Item> {
+    fn of<'py>(object: &Bound<'py, PyAny>, given: &mut Inputs<'py>) -> PyResult<Item> {
         if let Ok(tensor) = object.cast::<PyTensor>() {
             if tensor.get().0.is_variable() {
                 return Ok(Item::Same(object.clone().unbind()));
@@ -135,8 +183,14 @@ impl Item {
             given.floats.push(number.value());
             return Ok(Item::Float);
         }
-        if let Ok(tuple) = object.cast_exact::<PyTuple>() {
-            return Ok(Item::Tuple(tuple.iter().map(|item| Item::of(&item, given)).collect::<PyResult<_>>()?));
+        let py = object.py();
+        if let Ok(tuple) = object.cast::<PyTuple>() {
+            let kind = object.get_type();
+            let is_plain = tuple.is_exact_instance_of::<PyTuple>();
+            if is_plain || kind.hasattr(intern!(py, "_make"))? {
+                let items = tuple.iter().map(|item| Item::of(&item, given)).collect::<PyResult<_>>()?;
+                return Ok(if is_plain { Item::Tuple(items) } else { Item::Named(kind.unbind(), items) });
+            }
         }
         if let Ok(list) = object.cast_exact::<PyList>() {
             return Ok(Item::List(list.iter().map(|item| Item::of(&item, given)).collect::<PyResult<_>>()?));
@@ -144,17 +198,20 @@ impl Item {
         if let Ok(dict) = object.cast_exact::<PyDict>() {
             return Ok(Item::Dict(entries(dict, given)?));
         }
-        if object.hash().is_err() {
-            let kind = object.get_type().name()?;
-            return Err(refuse(trace::refusal(format!(
-                "an argument of a compiled function is a {kind}; it takes tensors, numbers, hashable values, and tuples, \
-                 lists and dicts of them; make a tensor of data with wg.tensor"
-            ))));
+        if object.hash().is_err() || holds_tensors(object)? {
+            return Err(not_taken(object)?);
+        }
+        // Nothing but itself equals it: the signature need not keep it.
+        let equals = intern!(py, "__eq__");
+        if object.get_type().getattr(equals)?.is(py.get_type::<PyAny>().getattr(equals)?)
+            && let Ok(reference) = PyWeakrefReference::new(object)
+        {
+            return Ok(Item::Itself(reference.unbind()));
         }
         Ok(Item::Same(object.clone().unbind()))
     }
 
-    fn matches<'py>(&self, object: &Bound<'py, PyAny>, given: &mut Given<'py>) -> PyResult<bool> {
+    fn matches<'py>(&self, object: &Bound<'py, PyAny>, given: &mut Inputs<'py>) -> PyResult<bool> {
         match self {
             Item::Tensor => {
                 let Ok(tensor) = object.cast::<PyTensor>() else { return Ok(false) };
@@ -167,6 +224,13 @@ impl Item {
                 Ok(true)
             }
             Item::Same(known) => is_same(known.bind(object.py()), object),
+            Item::Itself(reference) => Ok(reference.bind(object.py()).upgrade().is_some_and(|known| known.is(object))),
+            Item::Named(kind, items) => match object.cast::<PyTuple>() {
+                Ok(tuple) if object.get_type().is(kind) && tuple.len() == items.len() => {
+                    each_matches(items, tuple.iter(), given)
+                }
+                _ => Ok(false),
+            },
             Item::Tuple(items) => match object.cast_exact::<PyTuple>() {
                 Ok(tuple) if tuple.len() == items.len() => each_matches(items, tuple.iter(), given),
                 _ => Ok(false),
@@ -185,23 +249,83 @@ impl Item {
     fn traced<'py>(&self, object: &Bound<'py, PyAny>, next: &mut u32, session: u64) -> PyResult<Bound<'py, PyAny>> {
         let py = object.py();
         Ok(match self {
-            Item::Tensor | Item::Same(_) => object.clone(),
+            Item::Tensor | Item::Same(_) | Item::Itself(_) => object.clone(),
             Item::Float => {
                 let index = *next;
                 *next += 1;
                 Bound::new(py, FloatArgument { index, value: object.extract()?, session })?.into_any()
             }
             Item::Tuple(items) => PyTuple::new(py, each_traced(items, object.try_iter()?, next, session)?)?.into_any(),
+            Item::Named(kind, items) => {
+                let items = PyList::new(py, each_traced(items, object.try_iter()?, next, session)?)?;
+                kind.bind(py).call_method1(intern!(py, "_make"), (items,))?
+            }
             Item::List(items) => PyList::new(py, each_traced(items, object.try_iter()?, next, session)?)?.into_any(),
             Item::Dict(items) => traced_entries(items, object.cast()?, next, session)?.into_any(),
         })
     }
 }
 
+impl Item {
+    /// Whether an object that it is about is gone.
+    fn is_dead(&self, py: Python<'_>) -> bool {
+        match self {
+            Item::Tensor | Item::Float | Item::Same(_) => false,
+            Item::Itself(reference) => reference.bind(py).upgrade().is_none(),
+            Item::Tuple(items) | Item::Named(_, items) | Item::List(items) => items.iter().any(|item| item.is_dead(py)),
+            Item::Dict(items) => items.iter().any(|(_, item)| item.is_dead(py)),
+        }
+    }
+
+    fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Item::Tensor | Item::Float => Ok(()),
+            Item::Same(object) => visit.call(object),
+            Item::Itself(reference) => visit.call(reference),
+            Item::Tuple(items) | Item::List(items) => items.iter().try_for_each(|item| item.visit(visit)),
+            Item::Named(kind, items) => {
+                visit.call(kind)?;
+                items.iter().try_for_each(|item| item.visit(visit))
+            }
+            Item::Dict(items) => visit_entries(items, visit),
+        }
+    }
+}
+
+fn visit_entries(entries: &[(Py<PyAny>, Item)], visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+    entries.iter().try_for_each(|(key, item)| {
+        visit.call(key)?;
+        item.visit(visit)
+    })
+}
+
+/// Whether it is a tuple of an own class or a dataclass with a tensor in it: to compare two of them would read their values.
+fn holds_tensors(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = object.py();
+    if let Ok(tuple) = object.cast::<PyTuple>() {
+        return Ok(tuple.iter().any(|item| item.is_instance_of::<PyTensor>()));
+    }
+    let Ok(fields) = object.get_type().getattr(intern!(py, "__dataclass_fields__")) else { return Ok(false) };
+    for name in fields.cast::<PyDict>()?.keys() {
+        if object.getattr(name.cast()?).is_ok_and(|value| value.is_instance_of::<PyTensor>()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn not_taken(object: &Bound<'_, PyAny>) -> PyResult<PyErr> {
+    let kind = object.get_type().name()?;
+    Ok(refuse(trace::refusal(format!(
+        "an argument of a compiled function is a {kind}; it takes tensors, numbers, hashable values without tensors in \
+         them, and tuples, lists and dicts of these; make a tensor of data with wg.tensor"
+    ))))
+}
+
 fn each_matches<'py>(
     items: &[Item],
     objects: impl Iterator<Item = Bound<'py, PyAny>>,
-    given: &mut Given<'py>,
+    given: &mut Inputs<'py>,
 ) -> PyResult<bool> {
     for (item, object) in items.iter().zip(objects) {
         if !item.matches(&object, given)? {
@@ -229,94 +353,8 @@ fn is_same(known: &Bound<'_, PyAny>, object: &Bound<'_, PyAny>) -> PyResult<bool
     if !known.get_type().is(object.get_type()) || known.is_instance_of::<PyTensor>() {
         return Ok(false);
     }
+    if !object.is_instance_of::<PyInt>() && !object.is_instance_of::<PyString>() && holds_tensors(object)? {
+        return Ok(false);
+    }
     known.eq(object)
-}
-
-/// What a compiled function gives back.
-pub enum Result {
-    /// A tensor by position; the object itself if it is one from outside.
-    Tensor(usize, Option<Py<PyAny>>),
-    Float(u32),
-    Same(Py<PyAny>),
-    Tuple(Vec<Result>),
-    List(Vec<Result>),
-    Dict(Vec<(Py<PyAny>, Result)>),
-}
-
-impl Result {
-    /// Takes a result apart; its tensors go to `tensors`.
-    pub fn of<'py>(object: &Bound<'py, PyAny>, tensors: &mut Vec<Bound<'py, PyTensor>>) -> PyResult<Result> {
-        let mut one = |item: Bound<'py, PyAny>| Result::of(&item, tensors);
-        if let Ok(tuple) = object.cast_exact::<PyTuple>() {
-            return Ok(Result::Tuple(tuple.iter().map(&mut one).collect::<PyResult<_>>()?));
-        }
-        if let Ok(list) = object.cast_exact::<PyList>() {
-            return Ok(Result::List(list.iter().map(&mut one).collect::<PyResult<_>>()?));
-        }
-        if let Ok(dict) = object.cast_exact::<PyDict>() {
-            let entries = dict.iter().map(|(key, value)| Ok((key.unbind(), one(value)?)));
-            return Ok(Result::Dict(entries.collect::<PyResult<_>>()?));
-        }
-        if let Ok(tensor) = object.cast::<PyTensor>() {
-            tensors.push(tensor.clone());
-            return Ok(Result::Tensor(tensors.len() - 1, Some(object.clone().unbind())));
-        }
-        if let Ok(argument) = object.cast::<FloatArgument>() {
-            return Ok(Result::Float(argument.get().index));
-        }
-        let plain = object.is_none()
-            || object.is_instance_of::<PyBool>()
-            || object.is_instance_of::<PyInt>()
-            || object.is_instance_of::<PyFloat>()
-            || object.is_instance_of::<PyString>()
-            || object.is_instance_of::<PyBytes>();
-        if !plain {
-            let kind = object.get_type().name()?;
-            return Err(raise(trace::refusal(format!(
-                "the function gives back a {kind}; a compiled one gives back tensors, plain values, and tuples, lists \
-                 and dicts of them"
-            ))));
-        }
-        Ok(Result::Same(object.clone().unbind()))
-    }
-
-    /// Forgets the objects of tensors that each call makes anew.
-    pub fn forget(&mut self, is_outside: &impl Fn(usize) -> bool) {
-        match self {
-            Result::Tensor(at, object) if !is_outside(*at) => *object = None,
-            Result::Tuple(items) | Result::List(items) => items.iter_mut().for_each(|item| item.forget(is_outside)),
-            Result::Dict(items) => items.iter_mut().for_each(|(_, item)| item.forget(is_outside)),
-            _ => {}
-        }
-    }
-
-    /// The result of a call, with `tensor` for each tensor that is no object from outside.
-    pub fn build<'py>(
-        &self,
-        py: Python<'py>,
-        floats: &[f64],
-        tensor: &mut dyn FnMut(usize) -> PyResult<Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let mut each = |items: &[Result]| -> PyResult<Vec<Bound<'py, PyAny>>> {
-            items.iter().map(|item| item.build(py, floats, tensor)).collect()
-        };
-        Ok(match self {
-            Result::Tensor(_, Some(object)) => object.bind(py).clone(),
-            Result::Tensor(at, None) => tensor(*at)?,
-            Result::Float(position) => match floats.get(*position as usize) {
-                Some(&value) => PyFloat::new(py, value).into_any(),
-                None => return Err(raise(Error::internal("a float argument is missing"))),
-            },
-            Result::Same(object) => object.bind(py).clone(),
-            Result::Tuple(items) => PyTuple::new(py, each(items)?)?.into_any(),
-            Result::List(items) => PyList::new(py, each(items)?)?.into_any(),
-            Result::Dict(items) => {
-                let made = PyDict::new(py);
-                for (key, item) in items {
-                    made.set_item(key, item.build(py, floats, tensor)?)?;
-                }
-                made.into_any()
-            }
-        })
-    }
 }

@@ -4,31 +4,41 @@
 mod arguments;
 mod explain;
 mod number;
+mod results;
 mod session;
 mod settings;
 mod steps;
 
 pub use explain::Explanation;
 pub use number::FloatArgument;
-pub use session::{current, host_call, note_mode, note_set_mode, note_step, note_updater};
+pub use session::{current, host_call, note_mode, note_optimizer, note_set_mode, note_step, note_updater};
 
-use super::errors::{raise, read, refuse};
+use super::errors::{is_a, raise, read, refuse};
 use super::script;
 use super::tensor::PyTensor;
 use crate::error::{Error, ErrorKind};
 use crate::tensor::trace::{self, Log, Tracing};
 use crate::tensor::{self, Begun, Numbers, Replay, Tensor};
-use arguments::{Given, Pattern};
+use arguments::{Inputs, Pattern};
 use parking_lot::Mutex;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::{PyTraverseError, PyVisit};
+use results::Results;
 use session::{Event, Session};
 use smallvec::SmallVec;
 
-/// Signatures of one function: more are a sign of an argument that should be a tensor or a float.
-const MOST_VARIANTS: usize = 16;
+/// Signatures of one function that are ready to be replayed: the one that was used longest ago makes room.
+const MOST_READY: usize = 16;
+
+/// Signatures that are known, those with one call so far among them.
+const MOST_KNOWN: usize = 64;
+
+/// New signatures in a row, without a call of a known one: more are a sign of an argument that should be a tensor or a
+/// float.
+const MOST_NEW: usize = 64;
 
 /// A plan shorter than this keeps the interpreter's lock: giving it up and taking it again would be a good part of it.
 const SHORT_NANOS: u64 = 20_000;
@@ -45,6 +55,8 @@ pub struct Compiled {
 struct Known {
     /// The one that was used last comes first.
     variants: Vec<Variant>,
+    /// Signatures that were new, since a known one was called.
+    new_in_a_row: usize,
     /// Why the last refused call could not be compiled.
     refused: Option<String>,
 }
@@ -54,13 +66,13 @@ struct Variant {
     pattern: Pattern,
     /// Whether gradients are recorded.
     grad: bool,
-    modes: Vec<(Py<PyAny>, Py<PyAny>)>,
-    /// Modules whose mode the step sets, and the mode it leaves.
-    set_modes: Vec<(Py<PyAny>, Py<PyAny>)>,
+    modes: Vec<(Py<PyWeakrefReference>, Py<PyAny>)>,
+    /// Modules whose mode the step sets after a number of plans, and the mode.
+    set_modes: Vec<(usize, Py<PyWeakrefReference>, Py<PyAny>)>,
     events: Vec<Event>,
     /// The numbers of optimizer steps, by source.
     settings: Vec<SmallVec<[f64; 8]>>,
-    result: arguments::Result,
+    result: Results,
     body: Body,
     /// Times it was replayed.
     calls: u64,
@@ -101,18 +113,90 @@ impl Compiled {
     fn __get__<'py>(
         slf: &Bound<'py, Self>,
         instance: &Bound<'py, PyAny>,
-        owner: Option<&Bound<'py, PyAny>>,
+        _owner: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let _ = owner;
-        if instance.is_none() {
-            return Ok(slf.clone().into_any());
+        match instance.is_none() {
+            true => Ok(slf.clone().into_any()),
+            false => {
+                let method = CompiledMethod { fun: slf.clone().unbind(), instance: instance.clone().unbind() };
+                Ok(Bound::new(slf.py(), method)?.into_any())
+            }
         }
-        let py = slf.py();
-        py.import(intern!(py, "types"))?.getattr(intern!(py, "MethodType"))?.call1((slf, instance))
     }
 
-    fn __traverse__(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
-        visit.call(&self.fun)
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.fun)?;
+        // During a call nothing of it is garbage.
+        let Some(known) = self.state.try_lock() else { return Ok(()) };
+        known.variants.iter().try_for_each(|variant| variant.visit(&visit))
+    }
+
+    fn __clear__(&self) {
+        let variants = self.state.try_lock().map(|mut known| std::mem::take(&mut known.variants));
+        drop(variants);
+    }
+}
+
+/// A compiled function as a method of an object, which is its first argument.
+#[pyclass(frozen, module = "wengert._core")]
+pub struct CompiledMethod {
+    #[pyo3(get, name = "__func__")]
+    fun: Py<Compiled>,
+    #[pyo3(get, name = "__self__")]
+    instance: Py<PyAny>,
+}
+
+#[pymethods]
+impl CompiledMethod {
+    #[pyo3(signature = (*args, **kwargs))]
+    fn __call__<'py>(
+        &self,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.fun.get().step(&self.arguments(args)?, kwargs)
+    }
+
+    /// Run many steps, as `Compiled.run` does.
+    #[pyo3(signature = (*args))]
+    fn run<'py>(&self, args: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+        steps::run(self.fun.get(), &self.arguments(args)?)
+    }
+
+    /// Everything else is the function's.
+    fn __getattr__<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        self.fun.bind(py).getattr(name)
+    }
+
+    fn __richcmp__(&self, other: &Bound<'_, PyAny>, op: pyo3::basic::CompareOp) -> PyResult<bool> {
+        let same = other.cast::<CompiledMethod>().is_ok_and(|other| {
+            let other = other.get();
+            self.fun.is(&other.fun) && self.instance.is(&other.instance)
+        });
+        match op {
+            pyo3::basic::CompareOp::Eq => Ok(same),
+            pyo3::basic::CompareOp::Ne => Ok(!same),
+            _ => Err(PyTypeError::new_err("methods have no order")),
+        }
+    }
+
+    fn __hash__(&self) -> usize {
+        self.fun.as_ptr() as usize ^ self.instance.as_ptr() as usize
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.fun)?;
+        visit.call(&self.instance)
+    }
+}
+
+impl CompiledMethod {
+    fn arguments<'py>(&self, args: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyTuple>> {
+        let py = args.py();
+        PyTuple::new(
+            py,
+            std::iter::once(self.instance.bind(py).clone()).chain(args.iter()).collect::<SmallVec<[_; 8]>>(),
+        )
     }
 }
 
@@ -120,15 +204,21 @@ impl Compiled {
 /// Python, bit for bit the same.
 ///
 /// A signature is: the shapes, dtypes and strides of tensor arguments; the values of ints, bools, strings and other hashable
-/// arguments; grad mode; `training` of the modules that read it; which gradients and optimizer states exist. At most 16
-/// are kept. Tuples, lists and dicts of arguments are taken apart.
+/// arguments; grad mode; `training` of the modules that read it; which gradients and optimizer states exist. The 16 that
+/// were used last are ready; 64 new ones in a row are refused. Tuples (named ones too), lists and dicts of arguments are
+/// taken apart; the order of keywords counts. Objects that equal only themselves are not kept alive.
 ///
-/// Found anew at each call: tensor arguments, float arguments (used beside tensors only), parameters and every other
+/// While tracing, a float argument stands beside tensors only: `isinstance(x, float)` holds (`type(x) is float` does not),
+/// everything else that Python could make of its value is refused.
+///
+/// Found anew at each call: tensor arguments, float arguments, parameters and every other
 /// tensor from outside, the settings of optimizers, the streams of the random generator. What was rebound is rebound
 /// again: parameters, optimizer states, running statistics, gradients. Schedulers of `wg.optim.lr_scheduler` step.
 ///
 /// Baked: all other Python values that the step read, host data that became tensors, and the choices it made by them.
-/// Other side effects of Python (prints, lists that grow) happen while tracing only.
+/// Other side effects of Python (prints, lists that grow) happen while tracing only. What is not looked at again: which
+/// module stands at a place of a model (`model[1] = other`), hooks that were added, global names that were bound again,
+/// and grad mode as it is inside the step.
 ///
 /// In eager mode, in an open transform and inside another compiled step the function is simply called.
 ///
@@ -182,9 +272,9 @@ impl Compiled {
         }
         // Whoever runs it now, in another thread or before a fork: ordinary code is always right.
         let Some(mut known) = self.state.try_lock() else { return self.fun.bind(py).call(args, kwargs) };
-        let Known { variants, refused } = &mut *known;
+        let Known { variants, new_in_a_row, refused } = &mut *known;
         let grad = tensor::grad_enabled();
-        let mut given = Given::default();
+        let mut given = Inputs::default();
         let mut traced = None;
         for at in 0..variants.len() {
             let variant = &mut variants[at];
@@ -200,41 +290,68 @@ impl Compiled {
             if let Some(result) = variant.replay(args, &given)? {
                 // The next call most likely has the same signature.
                 variants[..=at].rotate_right(1);
+                *new_in_a_row = 0;
                 return Ok(result);
             }
         }
         let before = traced.map(|at| variants.remove(at));
-        if variants.len() >= MOST_VARIANTS {
+        *new_in_a_row = if before.is_some() { 0 } else { *new_in_a_row + 1 };
+        if *new_in_a_row > MOST_NEW {
+            let last = variants.first().map_or(Ok(None), |last| last.pattern.difference(args, kwargs))?;
             return Err(refuse(trace::refusal(format!(
-                "this is signature {} of the function, and {MOST_VARIANTS} are kept; a tensor or a float may change from \
-                 call to call, every other value, shape, dtype or mode that changes makes another signature",
-                MOST_VARIANTS + 1
+                "the last {MOST_NEW} calls had a signature of their own each, and so has this one; what changes from call \
+                 to call must be a tensor or a float ({})",
+                last.unwrap_or_else(|| "a shape, dtype, mode, gradient or optimizer state changes".to_owned())
             ))));
         }
+        variants.retain(|variant| !variant.pattern.is_dead(py));
         let (result, variant) = trace_call(self.fun.bind(py), args, kwargs, before).inspect_err(|error| {
-            if error.get_type(py).name().is_ok_and(|name| name == "CompileError") {
+            if is_a(py, error, ErrorKind::Compile) {
                 *refused = Some(error.value(py).to_string());
             }
         })?;
+        if variant.is_ready()
+            && variants.iter().filter(|variant| variant.is_ready()).count() >= MOST_READY
+            && let Some(oldest) = variants.iter().rposition(Variant::is_ready)
+        {
+            variants.remove(oldest);
+        }
+        variants.truncate(MOST_KNOWN - 1);
         variants.insert(0, variant);
         Ok(result)
     }
 }
 
 impl Variant {
+    fn is_ready(&self) -> bool {
+        matches!(self.body, Body::Ready(_))
+    }
+
+    /// Python objects that are kept, for the garbage collector.
+    fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.pattern.visit(visit)?;
+        self.result.visit(visit)?;
+        self.modes.iter().try_for_each(|(module, _)| visit.call(module))?;
+        self.set_modes.iter().try_for_each(|(_, module, _)| visit.call(module))?;
+        self.events.iter().try_for_each(|event| event.visit(visit))
+    }
+
     /// Whether arguments and modes are those of this variant, as far as Python tells.
     fn fits<'py>(
         &self,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
-        given: &mut Given<'py>,
+        given: &mut Inputs<'py>,
     ) -> PyResult<bool> {
         let py = args.py();
         if !self.pattern.matches(args, kwargs, given)? {
             return Ok(false);
         }
         for (module, mode) in &self.modes {
-            if !module.bind(py).getattr(intern!(py, "training"))?.is(mode) {
+            // One that is gone was made by the step, or the function names another one by now.
+            if let Some(module) = module.bind(py).upgrade()
+                && !module.getattr(intern!(py, "training"))?.is(mode)
+            {
                 return Ok(false);
             }
         }
@@ -242,7 +359,7 @@ impl Variant {
     }
 
     /// Runs the step again. None: something is not as it was when it was traced.
-    fn replay<'py>(&mut self, args: &Bound<'py, PyTuple>, given: &Given<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    fn replay<'py>(&mut self, args: &Bound<'py, PyTuple>, given: &Inputs<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = args.py();
         let (Body::Ready(replay), settings) = (&mut self.body, &mut self.settings) else { return Ok(None) };
         if !read_settings(py, &mut self.events, settings)? {
@@ -286,19 +403,27 @@ impl Variant {
         let outcome = run();
         self.calls += 1;
         let mut made = replay.finish(&tensors, ran);
-        outcome?;
-        for (module, mode) in &self.set_modes {
-            let module = module.bind(py);
-            if !module.getattr(intern!(py, "training"))?.is(mode) {
+        for (_, module, mode) in self.set_modes.iter().filter(|(after, ..)| *after <= ran) {
+            if let Some(module) = module.bind(py).upgrade()
+                && !module.getattr(intern!(py, "training"))?.is(mode)
+            {
                 module.setattr(intern!(py, "training"), mode)?;
             }
         }
+        outcome?;
+        let mut objects: SmallVec<[Option<Bound<'py, PyAny>>; 2]> = SmallVec::new();
+        objects.resize(made.len(), None);
         let mut tensor = |at: usize| -> PyResult<Bound<'py, PyAny>> {
-            match std::mem::replace(&mut made[at], tensor::Given::Nothing) {
-                tensor::Given::Tensor(tensor) => Ok(Bound::new(py, PyTensor(tensor))?.into_any()),
-                tensor::Given::Argument(position) => Ok(given.tensors[position as usize].clone().into_any()),
-                tensor::Given::Outside | tensor::Given::Nothing => Ok(py.None().into_bound(py)),
+            if let Some(object) = &objects[at] {
+                return Ok(object.clone());
             }
+            let object = match std::mem::replace(&mut made[at], tensor::Given::Nothing) {
+                tensor::Given::Tensor(tensor) => Bound::new(py, PyTensor(tensor))?.into_any(),
+                tensor::Given::Argument(position) => given.tensors[position as usize].clone().into_any(),
+                tensor::Given::Outside | tensor::Given::Nothing => py.None().into_bound(py),
+            };
+            objects[at] = Some(object.clone());
+            Ok(object)
         };
         self.result.build(py, &given.floats, &mut tensor).map(Some)
     }
@@ -355,7 +480,10 @@ fn trace_call<'py>(
         Ok((result, result_pattern, body)) => {
             drop(tracing);
             let Session { events, modes, set_modes, .. } = session;
-            let set_modes = set_modes.into_iter().map(|(module, _, mode)| (module, mode)).collect();
+            let weak = |module: &Py<PyAny>| PyWeakrefReference::new(module.bind(py)).map(Bound::unbind);
+            let modes = modes.into_iter().map(|(module, mode)| Ok((weak(&module)?, mode))).collect::<PyResult<_>>()?;
+            let set_modes = set_modes.into_iter().map(|set| Ok((set.after, weak(&set.module)?, set.mode)));
+            let set_modes = set_modes.collect::<PyResult<_>>()?;
             let sources = events.iter().map(|event| match event {
                 Event::Step(step) => step.sources(),
                 Event::Host { .. } => 0,
@@ -385,11 +513,11 @@ fn logged<'py>(
     result: &Bound<'py, PyAny>,
     floats: &[f64],
     before: Option<Variant>,
-) -> Result<(Bound<'py, PyAny>, arguments::Result, Body), (PyErr, bool)> {
+) -> Result<(Bound<'py, PyAny>, Results, Body), (PyErr, bool)> {
     let py = result.py();
     let failed = |error: Error| (raise(error.clone()), error.kind() == ErrorKind::Compile);
     let mut tensors = Vec::new();
-    let mut pattern = arguments::Result::of(result, &mut tensors).map_err(|error| (error, true))?;
+    let mut pattern = Results::of(result, &mut tensors).map_err(|error| (error, true))?;
     let returned: Vec<Tensor> = tensors.iter().map(|tensor| tensor.get().0.clone()).collect();
     let log = tracing.finish(&returned).map_err(failed)?;
     // Float arguments that come back are numbers again.

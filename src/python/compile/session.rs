@@ -8,8 +8,10 @@ use crate::python::errors::{raise, refuse};
 use crate::python::optimizer::PyUpdater;
 use crate::python::script;
 use crate::tensor::trace;
+use hashbrown::HashMap;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
+use pyo3::{PyTraverseError, PyVisit};
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,17 +25,40 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Python objects that are kept, for the garbage collector.
+    pub fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Event::Step(step) => step.visit(visit),
+            Event::Host { call, .. } => visit.call(call),
+        }
+    }
+}
+
 #[derive(Default)]
 pub struct Session {
     pub id: u64,
     pub events: Vec<Event>,
     /// Modules whose mode was read before the step set it, and the mode.
     pub modes: Vec<(Py<PyAny>, Py<PyAny>)>,
-    /// Modules whose mode the step set, with the mode before and the last one.
-    pub set_modes: Vec<(Py<PyAny>, Py<PyAny>, Py<PyAny>)>,
+    /// Each time that the step set a mode.
+    pub set_modes: Vec<SetMode>,
+    /// What is known of each module, by address: the last mode that the step set, if it did.
+    known_modes: HashMap<usize, Option<Py<PyAny>>>,
     updaters: Vec<(Py<PyUpdater>, Vec<State>)>,
-    /// Dicts that host calls change, and what they held.
+    /// Attributes, lists and dicts that an optimizer or a scheduler changes, and what they held.
+    attributes: Vec<(Py<PyAny>, &'static str, Py<PyAny>)>,
+    lists: Vec<(Py<PyList>, Py<PyList>)>,
     dicts: Vec<(Py<PyDict>, Py<PyDict>)>,
+}
+
+/// A step set the mode of a module from outside.
+pub struct SetMode {
+    pub module: Py<PyAny>,
+    before: Py<PyAny>,
+    pub mode: Py<PyAny>,
+    /// Plans that had run.
+    pub after: usize,
 }
 
 thread_local! {
@@ -72,6 +97,31 @@ pub fn note_updater(updater: &Bound<'_, PyUpdater>, states: impl FnOnce() -> Vec
             session.updaters.push((updater.clone().unbind(), states()));
         }
     });
+}
+
+/// Remembers the settings of an optimizer before its first step in this session.
+pub fn note_optimizer(owner: &Bound<'_, PyAny>) -> PyResult<()> {
+    let is_new = with(|session| !session.attributes.iter().any(|(known, ..)| known.is(owner)));
+    if is_new != Some(true) {
+        return Ok(());
+    }
+    let (mut attributes, mut lists, mut dicts) = (Vec::new(), Vec::new(), Vec::new());
+    for name in ["_updaters", "param_groups"] {
+        let list = owner.getattr(name)?.cast_into::<PyList>()?;
+        for item in list.iter() {
+            if let Ok(group) = item.cast_into::<PyDict>() {
+                dicts.push((group.clone().unbind(), group.copy()?.unbind()));
+            }
+        }
+        lists.push((list.clone().unbind(), list.get_slice(0, list.len()).unbind()));
+        attributes.push((owner.clone().unbind(), name, list.into_any().unbind()));
+    }
+    with(|session| {
+        session.attributes.extend(attributes);
+        session.lists.extend(lists);
+        session.dicts.extend(dicts);
+    });
+    Ok(())
 }
 
 /// Writes down a step of an optimizer that just ran.
@@ -120,22 +170,29 @@ pub fn host_call(call: &Bound<'_, PyAny>, dicts: &Bound<'_, PyList>) -> PyResult
 #[pyo3(signature = (module, mode, /))]
 pub fn note_mode(module: &Bound<'_, PyAny>, mode: &Bound<'_, PyAny>) {
     with(|session| {
-        let is_set = session.set_modes.iter().any(|(known, ..)| known.is(module));
-        if !is_set && !session.modes.iter().any(|(known, _)| known.is(module)) {
+        session.known_modes.entry(module.as_ptr() as usize).or_insert_with(|| {
             session.modes.push((module.clone().unbind(), mode.clone().unbind()));
-        }
+            None
+        });
     });
 }
 
-/// In a traced step: notes that the mode of a module is set.
+/// In a traced step: notes that the mode of a module is set. One that had none is made by the step.
 #[pyfunction]
 #[pyo3(signature = (module, before, mode, /))]
 pub fn note_set_mode(module: &Bound<'_, PyAny>, before: &Bound<'_, PyAny>, mode: &Bound<'_, PyAny>) {
-    with(|session| match session.set_modes.iter_mut().find(|(known, ..)| known.is(module)) {
-        Some((_, _, last)) => *last = mode.clone().unbind(),
-        None => {
-            let entry = (module.clone().unbind(), before.clone().unbind(), mode.clone().unbind());
-            session.set_modes.push(entry);
+    if before.is_none() {
+        return;
+    }
+    with(|session| {
+        let last = session.known_modes.insert(module.as_ptr() as usize, Some(mode.clone().unbind())).flatten();
+        if !last.is_some_and(|last| last.is(mode)) {
+            session.set_modes.push(SetMode {
+                module: module.clone().unbind(),
+                before: before.clone().unbind(),
+                mode: mode.clone().unbind(),
+                after: trace::plans() as usize,
+            });
         }
     });
 }
@@ -150,8 +207,15 @@ impl Session {
             };
             open.restore(states);
         }
-        for (module, before, _) in self.set_modes {
-            module.bind(py).setattr("training", before)?;
+        for set in self.set_modes.into_iter().rev() {
+            set.module.bind(py).setattr("training", set.before)?;
+        }
+        for (owner, name, before) in self.attributes {
+            owner.bind(py).setattr(name, before)?;
+        }
+        for (list, before) in self.lists {
+            let list = list.bind(py);
+            list.set_slice(0, list.len(), before.bind(py))?;
         }
         for (dict, before) in self.dicts.into_iter().rev() {
             let dict = dict.bind(py);

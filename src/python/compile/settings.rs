@@ -7,6 +7,7 @@ use crate::python::optimizer::PyUpdater;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use pyo3::{PyTraverseError, PyVisit};
 use smallvec::SmallVec;
 
 /// A step of an optimizer: the plan of this number makes its updates.
@@ -69,6 +70,18 @@ impl StepEvent {
                 .iter()
                 .zip(&other.uses)
                 .all(|(a, b)| a.updater.is(&b.updater) && a.parts.len() == b.parts.len())
+    }
+
+    /// Python objects that are kept, for the garbage collector.
+    pub fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.owner)?;
+        visit.call(&self.updaters)?;
+        visit.call(&self.groups)?;
+        self.uses.iter().try_for_each(|one| {
+            visit.call(&one.updater)?;
+            visit.call(&one.group)?;
+            one.seen.iter().try_for_each(|value| visit.call(value))
+        })
     }
 
     /// How many sources of numbers there are, counted from the first of the step.

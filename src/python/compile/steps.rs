@@ -1,7 +1,7 @@
 //! Many steps in one call: arguments stacked along a leading axis, results stacked likewise.
 
 use super::Compiled;
-use super::arguments::Result;
+use super::results::Results;
 use crate::error::Error;
 use crate::graph::TensorType;
 use crate::machine::cpu::buffer::Buffer;
@@ -10,7 +10,7 @@ use crate::python::errors::{raise, read, refuse};
 use crate::python::tensor::PyTensor;
 use crate::tensor::{self, GradGuard, SliceArg, Tensor, Value};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyDict, PyList, PyTuple};
 use std::sync::Arc;
 
 /// A result of all steps: one row a step.
@@ -23,13 +23,13 @@ pub fn run<'py>(compiled: &Compiled, args: &Bound<'py, PyTuple>) -> PyResult<Bou
     let py = args.py();
     let steps = count(args)?;
     let mut stacks: Vec<Stack> = Vec::new();
-    let mut shape: Option<Result> = None;
+    let mut shape: Option<Results> = None;
     for step in 0..steps {
         py.check_signals()?;
         let items = args.iter().map(|arg| row(&arg, step)).collect::<PyResult<Vec<_>>>()?;
         let result = compiled.step(&PyTuple::new(py, items)?, None)?;
         let mut tensors = Vec::new();
-        let mut pattern = Result::of(&result, &mut tensors)?;
+        let mut pattern = Results::of(&result, &mut tensors)?;
         pattern.forget(&|_| false);
         if step == 0 {
             for tensor in &tensors {
@@ -54,41 +54,72 @@ pub fn run<'py>(compiled: &Compiled, args: &Bound<'py, PyTuple>) -> PyResult<Bou
 /// How many steps the tensor arguments hold.
 fn count(args: &Bound<'_, PyTuple>) -> PyResult<usize> {
     let mut steps = None;
-    for arg in args.iter() {
-        let Ok(tensor) = arg.cast::<PyTensor>() else { continue };
-        let tensor = &tensor.get().0;
-        if tensor.is_variable() {
-            continue;
-        }
-        let shape = tensor.shape();
-        let length = shape.first().copied();
-        match (steps, length) {
-            (_, None) => {
-                return Err(refuse(Error::shape("run: an argument is 0-d; each has the steps along its first axis")));
-            }
+    let mut look = |tensor: &Bound<'_, PyTensor>| -> PyResult<()> {
+        match (steps, tensor.get().0.shape().first().copied()) {
+            (_, None) => Err(refuse(Error::shape("run: an argument is 0-d; each has the steps along its first axis"))),
             (Some(steps), Some(length)) if steps != length => {
-                return Err(refuse(Error::shape(format!("run: the arguments hold {steps} and {length} steps"))));
+                Err(refuse(Error::shape(format!("run: the arguments hold {steps} and {length} steps"))))
             }
-            _ => steps = length,
+            (_, length) => {
+                steps = length;
+                Ok(())
+            }
         }
+    };
+    for arg in args.iter() {
+        each_tensor(&arg, &mut |tensor| {
+            look(tensor)?;
+            Ok(tensor.clone().into_any())
+        })?;
     }
     steps.ok_or_else(|| refuse(Error::value("run: no tensor argument says how many steps there are")))
 }
 
 /// The argument of one step.
 fn row<'py>(arg: &Bound<'py, PyAny>, step: usize) -> PyResult<Bound<'py, PyAny>> {
-    match arg.cast::<PyTensor>() {
-        Ok(tensor) if !tensor.get().0.is_variable() => {
-            let of = &tensor.get().0;
-            let part = read(|| {
-                let _mode = GradGuard::new(false);
-                tensor::evaluate(&[of])?;
-                let part = tensor::slice(of, &[SliceArg { axis: 0, start: step as i64, length: 1, step: 1 }])?;
-                tensor::first_row(&part)
-            })?;
-            Ok(Bound::new(arg.py(), PyTensor(part))?.into_any())
+    each_tensor(arg, &mut |tensor| {
+        let of = &tensor.get().0;
+        let part = read(|| {
+            let _mode = GradGuard::new(false);
+            tensor::evaluate(&[of])?;
+            let part = tensor::slice(of, &[SliceArg { axis: 0, start: step as i64, length: 1, step: 1 }])?;
+            tensor::first_row(&part)
+        })?;
+        Ok(Bound::new(tensor.py(), PyTensor(part))?.into_any())
+    })
+}
+
+type ForTensor<'a, 'py> = &'a mut dyn FnMut(&Bound<'py, PyTensor>) -> PyResult<Bound<'py, PyAny>>;
+
+/// An argument with another object for each tensor in it that is no variable.
+fn each_tensor<'py>(arg: &Bound<'py, PyAny>, change: ForTensor<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = arg.py();
+    if let Ok(tensor) = arg.cast::<PyTensor>() {
+        return if tensor.get().0.is_variable() { Ok(arg.clone()) } else { change(tensor) };
+    }
+    if let Ok(dict) = arg.cast_exact::<PyDict>() {
+        let made = PyDict::new(py);
+        for (key, value) in dict.iter() {
+            made.set_item(key, each_tensor(&value, change)?)?;
         }
-        _ => Ok(arg.clone()),
+        return Ok(made.into_any());
+    }
+    let make = match arg.get_type().getattr("_make") {
+        Ok(make) if arg.is_instance_of::<PyTuple>() => Some(make),
+        _ => None,
+    };
+    let (is_list, is_tuple) = (arg.is_exact_instance_of::<PyList>(), arg.is_exact_instance_of::<PyTuple>());
+    if !is_list && !is_tuple && make.is_none() {
+        return Ok(arg.clone());
+    }
+    let items = PyList::empty(py);
+    for item in arg.try_iter()? {
+        items.append(each_tensor(&item?, change)?)?;
+    }
+    match make {
+        Some(make) => make.call1((items,)),
+        None if is_list => Ok(items.into_any()),
+        None => Ok(items.to_tuple().into_any()),
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) fn build(log: Log) -> Result<Replay> {
     for grad in &grads {
         let (last, reuses) = match grad.last {
             LastGrad::Unchanged => continue,
-            LastGrad::None => (None, false),
+            LastGrad::None | LastGrad::Handle(_) => (None, false),
             LastGrad::Value(source) => {
                 let at = place(source)?;
                 let was_read = names.iter().enumerate().any(|(name, known)| {
@@ -79,7 +79,11 @@ pub(super) fn build(log: Log) -> Result<Replay> {
                 (Some(Version { after: after(source), place: Some(at) }), reuses)
             }
         };
-        grad_updates.push(GradUpdate { variable: grad.variable, last, reuses, taken: None });
+        let handle = match grad.last {
+            LastGrad::Handle(name) => Some(name),
+            _ => None,
+        };
+        grad_updates.push(GradUpdate { variable: grad.variable, last, handle, reuses, taken: None });
     }
     let exists = grads.iter().filter_map(|grad| grad.exists.map(|exists| (grad.variable, exists))).collect();
     let mut specs = Vec::with_capacity(names.len());

@@ -90,8 +90,10 @@ struct StateUpdate {
 
 struct GradUpdate {
     variable: NameId,
-    /// None: cleared.
+    /// None: cleared, or a tensor from outside.
     last: Option<Version>,
+    /// The tensor from outside that becomes the gradient, itself.
+    handle: Option<NameId>,
     /// The buffer of the gradient before may serve.
     reuses: bool,
     /// In a call: that gradient's value, and the record it was taken from.
@@ -484,7 +486,7 @@ impl Replay {
                 continue;
             }
             let new = match &update.last {
-                None => None,
+                None => update.handle.and_then(|name| self.handle(name, arguments)),
                 Some(version) => {
                     let ty = variable.type_in(engine);
                     let value = self.value(version.place.unwrap_or(0), &ty);

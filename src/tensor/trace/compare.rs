@@ -11,8 +11,8 @@ use hashbrown::HashMap;
 /// A step as words that are equal exactly for equal steps, and the numbers in it.
 struct Script<'a> {
     words: Vec<u64>,
-    /// Where each node begins, and its op.
-    nodes: Vec<(usize, &'static str)>,
+    /// Where each node begins, its op, and the user's line.
+    nodes: Vec<(usize, &'static str, Option<&'a str>)>,
     numbers: Vec<&'a Number>,
 }
 
@@ -42,6 +42,7 @@ impl<'a> Script<'a> {
             match grad.last {
                 LastGrad::Unchanged => writer.mark(3, 0),
                 LastGrad::None => writer.mark(3, 1),
+                LastGrad::Handle(name) => writer.mark(11, u64::from(name)),
                 LastGrad::Value(source) => writer.source(source),
             }
         }
@@ -114,7 +115,9 @@ impl<'a> Writer<'a> {
         let below = self.below(id);
         let traced = &self.log.plans[plan as usize];
         let written = &traced.lowered.graph.nodes[node as usize];
-        self.script.nodes.push((self.script.words.len(), written.op.name()));
+        let rank = traced.lowered.ends.partition_point(|&end| end <= node);
+        let line = traced.lines.get(rank).and_then(Option::as_deref);
+        self.script.nodes.push((self.script.words.len(), written.op.name(), line));
         match written.op {
             Op::Source(GraphSource::Leaf(slot)) => {
                 let strides = &traced.lowered.strides[slot as usize];
@@ -192,18 +195,21 @@ impl Script<'_> {
         if let Some(at) =
             (0..self.words.len().max(before.words.len())).find(|&at| self.words.get(at) != before.words.get(at))
         {
-            let op = |script: &Script| {
-                let next = script.nodes.partition_point(|(start, _)| *start <= at);
-                next.checked_sub(1).map_or("nothing", |node| script.nodes[node].1)
+            let node = |script: &Script<'_>| {
+                let next = script.nodes.partition_point(|(start, ..)| *start <= at);
+                next.checked_sub(1).map_or(("nothing", String::new()), |node| {
+                    let (_, op, line) = script.nodes[node];
+                    (op, line.map(|line| format!(" ({line})")).unwrap_or_default())
+                })
             };
-            let (now, then) = (op(self), op(before));
+            let ((now, line), (then, _)) = (node(self), node(before));
             let what = match now == then {
                 true => format!("{now} in another way than the first one"),
                 false => format!("{now} where the first one recorded {then}"),
             };
             return Err(refusal(format!(
                 "the second call recorded {what}; a compiled step does the same at each call, so a choice made in Python \
-                 belongs into an argument"
+                 belongs into an argument{line}"
             )));
         }
         for (now, then) in self.numbers.iter().zip(&before.numbers) {

@@ -2,7 +2,7 @@
 //! arguments and tensors are such that it could be the same step again.
 
 use super::{GradLog, Holder, LastGrad, Log, Name, NameId, Returned, Source, Trace, place_of, refusal};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::TensorType;
 use crate::tensor::engine::{self, Engine, State, Value};
 use crate::tensor::handle::Tensor;
@@ -16,6 +16,11 @@ impl Trace {
         returned: &[Tensor],
         next_stream: u64,
     ) -> Result<Log> {
+        if self.variables.iter().any(|(tensor, before)| tensor.is_variable() != *before) {
+            return Err(refusal(
+                "requires_grad of a tensor from outside is another one after the step; change it before the call",
+            ));
+        }
         let states = self.states(engine)?;
         let last_grads = self.last_grads(engine, grads)?;
         let returned =
@@ -43,9 +48,21 @@ impl Trace {
         })
     }
 
+    /// Whether a tensor is older than the step and has no history.
+    fn is_outside(&self, engine: &Engine, tensor: &Tensor) -> bool {
+        let history = || engine.get(tensor.place().0).history;
+        tensor.0.born < self.start && (tensor.is_variable() || !history())
+    }
+
     /// The values that each rebound handle took.
     fn states(&mut self, engine: &Engine) -> Result<Vec<(NameId, Vec<Source>)>> {
         let mut states: Vec<(NameId, Vec<Source>)> = Vec::new();
+        let mut taken: HashMap<NameId, Vec<Source>> = HashMap::new();
+        for (name, place) in &self.moves {
+            if let Some(&source) = self.computed.get(place) {
+                taken.entry(*name).or_default().push(source);
+            }
+        }
         let moved: Vec<NameId> =
             self.undo.iter().filter_map(|(tensor, _)| self.by_cell.get(&tensor.address()).copied()).collect();
         for name in moved {
@@ -66,12 +83,7 @@ impl Trace {
                 return Err(error.clone());
             }
             let last = self.source(engine, slot, output)?;
-            let mut versions: Vec<Source> = self
-                .moves
-                .iter()
-                .filter(|(moved, _)| *moved == name)
-                .filter_map(|(_, place)| self.computed.get(place).copied())
-                .collect();
+            let mut versions = taken.remove(&name).unwrap_or_default();
             versions.dedup();
             if versions.last() != Some(&last) {
                 versions.push(last);
@@ -91,12 +103,22 @@ impl Trace {
     fn last_grads(&mut self, engine: &Engine, current: &[(NameId, Option<Tensor>)]) -> Result<Vec<GradLog>> {
         let mut logs = Vec::with_capacity(current.len());
         for (variable, now) in current {
-            let first = &self.grads[variable];
-            let exists = first.exists;
+            let (exists, initial) = (self.grads[variable].exists, self.grads[variable].initial.clone());
             let last = match now {
                 None => LastGrad::None,
-                // Rebound, perhaps: then it is a state.
-                Some(grad) if first.initial.as_ref().is_some_and(|initial| initial.is(grad)) => LastGrad::Unchanged,
+                // Rebound, perhaps: then it is a state. One that was set without a look at it came from outside.
+                Some(grad) if exists.is_some() && initial.as_ref().is_some_and(|initial| initial.is(grad)) => {
+                    LastGrad::Unchanged
+                }
+                Some(grad) if self.is_outside(engine, grad) => match self.name(engine, grad) {
+                    Some(name) if matches!(self.names[name as usize].holder, Holder::Grad(_)) => {
+                        return Err(refusal(
+                            "the gradient of one variable from before the step is given to another one; give it a clone()",
+                        ));
+                    }
+                    Some(name) => LastGrad::Handle(name),
+                    None => return Err(Error::internal("a tensor from outside has no name")),
+                },
                 Some(grad) => {
                     let (slot, output) = grad.place();
                     if engine.get(slot).history {
@@ -131,12 +153,23 @@ impl Trace {
                 return Ok((Returned::Grad(*variable), ty));
             }
         }
+        if self.is_outside(engine, tensor)
+            && let Some(name) = self.name(engine, tensor)
+        {
+            return Ok((Returned::Name(name), ty));
+        }
+        if tensor.is_variable() {
+            return Err(refusal(
+                "the step returns a tensor that it made and that requires a gradient; return it after detach(), and its \
+                 gradient beside it",
+            ));
+        }
         let (slot, output) = tensor.place();
         let record = engine.get(slot);
         if record.history && record.consumed.is_none() {
             return Err(refusal(format!(
-                "the step returns the result of {} with its history, which ends here; call backward() inside, or return \
-                 it under wg.no_grad() or after detach()",
+                "the step returns the result of {} with its history, which ends here; call backward() inside and \
+                 without retain_graph, or return it under wg.no_grad() or after detach()",
                 record.op.name()
             )));
         }

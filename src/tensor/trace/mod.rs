@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Op, TensorType};
 use crate::scalar::Scalar;
 use crate::shape::Strides;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 use std::cell::{Cell as StdCell, RefCell};
 
@@ -99,6 +99,8 @@ pub(super) struct TracedPlan {
     pub leaves: Vec<(Source, TensorType)>,
     pub numbers: Vec<Number>,
     pub types: Vec<TensorType>,
+    /// The user's line of each record, in the order of `Lowered::ends`.
+    pub lines: Vec<Option<String>>,
 }
 
 /// What becomes of the gradient of a variable.
@@ -114,6 +116,8 @@ pub(super) enum LastGrad {
     Unchanged,
     None,
     Value(Source),
+    /// A tensor from outside, itself.
+    Handle(NameId),
 }
 
 /// What the step gives back.
@@ -151,6 +155,10 @@ struct Trace {
     by_record: HashMap<(u64, u32), SmallVec<[NameId; 1]>>,
     /// Handles from before that were rebound: what each named first, held.
     undo: Vec<(Tensor, Place)>,
+    /// The addresses of those.
+    moved: HashSet<usize>,
+    /// Handles from before that became variables or ceased to be: whether they were.
+    variables: Vec<(Tensor, bool)>,
     /// What each name was rebound to, in order.
     moves: Vec<(NameId, (u64, u32))>,
     grads: HashMap<NameId, FirstGrad>,
@@ -305,7 +313,7 @@ pub(super) fn note_use(engine: &Engine, tensor: &Tensor) {
 pub(super) fn note_move(engine: &mut Engine, tensor: &Tensor, to: Place) {
     with(|trace| {
         let Some(name) = trace.name(engine, tensor) else { return };
-        if !trace.undo.iter().any(|(known, _)| known.is(tensor)) {
+        if trace.moved.insert(tensor.address()) {
             let (slot, output) = tensor.place();
             let old = Place { slot, output };
             engine.retain(slot);
@@ -346,6 +354,22 @@ pub(super) fn note_grad(variable: &Tensor, clears: bool) {
         trace.grad_order.push(name);
     });
     drop(engine);
+}
+
+/// Notes that a handle is about to become a variable, or to be none any more.
+pub(super) fn note_variable(tensor: &Tensor) {
+    if !is_open() {
+        return;
+    }
+    let before = tensor.is_variable();
+    // What goes with the variable is its gradient.
+    note_grad(tensor, true);
+    let engine = engine::lock();
+    with(|trace| {
+        if trace.name(&engine, tensor).is_some() && !trace.variables.iter().any(|(known, _)| known.is(tensor)) {
+            trace.variables.push((tensor.clone(), before));
+        }
+    });
 }
 
 /// Notes a check of a tensor's elements.
@@ -423,6 +447,7 @@ impl Trace {
 
 /// What is written down of a plan before it runs.
 pub(super) struct Draft {
+    lines: Vec<Option<String>>,
     leaves: Vec<(Source, TensorType)>,
     numbers: Vec<Number>,
     outputs: Vec<(u64, u32, TensorType)>,
@@ -449,6 +474,7 @@ pub(super) fn keep(draft: Draft, lowered: Lowered) {
             lowered,
             leaves: draft.leaves,
             numbers: draft.numbers,
+            lines: draft.lines,
             types: draft.outputs.into_iter().map(|(_, _, ty)| ty).collect(),
         });
     });
@@ -456,7 +482,10 @@ pub(super) fn keep(draft: Draft, lowered: Lowered) {
 
 impl Trace {
     fn draft(&mut self, engine: &Engine, walk: &Walk, outputs: &[Output]) -> Result<Draft> {
-        let mut draft = Draft { leaves: Vec::new(), numbers: Vec::new(), outputs: Vec::with_capacity(outputs.len()) };
+        let lines = walk.slots.iter().map(|&slot| self.lines.get(&engine.get(slot).id).cloned()).collect();
+        let outputs_len = outputs.len();
+        let mut draft =
+            Draft { lines, leaves: Vec::new(), numbers: Vec::new(), outputs: Vec::with_capacity(outputs_len) };
         for (rank, &slot) in walk.slots.iter().enumerate() {
             let record = engine.get(slot);
             let role = walk.roles[rank];
@@ -509,6 +538,8 @@ impl Tracing {
             by_cell: HashMap::new(),
             by_record: HashMap::new(),
             undo: Vec::new(),
+            moved: HashSet::new(),
+            variables: Vec::new(),
             moves: Vec::new(),
             grads: HashMap::new(),
             grad_order: Vec::new(),
@@ -564,6 +595,11 @@ impl Tracing {
         for (tensor, place) in trace.undo.iter().rev() {
             engine::lock().retain(place.slot);
             tensor.restore(*place);
+        }
+        for (tensor, before) in &trace.variables {
+            // It was what it was before: that it may be.
+            let restored = tensor.set_requires_grad(*before);
+            debug_assert!(restored.is_ok());
         }
         for (name, first) in &trace.grads {
             let variable = &trace.names[*name as usize].tensor;
