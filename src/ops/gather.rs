@@ -221,8 +221,8 @@ unsafe fn gather_typed<T: Copy>(mode: GatherMode, axis: usize, from: &View, indi
     }
 }
 
-/// Adds `updates` to `out` at the indices, for each element in the order of the indices, so that the rounding of each element
-/// depends on nothing else. `out` holds zeros before. Gives the first index out of range, which is clamped.
+/// Adds `updates` to `out` at the indices, for each element in the order of the indices, so that its rounding depends on
+/// nothing else. `out` holds zeros before. Gives the first index out of range, which is clamped.
 ///
 /// # Safety
 /// As for `gather`.

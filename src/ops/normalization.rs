@@ -1,5 +1,5 @@
-//! Normalisations: batch norm over all axes but 1, layer norm and RMS norm over the last axes. The statistics come out as outputs,
-//! so that a layer can keep running ones.
+//! Normalisations: batch norm over all axes but 1, layer norm and RMS norm over the last axes. The statistics come out as
+//! outputs, so that a layer can keep running ones.
 
 use super::arithmetic::SQUARE;
 use super::build::*;

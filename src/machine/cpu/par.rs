@@ -1,8 +1,8 @@
 //! Threads: `par` runs independent items over a private pool, and `poll` lets the user stop a long run.
 //!
 //! The calling thread takes its share of the items and never waits for a helper that has not started, so a sleeping
-//! helper costs one wake-up call and no more; after its share a helper looks out for the next run for a short while. Items are claimed one by one from a counter; who runs an item must not
-//! change its result. Only the thread that called in ever runs the poll hook; helpers read the stop flag of their run.
+//! helper costs one wake-up call and no more; after its share a helper looks out for the next run for a short while.
+//! Items are claimed one by one from a counter; who runs an item must not change its result. Only the thread that called in ever runs the poll hook; helpers read the stop flag of their run.
 //! A team of helpers belongs to one process id: a forked child makes its own and leaves the parent's alone.
 
 use std::any::Any;
