@@ -317,6 +317,13 @@ def test_a_rate_from_a_float_argument() -> None:
     assert optimizer.param_groups[0]["lr"] == 0.125
 
 
+def test_a_grad_mode_that_is_another_one_after_the_step() -> None:
+    compiled = wg.compile(lambda x: [wg.set_grad_enabled(False), x * 2.0][1])
+    with pytest.raises(wg.CompileError, match="grad mode is another one after the step"):
+        compiled(wg.ones((2,)))
+    assert wg.is_grad_enabled()
+
+
 def test_requires_grad_that_is_another_one_after_the_step() -> None:
     w = nn.Parameter(wg.ones((2,)))
     w.grad = wg.ones((2,))

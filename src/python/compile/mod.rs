@@ -3,6 +3,7 @@
 
 mod arguments;
 mod explain;
+mod method;
 mod number;
 mod results;
 mod session;
@@ -20,6 +21,7 @@ use crate::error::{Error, ErrorKind};
 use crate::tensor::trace::{self, Log, Tracing};
 use crate::tensor::{self, Begun, Numbers, Replay, Tensor};
 use arguments::{Inputs, Pattern};
+use method::CompiledMethod;
 use parking_lot::Mutex;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
@@ -118,7 +120,7 @@ impl Compiled {
         match instance.is_none() {
             true => Ok(slf.clone().into_any()),
             false => {
-                let method = CompiledMethod { fun: slf.clone().unbind(), instance: instance.clone().unbind() };
+                let method = CompiledMethod::new(slf, instance);
                 Ok(Bound::new(slf.py(), method)?.into_any())
             }
         }
@@ -134,69 +136,6 @@ impl Compiled {
     fn __clear__(&self) {
         let variants = self.state.try_lock().map(|mut known| std::mem::take(&mut known.variants));
         drop(variants);
-    }
-}
-
-/// A compiled function as a method of an object, which is its first argument.
-#[pyclass(frozen, module = "wengert._core")]
-pub struct CompiledMethod {
-    #[pyo3(get, name = "__func__")]
-    fun: Py<Compiled>,
-    #[pyo3(get, name = "__self__")]
-    instance: Py<PyAny>,
-}
-
-#[pymethods]
-impl CompiledMethod {
-    #[pyo3(signature = (*args, **kwargs))]
-    fn __call__<'py>(
-        &self,
-        args: &Bound<'py, PyTuple>,
-        kwargs: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        self.fun.get().step(&self.arguments(args)?, kwargs)
-    }
-
-    /// Run many steps, as `Compiled.run` does.
-    #[pyo3(signature = (*args))]
-    fn run<'py>(&self, args: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
-        steps::run(self.fun.get(), &self.arguments(args)?)
-    }
-
-    /// Everything else is the function's.
-    fn __getattr__<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-        self.fun.bind(py).getattr(name)
-    }
-
-    fn __richcmp__(&self, other: &Bound<'_, PyAny>, op: pyo3::basic::CompareOp) -> PyResult<bool> {
-        let same = other.cast::<CompiledMethod>().is_ok_and(|other| {
-            let other = other.get();
-            self.fun.is(&other.fun) && self.instance.is(&other.instance)
-        });
-        match op {
-            pyo3::basic::CompareOp::Eq => Ok(same),
-            pyo3::basic::CompareOp::Ne => Ok(!same),
-            _ => Err(PyTypeError::new_err("methods have no order")),
-        }
-    }
-
-    fn __hash__(&self) -> usize {
-        self.fun.as_ptr() as usize ^ self.instance.as_ptr() as usize
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.fun)?;
-        visit.call(&self.instance)
-    }
-}
-
-impl CompiledMethod {
-    fn arguments<'py>(&self, args: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyTuple>> {
-        let py = args.py();
-        PyTuple::new(
-            py,
-            std::iter::once(self.instance.bind(py).clone()).chain(args.iter()).collect::<SmallVec<[_; 8]>>(),
-        )
     }
 }
 
@@ -217,8 +156,8 @@ impl CompiledMethod {
 ///
 /// Baked: all other Python values that the step read, host data that became tensors, and the choices it made by them.
 /// Other side effects of Python (prints, lists that grow) happen while tracing only. What is not looked at again: which
-/// module stands at a place of a model (`model[1] = other`), hooks that were added, global names that were bound again,
-/// and grad mode as it is inside the step.
+/// module stands at a place of a model (`model[1] = other`), hooks that were added, and global names that were bound
+/// again.
 ///
 /// In eager mode, in an open transform and inside another compiled step the function is simply called.
 ///
@@ -466,10 +405,22 @@ fn trace_call<'py>(
         false => pattern.traced(args, kwargs, id).and_then(|(args, kwargs)| fun.call(&args, kwargs.as_ref())),
     };
     let session = session::close(py)?;
+    let left = tensor::grad_enabled();
+    let called = match called {
+        Ok(_) if left != grad => {
+            let error = trace::refusal(
+                "grad mode is another one after the step; use `with wg.no_grad():` or `with wg.set_grad_enabled(...):`",
+            );
+            trace::refuse(error.clone());
+            Err(refuse(error))
+        }
+        called => called,
+    };
     let result = match called {
         Ok(result) => result,
         Err(error) => {
             if tracing.refusal().is_some() {
+                tensor::set_grad_enabled(grad);
                 tracing.undo();
                 session.undo(py)?;
             }
