@@ -6,9 +6,13 @@ use super::errors::{record, refuse};
 use super::tensor::PyTensor;
 use crate::error::Error;
 use crate::optim::{self, Rule, State, Updater};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use std::time::Duration;
+
+/// Between two looks whether another thread still steps.
+const WAIT: Duration = Duration::from_micros(50);
 
 /// One update rule over the parameters of one group, with their state.
 ///
@@ -34,7 +38,7 @@ impl PyUpdater {
     #[pyo3(signature = (index, /))]
     fn state<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyDict>> {
         let (rule, state) = {
-            let updater = self.0.lock();
+            let updater = self.lock(py);
             (updater.rule(), updater.state(index).map_err(refuse)?.clone())
         };
         let entries = PyDict::new(py);
@@ -53,7 +57,7 @@ impl PyUpdater {
     /// Put back what `state` gave.
     #[pyo3(signature = (index, state, /))]
     fn set_state(&self, index: usize, state: &Bound<'_, PyDict>) -> PyResult<()> {
-        let rule = self.0.lock().rule();
+        let rule = self.lock(state.py()).rule();
         let names = rule.state_names();
         let mut new = State::default();
         for (key, value) in state {
@@ -72,13 +76,27 @@ impl PyUpdater {
         if !rule.counts_steps() && new.tensors[0].is_some() {
             new.step = 1;
         }
-        record(|| self.0.lock().set_state(index, new))
+        let mut updater = self.lock(state.py());
+        record(|| updater.set_state(index, new))
     }
 
     /// Forget the gradients, or make them zero.
     #[pyo3(signature = (set_to_none = true))]
-    fn zero_grad(&self, set_to_none: bool) -> PyResult<()> {
-        record(|| self.0.lock().zero_grad(set_to_none))
+    fn zero_grad(&self, py: Python<'_>, set_to_none: bool) -> PyResult<()> {
+        let updater = self.lock(py);
+        record(|| updater.zero_grad(set_to_none))
+    }
+}
+
+impl PyUpdater {
+    /// The updater, waited for without the interpreter's lock, which a thread that steps needs again and again.
+    fn lock(&self, py: Python<'_>) -> MutexGuard<'_, Updater> {
+        loop {
+            if let Some(updater) = self.0.try_lock() {
+                return updater;
+            }
+            py.detach(|| std::thread::sleep(WAIT));
+        }
     }
 }
 

@@ -143,8 +143,8 @@ impl Compiled {
 /// Python, bit for bit the same.
 ///
 /// A signature is: the shapes, dtypes and strides of tensor arguments; the values of ints, bools, strings and other hashable
-/// arguments; grad mode; `training` of the modules that read it; which gradients and optimizer states exist. The 16 that
-/// were used last are ready; 64 new ones in a row are refused. Tuples (named ones too), lists and dicts of arguments are
+/// arguments; grad mode; `training` of the modules that read it; which gradients and optimizer states exist; which of
+/// all these tensors are one. The 16 that were used last are ready; 64 new ones in a row are refused. Tuples (named ones too), lists and dicts of arguments are
 /// taken apart; the order of keywords counts. Objects that equal only themselves are not kept alive.
 ///
 /// While tracing, a float argument stands beside tensors only: `isinstance(x, float)` holds (`type(x) is float` does not),
@@ -169,7 +169,8 @@ impl Compiled {
 ///
 /// Raises:
 ///     CompileError: when called: a value is read, a shape depends on data, a number or the order of operations differs
-///         between the first two calls, or a result has open history. Everything is then as before the call.
+///         between the first two calls, the step sets an optimizer's settings other than by a scheduler, another thread
+///         computes what it recorded, or a result has open history. Everything is then as before the call.
 ///
 /// Example:
 ///     >>> import wengert as wg
@@ -206,7 +207,7 @@ impl Compiled {
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = args.py();
-        if tensor::eager() || tensor::in_transform() || trace::is_open() {
+        if is_plain() {
             return self.fun.bind(py).call(args, kwargs);
         }
         // Whoever runs it now, in another thread or before a fork: ordinary code is always right.
@@ -317,12 +318,15 @@ impl Variant {
             let mut next = 0;
             loop {
                 // What Python did after so many plans.
-                while let Some(event) = self.events.get(next) {
-                    match event {
-                        Event::Step(step) if step.after == ran => step.advance(py)?,
+                while next < self.events.len() {
+                    match &self.events[next] {
+                        Event::Step(step) if step.after == ran => {
+                            step.advance(py)?;
+                            read_later(py, &mut self.events[next + 1..], settings)?;
+                        }
                         Event::Host { before, call } if *before == ran => {
                             call.call0(py)?;
-                            read_settings(py, &mut self.events[next..], settings)?;
+                            read_later(py, &mut self.events[next + 1..], settings)?;
                         }
                         _ => break,
                     }
@@ -341,7 +345,7 @@ impl Variant {
         };
         let outcome = run();
         self.calls += 1;
-        let mut made = replay.finish(&tensors, ran);
+        let made = read(|| replay.finish(&tensors, ran));
         for (_, module, mode) in self.set_modes.iter().filter(|(after, ..)| *after <= ran) {
             if let Some(module) = module.bind(py).upgrade()
                 && !module.getattr(intern!(py, "training"))?.is(mode)
@@ -350,6 +354,7 @@ impl Variant {
             }
         }
         outcome?;
+        let mut made = made?;
         let mut objects: SmallVec<[Option<Bound<'py, PyAny>>; 2]> = SmallVec::new();
         objects.resize(made.len(), None);
         let mut tensor = |at: usize| -> PyResult<Bound<'py, PyAny>> {
@@ -380,6 +385,32 @@ fn read_settings(py: Python<'_>, events: &mut [Event], settings: &mut [SmallVec<
     Ok(true)
 }
 
+/// Reads the settings of the steps that are still to come.
+fn read_later(py: Python<'_>, events: &mut [Event], settings: &mut [SmallVec<[f64; 8]>]) -> PyResult<()> {
+    match read_settings(py, events, settings)? {
+        true => Ok(()),
+        false => Err(refuse(trace::refusal(
+            "an optimizer's settings changed within the step, so that its next update is another one",
+        ))),
+    }
+}
+
+/// Refuses arguments with history.
+fn refuse_history(arguments: &[&Tensor]) -> PyResult<()> {
+    match arguments.iter().position(|tensor| !tensor.is_leaf()) {
+        Some(position) => Err(refuse(trace::refusal(format!(
+            "tensor argument {position} has history, and a compiled step's gradients end at its arguments; give it \
+             x.detach(), or compute it inside"
+        )))),
+        None => Ok(()),
+    }
+}
+
+/// Whether the functions of compiled steps are simply called now.
+fn is_plain() -> bool {
+    tensor::eager() || tensor::in_transform() || trace::is_open()
+}
+
 /// Calls the function and writes down what it does. With `before`, an earlier trace of the same signature: the variant
 /// is ready to be replayed.
 fn trace_call<'py>(
@@ -391,12 +422,7 @@ fn trace_call<'py>(
     let py = fun.py();
     let (pattern, given) = Pattern::of(args, kwargs)?;
     let handles: Vec<Tensor> = given.handles().into_iter().cloned().collect();
-    if let Some(position) = handles.iter().position(|tensor| !tensor.is_leaf()) {
-        return Err(refuse(trace::refusal(format!(
-            "tensor argument {position} has history, and a compiled step's gradients end at its arguments; give it \
-             x.detach(), or compute it inside"
-        ))));
-    }
+    refuse_history(&handles.iter().collect::<Vec<_>>())?;
     let grad = tensor::grad_enabled();
     let tracing = read(|| Tracing::open(&handles))?;
     let id = session::open(py)?;
@@ -478,6 +504,7 @@ fn logged<'py>(
         false => pattern.build(py, floats, &mut own).map_err(|error| (error, true))?,
     };
     pattern.forget(&|at| log.is_outside(at));
+    session.keeps_settings(py, before.as_ref().map(|before| &before.events[..])).map_err(|error| (error, true))?;
     let Some(Variant { events, body: Body::Traced(earlier), .. }) = before else {
         return Ok((result, pattern, Body::Traced(log)));
     };

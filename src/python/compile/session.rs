@@ -225,6 +225,29 @@ impl Session {
         Ok(())
     }
 
+    /// That nothing but schedulers changes the settings of an optimizer: neither before its step (`found` are the events
+    /// of an earlier call, with the settings that this one found) nor after it.
+    pub fn keeps_settings(&self, py: Python<'_>, found: Option<&[Event]>) -> PyResult<()> {
+        for (at, event) in self.events.iter().enumerate() {
+            let Event::Step(step) = event else { continue };
+            let is_scheduled = |events: &[Event]| events.iter().any(|event| matches!(event, Event::Host { .. }));
+            let earlier = match found.and_then(|found| found.get(at)) {
+                Some(Event::Step(earlier)) if !is_scheduled(&self.events[..at]) => Some(earlier),
+                _ => None,
+            };
+            let is_left = is_scheduled(&self.events[at..]) || step.is_left(py)?;
+            if !is_left || earlier.is_some_and(|earlier| !step.has_settings_of(earlier)) {
+                let error = trace::refusal(format!(
+                    "the step itself changes the settings of {}, such as lr; set them outside the compiled function, or \
+                     by a scheduler of wg.optim.lr_scheduler",
+                    step.owner_name(py)?
+                ));
+                return Err(refuse(error));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether another session did the same.
     pub fn is_like(&self, other: &[Event]) -> bool {
         self.events.len() == other.len()

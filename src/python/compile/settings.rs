@@ -84,6 +84,26 @@ impl StepEvent {
         })
     }
 
+    /// Whether the groups still have the settings of this step.
+    pub fn is_left(&self, py: Python<'_>) -> PyResult<bool> {
+        for one in &self.uses {
+            let now: Vec<f64> = self.owner.bind(py).call_method1(intern!(py, "numbers"), (&one.group,))?.extract()?;
+            if now != one.settings {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    pub fn has_settings_of(&self, other: &StepEvent) -> bool {
+        self.uses.iter().zip(&other.uses).all(|(a, b)| a.settings == b.settings)
+    }
+
+    /// The name of the optimizer's class.
+    pub fn owner_name(&self, py: Python<'_>) -> PyResult<String> {
+        self.owner.bind(py).get_type().name()?.extract()
+    }
+
     /// How many sources of numbers there are, counted from the first of the step.
     pub fn sources(&self) -> usize {
         self.uses.iter().flat_map(|one| &one.parts).map(|part| part.source as usize + 1).max().unwrap_or(0)

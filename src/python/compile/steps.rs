@@ -1,12 +1,13 @@
-//! Many steps in one call: arguments stacked along a leading axis, results stacked likewise.
+//! Many steps in one call: arguments stacked along a leading axis, results stacked likewise. Where the function is
+//! simply called, taking the stacks apart and stacking the results is recorded like everything else.
 
-use super::Compiled;
 use super::results::Results;
+use super::{Compiled, is_plain, refuse_history};
 use crate::error::Error;
 use crate::graph::TensorType;
 use crate::machine::cpu::buffer::Buffer;
 use crate::machine::cpu::view::{self, View};
-use crate::python::errors::{raise, read, refuse};
+use crate::python::errors::{raise, read, record, refuse};
 use crate::python::tensor::PyTensor;
 use crate::tensor::{self, GradGuard, SliceArg, Tensor, Value};
 use pyo3::prelude::*;
@@ -22,6 +23,9 @@ struct Stack {
 pub fn run<'py>(compiled: &Compiled, args: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
     let py = args.py();
     let steps = count(args)?;
+    if is_plain() {
+        return run_plain(compiled, args, steps);
+    }
     let mut stacks: Vec<Stack> = Vec::new();
     let mut shape: Option<Results> = None;
     for step in 0..steps {
@@ -37,18 +41,59 @@ pub fn run<'py>(compiled: &Compiled, args: &Bound<'py, PyTuple>) -> PyResult<Bou
             }
         }
         if tensors.len() != stacks.len() {
-            return Err(raise(Error::value("run: the steps give back different numbers of tensors")));
+            return Err(differ());
         }
         for (stack, tensor) in stacks.iter().zip(&tensors) {
             read(|| stack.put(step, &tensor.get().0))?;
         }
         shape = Some(pattern);
     }
-    let Some(shape) = shape else { return Err(raise(Error::value("run: there are no steps to run"))) };
+    let Some(shape) = shape else { return Err(no_steps()) };
     let mut stacked = |at: usize| -> PyResult<Bound<'py, PyAny>> {
         Ok(Bound::new(py, PyTensor(stacks[at].tensor(steps)))?.into_any())
     };
     shape.build(py, &[], &mut stacked)
+}
+
+/// Calls the function itself for each step, on recorded parts of the stacks.
+fn run_plain<'py>(compiled: &Compiled, args: &Bound<'py, PyTuple>, steps: usize) -> PyResult<Bound<'py, PyAny>> {
+    let py = args.py();
+    let mut stacks: Vec<Vec<Tensor>> = Vec::new();
+    let mut shape: Option<Results> = None;
+    for step in 0..steps {
+        let mut part = |tensor: &Bound<'py, PyTensor>| {
+            let row = SliceArg { axis: 0, start: step as i64, length: 1, step: 1 };
+            let row = record(|| tensor::squeeze(&tensor::slice(&tensor.get().0, &[row])?, &[0]))?;
+            Ok(Bound::new(py, PyTensor(row))?.into_any())
+        };
+        let items = args.iter().map(|arg| each_tensor(&arg, &mut part)).collect::<PyResult<Vec<_>>>()?;
+        let result = compiled.step(&PyTuple::new(py, items)?, None)?;
+        let mut tensors = Vec::new();
+        let mut pattern = Results::of(&result, &mut tensors)?;
+        pattern.forget(&|_| false);
+        if step == 0 {
+            stacks.resize(tensors.len(), Vec::new());
+        }
+        if tensors.len() != stacks.len() {
+            return Err(differ());
+        }
+        stacks.iter_mut().zip(&tensors).for_each(|(stack, tensor)| stack.push(tensor.get().0.clone()));
+        shape = Some(pattern);
+    }
+    let Some(shape) = shape else { return Err(no_steps()) };
+    let mut stacked = |at: usize| -> PyResult<Bound<'py, PyAny>> {
+        let rows: Vec<&Tensor> = stacks[at].iter().collect();
+        Ok(Bound::new(py, PyTensor(record(|| tensor::stack(&rows, 0))?))?.into_any())
+    };
+    shape.build(py, &[], &mut stacked)
+}
+
+fn differ() -> PyErr {
+    raise(Error::value("run: the steps give back different numbers of tensors"))
+}
+
+fn no_steps() -> PyErr {
+    raise(Error::value("run: there are no steps to run"))
 }
 
 /// How many steps the tensor arguments hold.
@@ -79,6 +124,7 @@ fn count(args: &Bound<'_, PyTuple>) -> PyResult<usize> {
 fn row<'py>(arg: &Bound<'py, PyAny>, step: usize) -> PyResult<Bound<'py, PyAny>> {
     each_tensor(arg, &mut |tensor| {
         let of = &tensor.get().0;
+        refuse_history(&[of])?;
         let part = read(|| {
             let _mode = GradGuard::new(false);
             tensor::evaluate(&[of])?;

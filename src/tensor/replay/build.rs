@@ -8,14 +8,14 @@ use crate::graph::{Graph, Op, Source as GraphSource};
 use crate::machine::cpu::buffer::Buffer;
 use crate::machine::cpu::view::is_contiguous;
 use crate::tensor::lower::Lowered;
-use crate::tensor::trace::{Holder, LastGrad, Log, NameId, Origin, Returned, Source, TracedPlan};
+use crate::tensor::trace::{Holder, LastGrad, Log, NameId, Origin, Returned, Same, Source, TracedPlan};
 use hashbrown::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// The replay of a logged step.
 pub(super) fn build(log: Log) -> Result<Replay> {
     let needs = Needs::of(&log);
-    let Log { names, aliases, plans, states, grads, returned, constants, checks, draws } = log;
+    let Log { names, same, plans, states, grads, returned, constants, checks, draws } = log;
     let mut build =
         Build { places: HashMap::new(), blocks: Vec::new(), first_block: (names.len() + constants.len()) as u32 };
     for name in 0..names.len() as u32 {
@@ -24,7 +24,8 @@ pub(super) fn build(log: Log) -> Result<Replay> {
     for constant in 0..constants.len() as u32 {
         build.places.insert(Source::Constant(constant), names.len() as u32 + constant);
     }
-    let aliased: HashSet<NameId> = aliases.iter().flat_map(|&(a, b)| [a, b]).collect();
+    let shares = |&(at, same): &(usize, &Same)| same[0] != at as NameId;
+    let aliased = same.iter().enumerate().filter(shares).flat_map(|(at, same)| [at as NameId, same[0]]).collect();
     let leaf_names: HashSet<Source> = plans
         .iter()
         .enumerate()
@@ -87,7 +88,7 @@ pub(super) fn build(log: Log) -> Result<Replay> {
     }
     let exists = grads.iter().filter_map(|grad| grad.exists.map(|exists| (grad.variable, exists))).collect();
     let mut specs = Vec::with_capacity(names.len());
-    for (at, name) in names.into_iter().enumerate() {
+    for (at, (name, same)) in names.into_iter().zip(same).enumerate() {
         let at = at as u32;
         let source = Source::Name(at);
         // The shape of an argument is a guard even if nothing reads it.
@@ -101,7 +102,9 @@ pub(super) fn build(log: Log) -> Result<Replay> {
             variable: name.variable,
             leaf,
             in_place: in_place.contains(&at),
+            same,
             known: None,
+            cell: 0,
             place: None,
             taken: None,
             buffer: None,
@@ -123,7 +126,6 @@ pub(super) fn build(log: Log) -> Result<Replay> {
     let places = build.first_block as usize + build.blocks.len();
     Ok(Replay {
         names: specs,
-        aliases,
         constants: constants.into_iter().map(|(value, ty, _)| (value, ty)).collect(),
         blocks: build.blocks,
         first_block: build.first_block,

@@ -16,8 +16,8 @@ use super::engine::{self, Engine, Slot, State, Value};
 use super::evaluate;
 use super::handle::{Place, Tensor, leaf};
 use super::rng;
-use super::trace::{Holder, Log, NameId, Origin, Returned};
-use crate::error::Result;
+use super::trace::{Holder, Log, NameId, Origin, Returned, Same};
+use crate::error::{Error, Result};
 use crate::exec::Prepared;
 use crate::graph::TensorType;
 use crate::machine::cpu::arena::{self, Lease};
@@ -39,9 +39,12 @@ struct NameSpec {
     leaf: Option<(TensorType, Strides)>,
     /// A plan writes the new value over the old one.
     in_place: bool,
+    /// What it shares with earlier names.
+    same: Same,
     /// The record that was seen to fit.
     known: Option<(Slot, u64, u32)>,
-    /// In a call: the record, and its value or the buffer that is held for it.
+    /// In a call: the address of the handle, the record, and its value or the buffer that is held for it.
+    cell: usize,
     place: Option<(Slot, u32)>,
     taken: Option<Value>,
     buffer: Option<(Arc<Buffer>, usize)>,
@@ -102,7 +105,6 @@ struct GradUpdate {
 
 pub struct Replay {
     names: Vec<NameSpec>,
-    aliases: Vec<(NameId, NameId)>,
     constants: Vec<(Value, TensorType)>,
     blocks: Vec<Block>,
     first_block: u32,
@@ -179,7 +181,7 @@ impl Replay {
         loop {
             self.held.clear();
             let mut engine = engine::lock();
-            match self.find(&engine, arguments) {
+            match self.find(&mut engine, arguments) {
                 Found::All => {}
                 Found::Mismatch => return Ok(Begun::Mismatch),
                 Found::Pending(tensor) => return Ok(Begun::Pending(tensor)),
@@ -195,15 +197,15 @@ impl Replay {
             }
         }
         if let Err(error) = self.fill_blocks() {
-            self.finish(arguments, 0);
-            return Err(error);
+            return self.finish(arguments, 0).and(Err(error));
         }
         let generator = if self.draws > 0 { rng::draw_many(self.draws) } else { (0, 0) };
         Ok(Begun::Ready(Call { memory, generator }))
     }
 
     /// Looks every name up.
-    fn find(&mut self, engine: &Engine, arguments: &[&Tensor]) -> Found {
+    fn find(&mut self, engine: &mut Engine, arguments: &[&Tensor]) -> Found {
+        let walk = engine.next_walk();
         for at in 0..self.names.len() {
             if let Holder::Grad(variable) = self.names[at].holder {
                 match self.tensor(variable, arguments).held_grad() {
@@ -220,14 +222,15 @@ impl Replay {
                 (state.slot, state.output, state.variable.is_some())
             };
             let (slot, output) = engine.unmarked(slot, output);
-            let record = engine.get(slot);
+            let record = engine.get_mut(slot);
             if variable != self.names[at].variable || record.history {
                 return Found::Mismatch;
             }
             if !record.is_done() {
                 return Found::Pending(tensor.clone());
             }
-            let own = (slot, record.id, output);
+            let is_first = std::mem::replace(&mut record.visit.walk, walk) != walk;
+            let (own, cell) = ((slot, record.id, output), tensor.address());
             let spec = &mut self.names[at];
             if spec.known != Some(own) {
                 if let Some((ty, strides)) = &spec.leaf {
@@ -242,15 +245,28 @@ impl Replay {
                 spec.known = Some(own);
             }
             spec.place = Some((slot, output));
+            spec.cell = cell;
+            if self.same(at, is_first) != self.names[at].same {
+                return Found::Mismatch;
+            }
         }
-        let same = |&(a, b): &(NameId, NameId)| self.names[a as usize].place == self.names[b as usize].place;
         let has_grad = |&(variable, exists): &(NameId, bool)| {
             let state = self.tensor(variable, arguments).0.lock();
             state.variable.as_ref().is_some_and(|variable| variable.grad.is_some()) == exists
         };
-        match self.aliases.iter().all(same) && self.exists.iter().all(has_grad) {
+        match self.exists.iter().all(has_grad) {
             true => Found::All,
             false => Found::Mismatch,
+        }
+    }
+
+    /// What a name shares with earlier ones, now that they are found; nothing if it is the first that names its record.
+    fn same(&self, at: usize, is_first: bool) -> Same {
+        let own = &self.names[at];
+        let first = |alike: &dyn Fn(&NameSpec) -> bool| self.names[..at].iter().position(alike).unwrap_or(at) as NameId;
+        match is_first {
+            true => [at as NameId; 2],
+            false => [first(&|name| name.place == own.place), first(&|name| name.cell == own.cell)],
         }
     }
 
@@ -303,6 +319,8 @@ impl Replay {
             if spec.in_place {
                 record.state = State::Claimed(generation);
                 spec.taken = value.take();
+                // Another thread may rebind the handle meanwhile.
+                record.refs += 1;
                 self.addresses[at] =
                     spec.taken.as_ref().map_or(std::ptr::null_mut(), |value| value.buffer.as_mut_ptr());
             } else if let (Some(value), Some((ty, _))) = (value, &spec.leaf) {
@@ -332,6 +350,7 @@ impl Replay {
             if record.is_done() && output == 0 && record.types.len() == 1 && is_alone(engine, slot, output) {
                 let record = engine.get_mut(slot);
                 record.state = State::Claimed(generation);
+                record.refs += 1;
                 self.grads[at].taken = record.values[0].take().map(|value| (slot, value));
             }
         }
@@ -394,9 +413,10 @@ impl Replay {
     }
 
     /// Puts back what was taken and publishes what `ran` plans made. The results of a call of which all plans ran.
-    pub fn finish(&mut self, arguments: &[&Tensor], ran: usize) -> SmallVec<[Given; 1]> {
+    pub fn finish(&mut self, arguments: &[&Tensor], ran: usize) -> Result<SmallVec<[Given; 1]>> {
         let done = ran == self.plans.len();
         let mut given: SmallVec<[Given; 1]> = SmallVec::new();
+        let mut lost = false;
         // Dropped when the engine is free again.
         let mut dropped: SmallVec<[Option<Tensor>; 4]> = SmallVec::new();
         let mut made: SmallVec<[(u32, Slot); 4]> = SmallVec::new();
@@ -406,6 +426,7 @@ impl Replay {
                 let record = engine.get_mut(slot);
                 record.values[output as usize] = Some(value);
                 record.state = State::Done;
+                engine.release(slot);
             }
         }
         for state in &self.states {
@@ -421,7 +442,11 @@ impl Replay {
                 Some(&(_, slot)) => slot,
                 None => {
                     let ty = tensor.type_in(&engine);
-                    let slot = engine.insert(leaf(self.value(place, &ty), ty));
+                    let Some(value) = self.value(place, &ty) else {
+                        lost = true;
+                        continue;
+                    };
+                    let slot = engine.insert(leaf(value, ty));
                     made.push((place, slot));
                     slot
                 }
@@ -430,41 +455,57 @@ impl Replay {
             engine.release(old.slot);
             dropped.push(Some(tensor));
         }
-        self.publish_grads(&mut engine, arguments, ran, &mut dropped);
+        lost |= !self.publish_grads(&mut engine, arguments, ran, &mut dropped);
         if done {
             for (kind, ty, place) in &self.returned {
                 given.push(match (kind, place) {
                     (Returned::Name(name), _) => match self.names[*name as usize].holder {
                         Holder::Argument(position) => Given::Argument(position),
-                        _ => Given::Outside,
+                        Holder::Handle => Given::Outside,
+                        Holder::Grad(_) => self.found_grad(*name).map_or(Given::Nothing, Given::Tensor),
                     },
                     (Returned::Grad(variable), _) => {
                         self.tensor(*variable, arguments).held_grad().map_or(Given::Nothing, Given::Tensor)
                     }
                     (Returned::Value(_), place) => {
-                        let value = self.value(place.unwrap_or(0), ty);
-                        let slot = engine.insert(leaf(value, ty.clone()));
-                        Given::Tensor(Tensor::on(&mut engine, slot, 0))
+                        let value = place.and_then(|place| self.value(place, ty));
+                        lost |= value.is_none();
+                        value.map_or(Given::Nothing, |value| {
+                            let slot = engine.insert(leaf(value, ty.clone()));
+                            Given::Tensor(Tensor::on(&mut engine, slot, 0))
+                        })
                     }
                 });
             }
         }
         drop(engine);
         engine::tell_settled();
+        self.held.clear();
         self.names.iter_mut().for_each(|name| name.buffer = None);
         for block in self.blocks.iter_mut().filter(|block| !matches!(block.kind, BlockKind::Kept)) {
             block.current = None;
         }
-        given
+        match lost {
+            true => Err(Error::internal("a value that a step leaves behind is nowhere")),
+            false => Ok(given),
+        }
     }
 
+    /// The gradient that was found under this name when the call began.
+    fn found_grad(&self, name: NameId) -> Option<Tensor> {
+        let before = self.names[..name as usize].iter().filter(|name| matches!(name.holder, Holder::Grad(_)));
+        self.held.get(before.count()).cloned()
+    }
+
+    /// False: a value was not there.
     fn publish_grads(
         &mut self,
         engine: &mut Engine,
         arguments: &[&Tensor],
         ran: usize,
         dropped: &mut SmallVec<[Option<Tensor>; 4]>,
-    ) {
+    ) -> bool {
+        let mut is_whole = true;
         let done = ran == self.plans.len();
         for at in 0..self.grads.len() {
             let taken = self.grads[at].taken.take();
@@ -474,8 +515,12 @@ impl Replay {
             if let Some((slot, value)) = taken {
                 let record = engine.get_mut(slot);
                 record.state = State::Done;
-                if made && value.buffer.len() == record.types[0].bytes() {
+                let is_kept = made && value.buffer.len() == record.types[0].bytes();
+                if is_kept {
                     record.values[0] = Some(value);
+                }
+                engine.release(slot);
+                if is_kept {
                     continue;
                 }
                 // Written to and not complete: the step had cleared it.
@@ -489,31 +534,34 @@ impl Replay {
                 None => update.handle.and_then(|name| self.handle(name, arguments)),
                 Some(version) => {
                     let ty = variable.type_in(engine);
-                    let value = self.value(version.place.unwrap_or(0), &ty);
+                    let Some(value) = version.place.and_then(|place| self.value(place, &ty)) else {
+                        is_whole = false;
+                        continue;
+                    };
                     let slot = engine.insert(leaf(value, ty));
                     Some(Tensor::on(engine, slot, 0))
                 }
             };
             dropped.push(variable.replace_grad(new));
         }
+        is_whole
     }
 
-    /// The value at a place, of this type.
-    fn value(&self, place: u32, ty: &TensorType) -> Value {
+    /// The value at a place, of this type: there during a call.
+    fn value(&self, place: u32, ty: &TensorType) -> Option<Value> {
         if let Some(block) = place.checked_sub(self.first_block) {
-            let buffer = self.blocks[block as usize].current.clone();
-            let buffer = buffer.unwrap_or_else(|| unreachable!("a block has memory during a call"));
-            return Value { buffer, offset: 0, strides: ty.shape.strides() };
+            let buffer = self.blocks[block as usize].current.clone()?;
+            return Some(Value { buffer, offset: 0, strides: ty.shape.strides() });
         }
         if let Some(constant) = (place as usize).checked_sub(self.names.len()) {
-            return self.constants[constant].0.clone();
+            return Some(self.constants[constant].0.clone());
         }
         let spec = &self.names[place as usize];
         match (&spec.buffer, &spec.leaf) {
             (Some((buffer, offset)), Some((_, strides))) => {
-                Value { buffer: Arc::clone(buffer), offset: *offset, strides: strides.clone() }
+                Some(Value { buffer: Arc::clone(buffer), offset: *offset, strides: strides.clone() })
             }
-            _ => unreachable!("a name whose value is left behind is held during a call"),
+            _ => None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a finished trace says: the states, gradients and results that the step leaves behind, and whether later
 //! arguments and tensors are such that it could be the same step again.
 
-use super::{GradLog, Holder, LastGrad, Log, Name, NameId, Returned, Source, Trace, place_of, refusal};
+use super::{GradLog, Holder, LastGrad, Log, Name, NameId, Returned, Same, Source, Trace, place_of, refusal};
 use crate::error::{Error, Result};
 use crate::graph::TensorType;
 use crate::tensor::engine::{self, Engine, State, Value};
@@ -34,9 +34,9 @@ impl Trace {
                 Some((plan, source, ty, check))
             })
             .collect();
-        let aliases = self.by_record.values().flat_map(|names| names[1..].iter().map(|&other| (names[0], other)));
+        let cell = |name: &Name| name.tensor.as_ref().map_or(0, Tensor::address);
         Ok(Log {
-            aliases: aliases.collect(),
+            same: sames(self.names.iter().map(|name| (name.first, cell(name)))),
             plans: std::mem::take(&mut self.plans),
             states,
             grads: last_grads,
@@ -143,7 +143,13 @@ impl Trace {
         let (_, _, ty) = place_of(engine, tensor);
         if let Some(&name) = self.by_cell.get(&tensor.address()) {
             let returned = match self.names[name as usize].holder {
-                Holder::Grad(variable) => Returned::Grad(variable),
+                Holder::Grad(variable)
+                    if current
+                        .iter()
+                        .any(|(of, now)| *of == variable && now.as_ref().is_some_and(|now| now.is(tensor))) =>
+                {
+                    Returned::Grad(variable)
+                }
                 _ => Returned::Name(name),
             };
             return Ok((returned, ty));
@@ -196,13 +202,15 @@ impl Log {
         if !self.names.iter().zip(&tensors).all(name_fits) {
             return false;
         }
-        let now: Vec<(u64, u32)> = {
+        let same = {
             let engine = engine::lock();
-            tensors.iter().map(|tensor| place_of(&engine, tensor)).map(|(id, output, _)| (id, output)).collect()
+            sames(tensors.iter().map(|tensor| {
+                let (id, output, _) = place_of(&engine, tensor);
+                ((id, output), tensor.address())
+            }))
         };
-        let then: Vec<(u64, u32)> = self.names.iter().map(|name| name.first).collect();
         let exists = |grad: &GradLog| grad.exists.is_none_or(|exists| grad_of(grad.variable).is_some() == exists);
-        firsts(&now) == firsts(&then) && self.grads.iter().all(exists)
+        same == self.same && self.grads.iter().all(exists)
     }
 
     /// Whether a result is a tensor from outside that is no argument.
@@ -214,8 +222,11 @@ impl Log {
     }
 }
 
-/// For each place the first one that is equal: which tensors are one.
-fn firsts(places: &[(u64, u32)]) -> Vec<usize> {
-    let mut first = HashMap::new();
-    places.iter().enumerate().map(|(at, place)| *first.entry(*place).or_insert(at)).collect()
+/// What each name shares with earlier ones, from its place and the address of its handle.
+fn sames(names: impl Iterator<Item = ((u64, u32), usize)>) -> Vec<Same> {
+    let (mut places, mut cells) = (HashMap::new(), HashMap::new());
+    let same = |(at, (place, cell)): (usize, ((u64, u32), usize))| {
+        [*places.entry(place).or_insert(at as NameId), *cells.entry(cell).or_insert(at as NameId)]
+    };
+    names.enumerate().map(same).collect()
 }

@@ -59,6 +59,9 @@ impl Name {
     }
 }
 
+/// Of the names up to one, the first that has its value and the first that is the same handle: itself, mostly.
+pub(super) type Same = [NameId; 2];
+
 /// Where a value of the step comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Source {
@@ -133,8 +136,8 @@ pub(super) enum Returned {
 /// All of a step that succeeded.
 pub struct Log {
     pub(super) names: Vec<Name>,
-    /// Names that named the same record: they must at each call.
-    pub(super) aliases: Vec<(NameId, NameId)>,
+    /// What each name shares with earlier ones: the same at each call.
+    pub(super) same: Vec<Same>,
     pub(super) plans: Vec<TracedPlan>,
     /// The values that each rebound name took, the last one last.
     pub(super) states: Vec<(NameId, Vec<Source>)>,
@@ -429,6 +432,12 @@ impl Trace {
             return Err(refusal(format!(
                 "a result of {} from before the step is part of it; call the compiled function with it as an argument, \
                  or compute it inside",
+                record.op.name()
+            )));
+        }
+        if !record.is_leaf() {
+            return Err(refusal(format!(
+                "another thread computed the result of {}, so that the step does not know how; read it after the step",
                 record.op.name()
             )));
         }
