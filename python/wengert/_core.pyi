@@ -4,7 +4,7 @@ import builtins
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Any, Final, Literal, Self, SupportsIndex, TypeVar, final, overload
+from typing import Any, Final, Literal, ParamSpec, Self, SupportsIndex, TypeVar, final, overload
 
 from typing_extensions import disjoint_base
 
@@ -60,6 +60,7 @@ __all__ = [
     "bool",
     "broadcast_to",
     "ceil",
+    "checkpoint",
     "clear_plan_cache",
     "clip",
     "clip_grad_norm",
@@ -232,6 +233,7 @@ _DeviceLike = Device | str
 _Index = Any  # int, slice, None, ..., bool or integer tensors, or a tuple of these
 _Bool = builtins.bool  # the name is taken by the dtype below
 _T = TypeVar("_T", bound=Tensor)
+_P = ParamSpec("_P")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 class WengertError(Exception):
@@ -964,6 +966,9 @@ def hvp(fun: Callable[..., Any], primals: Sequence[Tensor], tangents: Sequence[T
 def vmap(
     fun: _F, in_axes: int | Sequence[int | None] | None = 0, out_axes: int | Sequence[int] = 0
 ) -> Callable[..., Any]: ...
+def checkpoint(fun: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
+    """A function like fun that keeps nothing of its inside: its gradient computes it again."""
+
 def custom_gradient(fun: Callable[..., tuple[Tensor, Callable[..., Any]]]) -> Callable[..., Tensor]:
     """Fun gives its value and a function from the cotangent of it to that of each argument (one, or a tuple)."""
 

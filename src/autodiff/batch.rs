@@ -1,6 +1,5 @@
 //! Batching: a graph for one example becomes the graph for all of them, with a leading axis. One rule for each kind.
 
-use super::expand::between;
 use crate::error::{Error, Result};
 use crate::graph::{ConvRole, ConvSpec, GatherMode, Graph, Layout, Node, Op, SliceDim, TensorType, Val, Vals};
 use crate::ops;
@@ -12,9 +11,16 @@ use smallvec::SmallVec;
 pub(super) fn batch(graph: &mut Graph, size: usize, targets: &[Val], examples: &[Val], args: &[Val]) -> Result<Vals> {
     let mut batched: HashMap<Val, Val> = examples.iter().copied().zip(args.iter().copied()).collect();
     let mut from = Vals::from_slice(examples);
-    let (range, on_way) = between(graph, &from, targets);
-    for index in range.clone().filter(|&index| on_way[index - range.start]) {
-        if let Op::CustomGradient(_) = graph.nodes[index].op {
+    // What the targets need by any input: pullbacks are reached by more than differentiable ones, and tangents that
+    // reverse mode left behind are needed by nothing.
+    let needed = needed(graph, targets);
+    let mut touched = vec![false; graph.nodes.len()];
+    examples.iter().for_each(|val| touched[val.node as usize] = true);
+    let low = examples.iter().map(|val| val.node as usize).min().unwrap_or(0);
+    let range = low..graph.nodes.len();
+    for index in range.clone().filter(|&index| needed[index]) {
+        touched[index] |= graph.nodes[index].inputs.iter().any(|val| touched[val.node as usize]);
+        if touched[index] && matches!(graph.nodes[index].op, Op::CustomGradient(_)) {
             // The pullback is batched too, from a cotangent for all examples.
             let placeholder = graph.nodes[index].inputs[1];
             let ty = leading(graph.ty(placeholder), size);
@@ -22,21 +28,35 @@ pub(super) fn batch(graph: &mut Graph, size: usize, targets: &[Val], examples: &
             from.push(placeholder);
         }
     }
-    // What the targets need by any input: pullbacks are reached by more than differentiable ones, and tangents that
-    // reverse mode left behind are needed by nothing.
-    let needed = needed(graph, targets);
+    // What no example touches, but waits for what is now a cotangent of all: it stays as it is, and waits for that.
+    let mut waiting: HashMap<Val, Val> = HashMap::new();
+    let renamed = |waiting: &HashMap<Val, Val>, val: &Val| waiting.get(val).copied().unwrap_or(*val);
     for index in range.filter(|&index| needed[index]) {
         let node = &graph.nodes[index];
-        if node.inputs.iter().any(|val| batched.contains_key(val)) && !from.iter().any(|val| val.node as usize == index)
-        {
-            let node = node.clone();
-            let vals = batch_node(graph, &node, size, &batched)?;
-            for (output, val) in vals.into_iter().enumerate() {
-                batched.insert(Val { node: index as u32, output: output as u32 }, val);
-            }
+        if from.iter().any(|val| val.node as usize == index) {
+            continue;
         }
+        let seen = if let Op::After = node.op { &node.inputs[..1] } else { &node.inputs[..] };
+        let is_batched = seen.iter().any(|val| batched.contains_key(val));
+        let waits = node.inputs.iter().any(|val| waiting.contains_key(val) || batched.contains_key(val));
+        if !is_batched && !waits {
+            continue;
+        }
+        let mut node = node.clone();
+        node.inputs.iter_mut().for_each(|val| *val = renamed(&waiting, val));
+        let vals = if is_batched {
+            batch_node(graph, &node, size, &batched)?
+        } else {
+            node.inputs.iter_mut().for_each(|val| *val = batched.get(val).copied().unwrap_or(*val));
+            let again = graph.push_typed(node.op.clone(), &node.inputs, node.outputs.clone());
+            graph.nodes[again as usize].vals(again)
+        };
+        let map = if is_batched { &mut batched } else { &mut waiting };
+        map.extend(
+            vals.into_iter().enumerate().map(|(output, val)| (Val { node: index as u32, output: output as u32 }, val)),
+        );
     }
-    targets.iter().map(|target| stack(graph, &batched, size, *target)).collect()
+    targets.iter().map(|target| stack(graph, &batched, size, renamed(&waiting, target))).collect()
 }
 
 /// The nodes that `targets` need.
@@ -79,6 +99,7 @@ fn batch_node(graph: &mut Graph, node: &Node, size: usize, batched: &HashMap<Val
     match &node.op {
         Op::Marker => one(first),
         Op::Unary(_) | Op::Cast(_) | Op::Detach => one(graph.add(node.op.clone(), &[first])?),
+        Op::After => one(graph.add(Op::After, &[first, as_is(node.inputs[1])])?),
         Op::Binary(_) | Op::Select | Op::Contract => {
             let inputs = all(graph)?;
             one(graph.add(node.op.clone(), &inputs)?)

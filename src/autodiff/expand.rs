@@ -4,7 +4,7 @@ use super::{batch, forward, reverse};
 use crate::error::{Error, Result};
 use crate::graph::verify::verify;
 use crate::graph::{Attrs, CompositeDef, Graph, Node, Op, Source, TensorType, Val, Vals};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 use std::ops::Range;
 
@@ -187,9 +187,33 @@ pub(super) fn between(graph: &Graph, from: &[Val], to: &[Val]) -> (Range<usize>,
 pub(super) fn differentiable_inputs(node: &Node) -> &[Val] {
     match node.op {
         Op::CustomGradient(n) => &node.inputs[2..2 + n as usize],
+        Op::After => &node.inputs[..1],
         Op::Source(Source::Placeholder) | Op::Detach => &[],
         _ => &node.inputs,
     }
+}
+
+/// Records again the nodes from `placeholder` to `targets`, so that nothing waits for it any more.
+pub(super) fn at_once(graph: &mut Graph, placeholder: Val, targets: &[Val]) -> Vals {
+    let mut map: HashMap<Val, Val> = HashMap::new();
+    let mut behind: HashSet<Val> = HashSet::from([placeholder]);
+    let high = targets.iter().map(|val| val.node + 1).max().unwrap_or(0);
+    for index in placeholder.node + 1..high {
+        let Node { op, mut inputs, outputs } = graph.nodes[index as usize].clone();
+        let is_new = inputs.iter().any(|val| map.contains_key(val));
+        inputs.iter_mut().for_each(|val| *val = map.get(val).copied().unwrap_or(*val));
+        let old = graph.nodes[index as usize].vals(index);
+        if matches!(op, Op::After) && behind.contains(&inputs[1]) {
+            map.insert(old[0], inputs[0]);
+            continue;
+        }
+        let depends = inputs.iter().any(|val| behind.contains(val));
+        let node = if is_new { graph.push_typed(op, &inputs, outputs) } else { index };
+        let vals = graph.nodes[node as usize].vals(node);
+        map.extend(old.into_iter().zip(vals.iter().copied()).filter(|_| is_new));
+        behind.extend(vals.into_iter().filter(|_| depends));
+    }
+    targets.iter().map(|val| map.get(val).copied().unwrap_or(*val)).collect()
 }
 
 /// Records again the nodes from `placeholder` to `targets`, with `value` in the placeholder's place.

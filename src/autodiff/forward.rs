@@ -1,6 +1,6 @@
 //! Forward mode: tangents pushed through a graph by each op's rule. Reverse mode starts here too.
 
-use super::expand::between;
+use super::expand::{at_once, between};
 use super::reverse;
 use crate::error::{Error, Result};
 use crate::graph::{Derivative, Graph, Op, Rule, Tangents, Val, Vals};
@@ -66,7 +66,7 @@ fn push_node(graph: &mut Graph, index: u32, tangents: &mut HashMap<Val, Val>, mo
 
 fn tangents_of(graph: &mut Graph, rule: &Rule, tangents: &[Option<Val>], mode: Mode) -> Result<Tangents> {
     match rule.op {
-        Op::Marker => Ok(smallvec![tangents[0]]),
+        Op::Marker | Op::After => Ok(smallvec![tangents[0]]),
         Op::Composite(def, attrs) => match def.derivative {
             Some(jvp) => jvp(graph, rule, tangents),
             None => {
@@ -120,7 +120,11 @@ fn custom(graph: &mut Graph, rule: &Rule, n: usize, tangents: &[Option<Val>], mo
         .map(|(tangent, arg)| tangent.unwrap_or_else(|| ops::zeros_like(graph, *arg)))
         .collect();
     match mode {
-        Mode::Forward => Graph::single(&reverse::gradient(graph, gradients, &tangents, &[placeholder])?),
+        // Nothing is made again later here: value and tangent go forward together.
+        Mode::Forward => {
+            let gradients = at_once(graph, placeholder, gradients);
+            Graph::single(&reverse::gradient(graph, &gradients, &tangents, &[placeholder])?)
+        }
         Mode::Linearize => {
             let mut inputs = tangents;
             inputs.push(placeholder);

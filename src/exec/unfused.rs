@@ -143,6 +143,11 @@ fn compute(node: &Node, args: &[&Value], out: &Value) -> Result<()> {
             }
             reduce_axes((def.kernels)(from).ok_or_else(|| refused(from))?, args[0], *axes, out)
         }
+        Op::After => {
+            // SAFETY: two contiguous values of one type.
+            unsafe { view::copy(&args[0].view(), &out.view()) };
+            Ok(())
+        }
         Op::Layout(layout) => rearrange(layout, args, out),
         Op::Embed(dims) => {
             check_starts(dims, args, shape)?;

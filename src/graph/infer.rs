@@ -15,7 +15,7 @@ pub fn infer(op: &Op, inputs: &[&TensorType]) -> Result<Types> {
     let name = op.name();
     let one = |dtype: DType, shape: Shape| -> Result<Types> { Ok(smallvec![TensorType { dtype, shape }]) };
     match op {
-        Op::Marker | Op::Detach => one(inputs[0].dtype, inputs[0].shape.clone()),
+        Op::Marker | Op::Detach | Op::After => one(inputs[0].dtype, inputs[0].shape.clone()),
         Op::Unary(def) => {
             let dtype = elementwise(name, def.promote, inputs[0].dtype, (def.kernels)(inputs[0].dtype).is_some())?;
             one(dtype, inputs[0].shape.clone())

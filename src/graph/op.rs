@@ -117,6 +117,8 @@ pub enum Op {
     Marker,
     /// The identity through which no derivative passes.
     Detach,
+    /// The first input, for what must be made no earlier than the second and never merged with what was made before.
+    After,
     Unary(&'static UnaryDef),
     Binary(&'static BinaryDef),
     /// Inputs: condition (bool), value where true, value where false.
@@ -162,6 +164,7 @@ impl Op {
             Op::Source(Source::Placeholder) => "placeholder",
             Op::Marker => "marker",
             Op::Detach => "detach",
+            Op::After => "after",
             Op::Unary(def) => def.name,
             Op::Binary(def) => def.name,
             Op::Select => "where",
@@ -250,6 +253,7 @@ impl Op {
             Op::CustomGradient(n) => put(&[26, u64::from(*n)]),
             Op::Pullback(n) => put(&[27, u64::from(*n)]),
             Op::Detach => put(&[28]),
+            Op::After => put(&[31]),
             Op::Conv(spec, role) => {
                 put(&[29, *role as u64, spec.groups as u64, spec.sweeps.len() as u64]);
                 spec.sweeps.iter().for_each(|sweep| put(&sweep_words(sweep)));

@@ -67,6 +67,7 @@ pub fn derivative(op: &Op) -> &'static Derivative {
         Op::Source(_)
         | Op::Marker
         | Op::Detach
+        | Op::After
         | Op::Random(_)
         | Op::Composite(..)
         | Op::Gradient(_)
@@ -80,7 +81,13 @@ pub fn derivative(op: &Op) -> &'static Derivative {
 /// Whether a tangent can pass through this op at all.
 pub fn passes_gradient(op: &Op) -> bool {
     match op {
-        Op::Marker | Op::Composite(..) | Op::Gradient(_) | Op::Jvp(_) | Op::Batch(_) | Op::CustomGradient(_) => true,
+        Op::Marker
+        | Op::After
+        | Op::Composite(..)
+        | Op::Gradient(_)
+        | Op::Jvp(_)
+        | Op::Batch(_)
+        | Op::CustomGradient(_) => true,
         op => !matches!(derivative(op), Derivative::Zero),
     }
 }
@@ -101,6 +108,7 @@ pub fn reads(op: &Op) -> Reads {
         Op::Source(_)
         | Op::Marker
         | Op::Detach
+        | Op::After
         | Op::Cast(_)
         | Op::Layout(_)
         | Op::Embed(_)

@@ -180,7 +180,8 @@ impl Fuser<'_> {
                 return (self.open(Group::Alone(index)), Class::Late);
             }
         };
-        let earliest = task.inputs.iter().filter_map(|window| self.maker(window)).map(|(group, _)| group).max();
+        let awaited = task.inputs.iter().filter_map(|window| self.made_at(window.after?));
+        let earliest = task.inputs.iter().filter_map(|window| self.made_at(window.value)).chain(awaited).max();
         for candidate in self.candidates(task, size) {
             let fits = (size > 0 && earliest.is_none_or(|earliest| earliest <= candidate))
                 .then(|| self.fits(task, size, candidate))
@@ -203,6 +204,14 @@ impl Fuser<'_> {
                 let (group, class) = self.places[task as usize];
                 Some((self.find(group), class))
             }
+            _ => None,
+        }
+    }
+
+    /// The group of the task that makes a value.
+    fn made_at(&self, value: u32) -> Option<u32> {
+        match self.program.values[value as usize].origin {
+            Origin::Task(task) => Some(self.find(self.places[task as usize].0)),
             _ => None,
         }
     }

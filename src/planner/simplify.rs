@@ -130,6 +130,8 @@ enum Rewrite {
 fn rewrite(graph: &Graph, node: &Node, inputs: &[Val]) -> Rewrite {
     match &node.op {
         Op::Cast(to) => cast(graph, *to, inputs[0]),
+        // Nothing is gained by making a constant again, or by waiting for one.
+        Op::After if inputs.iter().any(|val| graph.constant(*val).is_some()) => Rewrite::Same(inputs[0]),
         Op::Layout(layout) => relayout(graph, layout, node, inputs),
         Op::Reduce(_, axes) => {
             let shape = graph.shape(inputs[0]);

@@ -226,6 +226,7 @@ impl Lowering<'_> {
                 }
                 self.reduce(def.name, kernels, from, *axes, ty)
             }
+            Op::After => Ok(Window { after: Some(input(1).value), ..input(0).clone() }),
             Op::Layout(Layout::Broadcast) => Ok(input(0).broadcast(&ty.shape)),
             Op::Layout(Layout::Permute(perm)) => Ok(input(0).permute(perm)),
             Op::Layout(Layout::Reshape) => match input(0).reshape(&ty.shape) {

@@ -17,18 +17,27 @@ pub struct Window {
     pub starts: SmallVec<[(u32, isize); 1]>,
     pub shape: Shape,
     pub strides: Strides,
+    /// A value that must be there before this is looked at, though nobody reads it here.
+    pub after: Option<u32>,
 }
 
 impl Window {
     /// The whole value, in the row-major order in which tasks write.
     pub fn whole(value: u32, shape: &Shape) -> Window {
-        Window { value, offset: 0, starts: SmallVec::new(), shape: shape.clone(), strides: shape.strides() }
+        Window {
+            value,
+            offset: 0,
+            starts: SmallVec::new(),
+            shape: shape.clone(),
+            strides: shape.strides(),
+            after: None,
+        }
     }
 
     /// One element seen at every index.
     pub fn spread(value: u32, shape: &Shape) -> Window {
         let strides = SmallVec::from_elem(0, shape.rank());
-        Window { value, offset: 0, starts: SmallVec::new(), shape: shape.clone(), strides }
+        Window { value, offset: 0, starts: SmallVec::new(), shape: shape.clone(), strides, after: None }
     }
 
     pub fn size(&self) -> usize {

@@ -73,7 +73,7 @@ mod _core {
     #[pymodule_export]
     use super::tensor::PyTensor;
     #[pymodule_export]
-    use super::transforms::{custom_gradient, grad, grad_of, hvp, jvp, value_and_grad, vjp, vmap};
+    use super::transforms::{checkpoint, custom_gradient, grad, grad_of, hvp, jvp, value_and_grad, vjp, vmap};
     #[pymodule_export]
     use super::windows::{
         adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d, avg_pool1d, avg_pool2d, avg_pool3d, conv1d,

@@ -5,7 +5,7 @@ use super::errors::{record, refuse};
 use super::script;
 use super::tensor::PyTensor;
 use crate::error::Error;
-use crate::tensor::{self, BackwardOptions, CustomTrace, Tensor, Transform};
+use crate::tensor::{self, BackwardOptions, Checkpoint, CustomTrace, Tensor, Transform};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -39,6 +39,7 @@ enum Kind {
     Gradient { argnums: Argnums, has_aux: bool, value: bool },
     Batch { in_axes: Axes, out_axes: Axes },
     Custom,
+    Checkpoint,
 }
 
 /// Axes of arguments or results: one for all, or one each; None: not batched.
@@ -89,6 +90,7 @@ impl Transformed {
             Kind::Gradient { argnums, has_aux, value } => gradient(fun, argnums, *has_aux, *value, args, kwargs),
             Kind::Batch { in_axes, out_axes } => batch(fun, in_axes, out_axes, args, kwargs),
             Kind::Custom => custom(fun, args, kwargs),
+            Kind::Checkpoint => checkpointed(fun, args, kwargs),
         }
     }
 
@@ -551,6 +553,50 @@ fn custom<'py>(
     }
     let made = record(|| open.finish(&value, &floats, &gradients.iter().collect::<Vec<_>>()))?;
     Ok(Bound::new(py, PyTensor(made))?.into_any())
+}
+
+/// A function like fun that keeps nothing of its inside: its gradient computes it again.
+///
+/// With y = fun(x) and the cotangent ȳ, the gradient x̄ = (∂y/∂x)ᵀ·ȳ needs the values inside fun. They are dropped after
+/// the forward pass; once ȳ is there, fun's operations run a second time from x and from the tensors that fun captured
+/// (parameters), with the same bits and the same random draws. So n blocks of a net hold their n inputs and the inside
+/// of one block, for one more forward pass of time. `fun` itself is called once a call.
+///
+/// The gradient of a tensor that fun uses more than once is added up inside before it meets other parts; everything
+/// else is bit for bit as without checkpoint. Without a gradient to come (under `wg.no_grad()`, or if nothing that fun
+/// uses requires one) it is a plain call. Tensors that fun stores elsewhere keep their own history.
+///
+/// Args:
+///     fun: takes anything and gives one tensor; a module, too. Usable as a decorator.
+///
+/// Returns:
+///     A function of the arguments of fun; it gives what fun gives, a tensor of the same shape and dtype.
+///
+/// Raises:
+///     TypeError: fun is not callable, or does not give one tensor (give several joined as one).
+///
+/// Example:
+///     >>> import wengert as wg
+///     >>> w = wg.tensor([0.5, 2.0]).requires_grad_()
+///     >>> block = wg.checkpoint(lambda x: wg.tanh(x * w) * w)
+///     >>> wg.grad(lambda x: block(x).sum())(wg.tensor([0.0, 0.0])).tolist()
+///     [0.25, 4.0]
+///
+/// Source: Chen, Xu, Zhang, Guestrin 2016, "Training deep nets with sublinear memory cost", arXiv:1604.06174.
+#[pyfunction]
+pub fn checkpoint<'py>(fun: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    transformed(fun, Kind::Checkpoint)
+}
+
+fn checkpointed<'py>(
+    fun: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyTuple>,
+    kwargs: &Bound<'py, PyDict>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let open = Checkpoint::begin();
+    let value = tensor_of(&fun.call(args.clone(), Some(kwargs))?, "checkpoint: fun")?;
+    let made = record(|| open.finish(&value))?;
+    Ok(Bound::new(fun.py(), PyTensor(made))?.into_any())
 }
 
 /// Gradients of Σ output·grad_output with respect to each input; `wengert.autograd.grad` is the one to call.

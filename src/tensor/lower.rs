@@ -105,7 +105,7 @@ fn op(engine: &Engine, graph: &mut Graph, slots: &mut Slots, places: &[Place], r
 /// Whether no derivative passes from `input` to `record`: one of them was recorded without gradients. A transform that
 /// was itself recorded so still differentiates what it was given; its markers and placeholders are names, not values,
 /// and stay as they are. A custom gradient is entered by its arguments.
-fn cuts(record: &Record, position: usize, input: &Record) -> bool {
+pub(super) fn cuts(record: &Record, position: usize, input: &Record) -> bool {
     let is_name = |first: u32, count: u32| (first as usize..(first + count) as usize).contains(&position);
     let constant = record.history && !input.history;
     match record.op {
@@ -113,6 +113,7 @@ fn cuts(record: &Record, position: usize, input: &Record) -> bool {
         Op::Jvp(spec) => constant && !is_name(spec.targets, spec.primals),
         Op::Batch(spec) => constant && !is_name(spec.targets, spec.examples),
         Op::CustomGradient(n) => is_name(2, n) && !input.history,
+        Op::After if position == 1 => false,
         _ => record.history != input.history,
     }
 }

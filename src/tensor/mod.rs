@@ -2,6 +2,7 @@
 //! layer, optimizer or Python.
 
 mod backward;
+mod checkpoint;
 mod checks;
 mod compose;
 mod context;
@@ -21,6 +22,7 @@ mod transform;
 mod walk;
 
 pub use backward::{BackwardOptions, autograd_grad, backward};
+pub use checkpoint::Checkpoint;
 pub use checks::{check_classes, check_indices};
 pub use compose::*;
 pub use context::{EagerGuard, GradGuard, eager, grad_enabled, in_transform, set_eager, set_grad_enabled, set_lines};

@@ -253,6 +253,10 @@ impl Recorder {
         self.engine.get_mut(slot).transforms = transforms;
     }
 
+    pub(super) fn engine_ref(&self) -> &Engine {
+        &self.engine
+    }
+
     pub(super) fn engine(&mut self) -> &mut Engine {
         &mut self.engine
     }
@@ -303,6 +307,7 @@ fn flow(op: &Op, position: usize) -> Flow {
         Op::CustomGradient(n) if (2..2 + *n as usize).contains(&position) => Flow::Tangent,
         Op::CustomGradient(_) if position == 0 => Flow::Value,
         Op::CustomGradient(_) => Flow::None,
+        Op::After if position == 1 => Flow::Value,
         _ => Flow::Tangent,
     }
 }

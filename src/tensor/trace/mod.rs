@@ -302,6 +302,15 @@ pub(super) fn note_record(id: u64, operands: &mut [Operand], line: Option<&Strin
     });
 }
 
+/// Notes that a number is about to be recorded again: where it comes from is the same.
+pub(super) fn note_copy(from: (u64, usize), to: (u64, usize)) {
+    with(|trace| {
+        if let Some(origin) = trace.origins.get(&from).copied() {
+            trace.origins.insert(to, origin);
+        }
+    });
+}
+
 /// Notes data of the host that became a tensor.
 pub(super) fn note_constant(id: u64, line: String) {
     with(|trace| trace.lines.insert(id, line));
