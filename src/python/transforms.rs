@@ -562,8 +562,9 @@ fn custom<'py>(
 /// (parameters), with the same bits and the same random draws. So n blocks of a net hold their n inputs and the inside
 /// of one block, for one more forward pass of time. `fun` itself is called once a call.
 ///
-/// The gradient of a tensor that fun uses more than once is added up inside before it meets other parts; everything
-/// else is bit for bit as without checkpoint. Without a gradient to come (under `wg.no_grad()`, or if nothing that fun
+/// The gradient of a tensor that fun uses more than once is added up inside before it meets other parts, and forward mode
+/// and higher orders add in another order; other values and gradients are bit for bit as without checkpoint. Without a
+/// gradient to come (under `wg.no_grad()`, or if nothing that fun
 /// uses requires one) it is a plain call. Tensors that fun stores elsewhere keep their own history.
 ///
 /// Args:
