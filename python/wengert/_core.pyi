@@ -171,6 +171,7 @@ __all__ = [
     "randint",
     "randn",
     "reciprocal",
+    "refuse_setting",
     "relu",
     "remainder",
     "reshape",
@@ -1006,6 +1007,9 @@ def step(owner: object, updates: Sequence[tuple[Updater, tuple[float, ...]]], /)
 
 def host_call(call: Callable[[], None], dicts: list[dict[str, Any]], /) -> None:
     """In a traced step: writes down a call of a method that changes only these dicts of settings and numbers."""
+
+def refuse_setting(name: str, /) -> None:
+    """In a traced step: refuses a change of this setting of an optimizer."""
 
 @final
 class Compiled:

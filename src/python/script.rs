@@ -28,6 +28,14 @@ def wrap(call, fun):
     return transformed
 
 
+def global_name(made):
+    name = getattr(made, '__qualname__', '')
+    found = _modules.get(made.__module__)
+    for part in name.split('.'):
+        found = getattr(found, part, None)
+    return name if found is made else None
+
+
 class WatchedMode:
     def __init__(self, note, note_set):
         self.note = note
@@ -82,6 +90,11 @@ pub fn wrap<'py>(call: Bound<'py, PyAny>, fun: &Bound<'py, PyAny>) -> PyResult<B
 /// `made` with the name and docstring of `fun`.
 pub fn named<'py>(made: Bound<'py, PyAny>, fun: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     module(made.py())?.getattr("named")?.call1((made, fun))
+}
+
+/// The name by which `made` is found in its module, or None.
+pub fn global_name<'py>(made: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    module(made.py())?.getattr("global_name")?.call1((made,))
 }
 
 /// While it is on, reads and changes of the mode of a module are noted. On and off come in pairs.

@@ -202,7 +202,9 @@ impl History {
             if stops.contains(&slot) {
                 continue;
             }
-            if record.consumed.is_some() && !ops::reads(&record.op).is_none() {
+            // What is linear reads nothing, but where it led is gone if it was cut off.
+            let is_cut = record.operands.is_empty() || !ops::reads(&record.op).is_none();
+            if record.consumed.is_some() && is_cut {
                 return Err(Error::grad(format!(
                     "backward: {} was already used by a backward pass, and what its derivative reads is gone; pass \
                      retain_graph=True to the first one",

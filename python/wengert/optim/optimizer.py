@@ -9,11 +9,27 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from wengert._core import Tensor, Updater, enable_grad
+from wengert._core import Tensor, Updater, enable_grad, refuse_setting
 from wengert._core import step as record_and_evaluate
 
-Group = dict[str, Any]
 Params = Iterable[Tensor] | Iterable[Mapping[str, Any]]
+
+
+class Group(dict[str, Any]):
+    """Parameters with their settings. A compiled step refuses to change one, which its replays would not do."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        refuse_setting(key)
+        super().__setitem__(key, value)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Set several."""
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+    def __ior__(self, other: Any) -> Group:  # type: ignore[override,misc]  # one type for all that dict takes
+        self.update(other)
+        return self
 
 
 class Optimizer:
@@ -82,9 +98,10 @@ class Optimizer:
         group = {"params": params, **{key: value for key, value in param_group.items() if key != "params"}}
         for key, value in self.defaults.items():
             group.setdefault(key, value)
-        self.check(group)
+        made = Group(group)
+        self.check(made)
         self._updaters.append(Updater(self.rule, params))
-        self.param_groups.append(group)
+        self.param_groups.append(made)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters by their gradients, and compute everything that is pending.
@@ -168,14 +185,15 @@ class Optimizer:
             group = {"params": ours["params"], **copy.deepcopy({k: v for k, v in theirs.items() if k != "params"})}
             for key, value in self.defaults.items():
                 group.setdefault(key, value)
-            self.check(group)
+            made = Group(group)
+            self.check(made)
             updater = Updater(self.rule, ours["params"])
             for index, key in enumerate(theirs["params"]):
                 entries = state_dict["state"].get(key)
                 if entries:
                     updater.set_state(index, dict(entries))
             updaters.append(updater)
-            groups.append(group)
+            groups.append(made)
         self._updaters = updaters
         self.param_groups = groups
 

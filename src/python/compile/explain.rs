@@ -1,7 +1,7 @@
 //! What a compiled function does, signature by signature: as data, and as text to read.
 
 use super::session::Event;
-use super::{Body, Compiled, Variant};
+use super::{Compiled, Variant};
 use crate::python::errors::{raise, read};
 use crate::tensor::{PlanProfile, Replay, Summary, trace};
 use pyo3::prelude::*;
@@ -63,7 +63,7 @@ fn signature<'py>(
     data.set_item("optimizer_steps", steps)?;
     data.set_item("scheduler_steps", variant.events.len() - steps)?;
     data.set_item("guarded_modules", variant.modes.len())?;
-    let Body::Ready(replay) = &mut variant.body else {
+    let Some(replay) = &mut variant.replay else {
         data.set_item("plans", PyList::empty(py))?;
         let _ = writeln!(text, "signature {at}: traced once; the next call of it is traced again");
         return Ok(data);

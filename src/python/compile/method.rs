@@ -34,6 +34,12 @@ impl CompiledMethod {
         steps::run(self.fun.get(), &self.arguments(args)?)
     }
 
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let getattr = py.import("builtins")?.getattr("getattr")?;
+        let name = self.fun.bind(py).getattr("__name__")?;
+        Ok((getattr, (self.instance.bind(py), name)).into_pyobject(py)?.into_any())
+    }
+
     /// Everything else is the function's.
     fn __getattr__<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
         self.fun.bind(py).getattr(name)

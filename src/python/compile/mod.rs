@@ -12,7 +12,9 @@ mod steps;
 
 pub use explain::Explanation;
 pub use number::FloatArgument;
-pub use session::{current, host_call, note_mode, note_optimizer, note_set_mode, note_step, note_updater};
+pub use session::{
+    current, host_call, note_mode, note_optimizer, note_set_mode, note_step, note_updater, refuse_setting,
+};
 
 use super::errors::{is_a, raise, read, refuse};
 use super::script;
@@ -42,6 +44,9 @@ const MOST_KNOWN: usize = 64;
 /// float.
 const MOST_NEW: usize = 64;
 
+/// Traces in a row that may be disturbed by another thread: after that the function is simply called.
+const MOST_DISTURBED: usize = 16;
+
 /// A plan shorter than this keeps the interpreter's lock: giving it up and taking it again would be a good part of it.
 const SHORT_NANOS: u64 = 20_000;
 
@@ -59,6 +64,8 @@ struct Known {
     variants: Vec<Variant>,
     /// Signatures that were new, since a known one was called.
     new_in_a_row: usize,
+    /// Traces in a row that another thread disturbed.
+    disturbed_in_a_row: usize,
     /// Why the last refused call could not be compiled.
     refused: Option<String>,
 }
@@ -75,15 +82,13 @@ struct Variant {
     /// The numbers of optimizer steps, by source.
     settings: Vec<SmallVec<[f64; 8]>>,
     result: Results,
-    body: Body,
+    /// What it did, while another trace is still to be compared with it: until it is ready, and while an argument was
+    /// the same tensor whenever it was traced.
+    log: Option<Log>,
+    /// Once it was traced twice.
+    replay: Option<Box<Replay>>,
     /// Times it was replayed.
     calls: u64,
-}
-
-enum Body {
-    /// Traced once.
-    Traced(Log),
-    Ready(Box<Replay>),
 }
 
 #[pymethods]
@@ -110,6 +115,18 @@ impl Compiled {
     /// are found, what changes, what was baked, and why the last refused call was refused.
     fn explain(&self, py: Python<'_>) -> PyResult<Explanation> {
         explain::explain(py, self)
+    }
+
+    /// A copy, unpickled or deep, is another compiled function, which knows no signature yet. One that a module names is
+    /// that very one, as functions are.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let name = script::global_name(slf.as_any())?;
+        if !name.is_none() {
+            return Ok(name);
+        }
+        let compile = py.import("wengert._core")?.getattr("compile")?;
+        Ok((compile, (slf.get().fun.bind(py),)).into_pyobject(py)?.into_any())
     }
 
     fn __get__<'py>(
@@ -159,7 +176,11 @@ impl Compiled {
 /// module stands at a place of a model (`model[1] = other`), hooks that were added, and global names that were bound
 /// again.
 ///
-/// In eager mode, in an open transform and inside another compiled step the function is simply called.
+/// In eager mode, in an open transform and inside another compiled step the function is simply called. So it is where
+/// another thread computes a part of what is traced; the next call is traced then.
+///
+/// A tensor that was the same argument in each traced call may be one that the function captured as well: another tensor
+/// in its place is first traced once more.
 ///
 /// Args:
 ///     fun: gives back tensors without open history, plain values, and tuples, lists and dicts of them.
@@ -169,8 +190,8 @@ impl Compiled {
 ///
 /// Raises:
 ///     CompileError: when called: a value is read, a shape depends on data, a number or the order of operations differs
-///         between the first two calls, the step sets an optimizer's settings other than by a scheduler, another thread
-///         computes what it recorded, or a result has open history. Everything is then as before the call.
+///         between the first two calls, the step sets an optimizer's settings other than by a scheduler, or a result
+///         has open history. Everything is then as before the call.
 ///
 /// Example:
 ///     >>> import wengert as wg
@@ -212,7 +233,7 @@ impl Compiled {
         }
         // Whoever runs it now, in another thread or before a fork: ordinary code is always right.
         let Some(mut known) = self.state.try_lock() else { return self.fun.bind(py).call(args, kwargs) };
-        let Known { variants, new_in_a_row, refused } = &mut *known;
+        let Known { variants, new_in_a_row, disturbed_in_a_row, refused } = &mut *known;
         let grad = tensor::grad_enabled();
         let mut given = Inputs::default();
         let mut traced = None;
@@ -221,21 +242,25 @@ impl Compiled {
             if variant.grad != grad || !variant.fits(args, kwargs, &mut given)? {
                 continue;
             }
-            if let Body::Traced(log) = &variant.body {
-                if log.fits(&given.handles()) && read_settings(py, &mut variant.events, &mut variant.settings)? {
-                    traced = Some(at);
-                }
-                continue;
-            }
             if let Some(result) = variant.replay(args, &given)? {
                 // The next call most likely has the same signature.
                 variants[..=at].rotate_right(1);
                 *new_in_a_row = 0;
                 return Ok(result);
             }
+            let is_like = |log: &Log| log.fits(&given.handles());
+            if variant.log.as_ref().is_some_and(is_like)
+                && read_settings(py, &mut variant.events, &mut variant.settings)?
+                // One that is ready already may be another step that took its argument for a captured tensor.
+                && (traced.is_none() || !variant.is_ready())
+            {
+                traced = Some(at);
+            }
         }
-        let before = traced.map(|at| variants.remove(at));
-        *new_in_a_row = if before.is_some() { 0 } else { *new_in_a_row + 1 };
+        if *disturbed_in_a_row >= MOST_DISTURBED {
+            return self.fun.bind(py).call(args, kwargs);
+        }
+        *new_in_a_row = if traced.is_some() { 0 } else { *new_in_a_row + 1 };
         if *new_in_a_row > MOST_NEW {
             let last = variants.first().map_or(Ok(None), |last| last.pattern.difference(args, kwargs))?;
             return Err(refuse(trace::refusal(format!(
@@ -244,12 +269,30 @@ impl Compiled {
                 last.unwrap_or_else(|| "a shape, dtype, mode, gradient or optimizer state changes".to_owned())
             ))));
         }
-        variants.retain(|variant| !variant.pattern.is_dead(py));
-        let (result, variant) = trace_call(self.fun.bind(py), args, kwargs, before).inspect_err(|error| {
+        let before = traced.map(|at| &mut variants[at]);
+        let outcome = trace_call(self.fun.bind(py), args, kwargs, before);
+        let replaces = match &outcome {
+            Ok((_, made)) => matches!(made, Made::Variant { replaces: true, .. }),
+            Err(_) => traced.is_some_and(|at| !variants[at].is_ready()),
+        };
+        if let Some(at) = traced.filter(|_| replaces) {
+            variants.remove(at);
+        }
+        let (result, made) = outcome.inspect_err(|error| {
             if is_a(py, error, ErrorKind::Compile) {
                 *refused = Some(error.value(py).to_string());
             }
         })?;
+        let variant = match made {
+            Made::Variant { variant, .. } => *variant,
+            Made::Disturbed(error) => {
+                *disturbed_in_a_row += 1;
+                *refused = Some(error.to_string());
+                return Ok(result);
+            }
+        };
+        *disturbed_in_a_row = 0;
+        variants.retain(|variant| !variant.pattern.is_dead(py));
         if variant.is_ready()
             && variants.iter().filter(|variant| variant.is_ready()).count() >= MOST_READY
             && let Some(oldest) = variants.iter().rposition(Variant::is_ready)
@@ -264,7 +307,7 @@ impl Compiled {
 
 impl Variant {
     fn is_ready(&self) -> bool {
-        matches!(self.body, Body::Ready(_))
+        self.replay.is_some()
     }
 
     /// Python objects that are kept, for the garbage collector.
@@ -301,7 +344,7 @@ impl Variant {
     /// Runs the step again. None: something is not as it was when it was traced.
     fn replay<'py>(&mut self, args: &Bound<'py, PyTuple>, given: &Inputs<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = args.py();
-        let (Body::Ready(replay), settings) = (&mut self.body, &mut self.settings) else { return Ok(None) };
+        let (Some(replay), settings) = (&mut self.replay, &mut self.settings) else { return Ok(None) };
         if !read_settings(py, &mut self.events, settings)? {
             return Ok(None);
         }
@@ -411,14 +454,25 @@ fn is_plain() -> bool {
     tensor::eager() || tensor::in_transform() || trace::is_open()
 }
 
+/// What a traced call makes.
+enum Made {
+    Variant {
+        variant: Box<Variant>,
+        /// It takes the place of the one from before.
+        replaces: bool,
+    },
+    /// Nothing: another thread computed a part of the step.
+    Disturbed(Error),
+}
+
 /// Calls the function and writes down what it does. With `before`, an earlier trace of the same signature: the variant
 /// is ready to be replayed.
 fn trace_call<'py>(
     fun: &Bound<'py, PyAny>,
     args: &Bound<'py, PyTuple>,
     kwargs: Option<&Bound<'py, PyDict>>,
-    before: Option<Variant>,
-) -> PyResult<(Bound<'py, PyAny>, Variant)> {
+    before: Option<&mut Variant>,
+) -> PyResult<(Bound<'py, PyAny>, Made)> {
     let py = fun.py();
     let (pattern, given) = Pattern::of(args, kwargs)?;
     let handles: Vec<Tensor> = given.handles().into_iter().cloned().collect();
@@ -454,7 +508,8 @@ fn trace_call<'py>(
         }
     };
     match logged(&tracing, &session, &result, &given.floats, before) {
-        Ok((result, result_pattern, body)) => {
+        Ok(Logged { result, undisturbed: Err(error) }) => Ok((result, Made::Disturbed(error))),
+        Ok(Logged { result, undisturbed: Ok((result_pattern, log, replay, replaces)) }) => {
             drop(tracing);
             let Session { events, modes, set_modes, .. } = session;
             let weak = |module: &Py<PyAny>| PyWeakrefReference::new(module.bind(py)).map(Bound::unbind);
@@ -466,10 +521,10 @@ fn trace_call<'py>(
                 Event::Host { .. } => 0,
             });
             let settings = vec![SmallVec::new(); sources.max().unwrap_or(0)];
-            Ok((
-                result,
-                Variant { pattern, grad, modes, set_modes, events, settings, result: result_pattern, body, calls: 0 },
-            ))
+            let result_of = result_pattern;
+            let variant =
+                Variant { pattern, grad, modes, set_modes, events, settings, result: result_of, log, replay, calls: 0 };
+            Ok((result, Made::Variant { variant: Box::new(variant), replaces }))
         }
         Err((error, undoes)) => {
             drop(result);
@@ -482,40 +537,66 @@ fn trace_call<'py>(
     }
 }
 
-/// The result of a call, its pattern, and the log, or, if there is an earlier one, the replay. On an error also whether the
-/// step is to be undone.
+/// A call that was traced.
+struct Logged<'py> {
+    result: Bound<'py, PyAny>,
+    undisturbed: Result<Step, Error>,
+}
+
+/// The pattern of the result; the log, if another trace is still to be compared with it; the replay, if there was one
+/// before; and whether this takes the earlier one's place.
+type Step = (Results, Option<Log>, Option<Box<Replay>>, bool);
+
+/// What a call did, compared with an earlier one. On an error also whether the step is to be undone.
 fn logged<'py>(
     tracing: &Tracing,
     session: &Session,
     result: &Bound<'py, PyAny>,
     floats: &[f64],
-    before: Option<Variant>,
-) -> Result<(Bound<'py, PyAny>, Results, Body), (PyErr, bool)> {
+    before: Option<&mut Variant>,
+) -> Result<Logged<'py>, (PyErr, bool)> {
     let py = result.py();
     let failed = |error: Error| (raise(error.clone()), error.kind() == ErrorKind::Compile);
     let mut tensors = Vec::new();
     let mut pattern = Results::of(result, &mut tensors).map_err(|error| (error, true))?;
     let returned: Vec<Tensor> = tensors.iter().map(|tensor| tensor.get().0.clone()).collect();
-    let log = tracing.finish(&returned).map_err(failed)?;
+    let log = match tracing.finish(&returned) {
+        Err(error) if !tracing.is_disturbed() => return Err(failed(error)),
+        log => log,
+    };
     // Float arguments that come back are numbers again.
     let mut own = |at: usize| Ok(tensors[at].clone().into_any());
     let result = match floats.is_empty() {
         true => result.clone(),
         false => pattern.build(py, floats, &mut own).map_err(|error| (error, true))?,
     };
+    let mut log = match log {
+        Ok(log) => log,
+        Err(error) => return Ok(Logged { result, undisturbed: Err(error) }),
+    };
     pattern.forget(&|at| log.is_outside(at));
     session.keeps_settings(py, before.as_ref().map(|before| &before.events[..])).map_err(|error| (error, true))?;
-    let Some(Variant { events, body: Body::Traced(earlier), .. }) = before else {
-        return Ok((result, pattern, Body::Traced(log)));
-    };
-    log.compare(&earlier).map_err(failed)?;
-    if !session.is_like(&events) {
-        return Err(failed(trace::refusal(
+    let first =
+        |pattern, log| Ok(Logged { result: result.clone(), undisturbed: Ok((pattern, Some(log), None, false)) });
+    let Some(before) = before else { return first(pattern, log) };
+    let Some(mut earlier) = before.log.take() else { return first(pattern, log) };
+    let same = log.compare(&earlier).and_then(|()| match session.is_like(&before.events) {
+        true => Ok(()),
+        false => Err(trace::refusal(
             "the first two calls stepped optimizers or schedulers in another order; a compiled step does the same at \
              each call",
-        )));
+        )),
+    });
+    match same {
+        Ok(()) => {}
+        // With another tensor as its argument it may be another step.
+        Err(_) if before.is_ready() || log.captures_argument_of(&earlier) => {
+            before.log = Some(earlier);
+            return first(pattern, log);
+        }
+        Err(error) => return Err(failed(error)),
     }
-    drop((events, earlier));
+    let is_bound = log.keep_bound(&mut earlier);
     let replay = py.detach(|| Replay::new(log)).map_err(failed)?;
-    Ok((result, pattern, Body::Ready(Box::new(replay))))
+    Ok(Logged { result, undisturbed: Ok((pattern, is_bound.then_some(earlier), Some(Box::new(replay)), true)) })
 }

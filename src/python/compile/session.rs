@@ -4,7 +4,7 @@
 use super::settings::StepEvent;
 use crate::error::Error;
 use crate::optim::{Part, State};
-use crate::python::errors::{raise, refuse};
+use crate::python::errors::{raise, read, refuse};
 use crate::python::optimizer::PyUpdater;
 use crate::python::script;
 use crate::tensor::trace;
@@ -163,6 +163,18 @@ pub fn host_call(call: &Bound<'_, PyAny>, dicts: &Bound<'_, PyList>) -> PyResult
         session.events.push(event);
     });
     Ok(())
+}
+
+/// In a traced step: refuses a change of this setting of an optimizer.
+#[pyfunction]
+#[pyo3(signature = (name, /))]
+pub fn refuse_setting(name: &str) -> PyResult<()> {
+    read(|| {
+        trace::refuse_call(&format!(
+            "the step itself changes the settings of an optimizer ({name}), which a replay would not do; set them outside \
+             the compiled function, or by a scheduler of wg.optim.lr_scheduler"
+        ))
+    })
 }
 
 /// In a traced step: notes that the mode of a module was read.

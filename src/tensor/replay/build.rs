@@ -1,7 +1,7 @@
 //! From the log of a step to a replay: which results are needed at all, which are written over the value they replace,
 //! and where the others lie. Plans are built again with those outputs alone; their bits do not depend on it.
 
-use super::{Block, BlockKind, GradUpdate, NameSpec, PlanStep, Replay, StateUpdate, Version};
+use super::{Block, BlockKind, Cleared, GradUpdate, NameSpec, PlanStep, Replay, StateUpdate, Version};
 use crate::error::{Error, Result};
 use crate::exec::{self, Donation, OutputHome, Prepared};
 use crate::graph::{Graph, Op, Source as GraphSource};
@@ -59,7 +59,7 @@ pub(super) fn build(log: Log) -> Result<Replay> {
         updates.push(StateUpdate { name: *name, versions: versions.iter().map(version).collect::<Result<_>>()? });
     }
     let mut grad_updates = Vec::with_capacity(grads.len());
-    for grad in &grads {
+    for (order, grad) in grads.iter().enumerate() {
         let (last, reuses) = match grad.last {
             LastGrad::Unchanged => continue,
             LastGrad::None | LastGrad::Handle(_) => (None, false),
@@ -84,7 +84,14 @@ pub(super) fn build(log: Log) -> Result<Replay> {
             LastGrad::Handle(name) => Some(name),
             _ => None,
         };
-        grad_updates.push(GradUpdate { variable: grad.variable, last, handle, reuses, taken: None });
+        grad_updates.push(GradUpdate {
+            variable: grad.variable,
+            cleared: grad.exists.is_none().then_some(Cleared { order, plans: grad.plans as usize }),
+            last,
+            handle,
+            reuses,
+            taken: None,
+        });
     }
     let exists = grads.iter().filter_map(|grad| grad.exists.map(|exists| (grad.variable, exists))).collect();
     let mut specs = Vec::with_capacity(names.len());
@@ -99,6 +106,7 @@ pub(super) fn build(log: Log) -> Result<Replay> {
         specs.push(NameSpec {
             tensor: name.tensor,
             holder: name.holder,
+            bound: name.bound,
             variable: name.variable,
             leaf,
             in_place: in_place.contains(&at),
@@ -112,16 +120,14 @@ pub(super) fn build(log: Log) -> Result<Replay> {
     }
     let mut gives = Vec::with_capacity(returned.len());
     for (given, ty) in returned {
-        let at = match given {
-            Returned::Value(source) => Some(place(source)?),
+        let at = match &given {
+            Returned::Value(source) | Returned::Used(source, _) => Some(place(*source)?),
             Returned::Name(_) | Returned::Grad(_) => None,
         };
         gives.push((given, ty, at));
     }
-    let checks = checks
-        .into_iter()
-        .filter_map(|(plan, source, ty, check)| Some((plan, build.places.get(&source).copied()?, ty, check)))
-        .collect();
+    let checks =
+        checks.into_iter().filter_map(|check| Some((build.places.get(&check.source).copied()?, check))).collect();
     let working = steps.iter().map(|step: &PlanStep| step.prepared.working_bytes()).max().unwrap_or(0);
     let places = build.first_block as usize + build.blocks.len();
     Ok(Replay {
@@ -135,6 +141,8 @@ pub(super) fn build(log: Log) -> Result<Replay> {
         exists,
         returned: gives,
         checks,
+        begun: 0,
+        failed_check: None,
         draws,
         working,
         addresses: vec![std::ptr::null_mut(); places],
@@ -177,7 +185,7 @@ impl Needs {
             _ => None,
         });
         let returned = log.returned.iter().filter_map(|(given, _)| match given {
-            Returned::Value(source) => Some(*source),
+            Returned::Value(source) | Returned::Used(source, _) => Some(*source),
             _ => None,
         });
         for source in states.chain(grads).chain(returned) {
@@ -186,7 +194,7 @@ impl Needs {
         }
         // What a handle named between two barriers is what it keeps if the second one fails.
         log.states.iter().flat_map(|(_, versions)| versions).for_each(|&source| want(source));
-        log.checks.iter().for_each(|(_, source, _, _)| want(*source));
+        log.checks.iter().for_each(|check| want(check.source));
         for (at, plan) in log.plans.iter().enumerate().rev() {
             let mut outputs: Vec<u32> = wanted[at].iter().copied().collect();
             outputs.sort_unstable();

@@ -11,12 +11,11 @@ mod profile;
 
 pub use profile::{KernelProfile, PlanProfile, Summary};
 
-use super::checks::IndexCheck;
 use super::engine::{self, Engine, Slot, State, Value};
 use super::evaluate;
-use super::handle::{Place, Tensor, leaf};
+use super::handle::{Cell, Place, Tensor, leaf};
 use super::rng;
-use super::trace::{Holder, Log, NameId, Origin, Returned, Same};
+use super::trace::{Check, Holder, Log, NameId, Origin, Returned, Same, is_of};
 use crate::error::{Error, Result};
 use crate::exec::Prepared;
 use crate::graph::TensorType;
@@ -27,13 +26,15 @@ use crate::scalar::Scalar;
 use crate::shape::Strides;
 use smallvec::SmallVec;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// A tensor from outside, and what is found of it in a call.
 struct NameSpec {
     /// The handle, if it is found by itself.
     tensor: Option<Tensor>,
     holder: Holder,
+    /// The one handle that the argument may be.
+    bound: Option<Weak<Cell>>,
     variable: bool,
     /// Type and strides, if a plan reads the value.
     leaf: Option<(TensorType, Strides)>,
@@ -93,6 +94,8 @@ struct StateUpdate {
 
 struct GradUpdate {
     variable: NameId,
+    /// The step clears it before it looks at it.
+    cleared: Option<Cleared>,
     /// None: cleared, or a tensor from outside.
     last: Option<Version>,
     /// The tensor from outside that becomes the gradient, itself.
@@ -101,6 +104,12 @@ struct GradUpdate {
     reuses: bool,
     /// In a call: that gradient's value, and the record it was taken from.
     taken: Option<(Slot, Value)>,
+}
+
+/// When the step clears a gradient: its place among the gradients that the step touches, and how many plans have run.
+struct Cleared {
+    order: usize,
+    plans: usize,
 }
 
 pub struct Replay {
@@ -114,7 +123,11 @@ pub struct Replay {
     /// Variables that must have a gradient at the start, or must not.
     exists: Vec<(NameId, bool)>,
     returned: Vec<(Returned, TensorType, Option<u32>)>,
-    checks: Vec<(u32, u32, TensorType, IndexCheck)>,
+    /// Each with the place that it looks at.
+    checks: Vec<(u32, Check)>,
+    /// In a call: the plans that were begun; and how many gradients the step has touched where a check failed.
+    begun: usize,
+    failed_check: Option<usize>,
     draws: u64,
     working: usize,
     /// The address of each place, in a call.
@@ -178,6 +191,7 @@ impl Replay {
     /// Finds what the step works on and claims what it writes over. `arguments` are as many as in the trace.
     pub fn begin(&mut self, arguments: &[&Tensor]) -> Result<Begun> {
         let memory = arena::lease(self.working)?;
+        (self.begun, self.failed_check) = (0, None);
         loop {
             self.held.clear();
             let mut engine = engine::lock();
@@ -217,6 +231,9 @@ impl Replay {
                 (Holder::Grad(_), Some(grad)) => grad,
                 _ => self.tensor(at as NameId, arguments),
             };
+            if self.names[at].bound.as_ref().is_some_and(|bound| !is_of(bound, tensor)) {
+                return Found::Mismatch;
+            }
             let (slot, output, variable) = {
                 let state = tensor.0.lock();
                 (state.slot, state.output, state.variable.is_some())
@@ -377,7 +394,9 @@ impl Replay {
 
     /// Runs the plan of this number, after those before it.
     pub fn run_plan(&mut self, call: &Call, plan: usize, numbers: &Numbers) -> Result<()> {
-        for (_, place, ty, check) in self.checks.iter().filter(|(before, ..)| *before == plan as u32) {
+        for (place, Check { ty, check, grads, .. }) in
+            self.checks.iter().filter(|(_, check)| check.before == plan as u32)
+        {
             let strides = match self.names.get(*place as usize).and_then(|name| name.leaf.as_ref()) {
                 Some((_, strides)) => strides.clone(),
                 None => ty.shape.strides(),
@@ -386,9 +405,10 @@ impl Replay {
             let view = View { ptr, dtype: ty.dtype, shape: ty.shape.clone(), strides };
             if !ptr.is_null() {
                 // SAFETY: the value is held during the call.
-                unsafe { check.check(&view)? };
+                unsafe { check.check(&view) }.inspect_err(|_| self.failed_check = Some(*grads))?;
             }
         }
+        self.begun = plan + 1;
         let step = &mut self.plans[plan];
         for &(leaf, place) in &step.leaves {
             step.prepared.set_leaf(leaf as usize, self.addresses[place as usize]);
@@ -467,12 +487,16 @@ impl Replay {
                     (Returned::Grad(variable), _) => {
                         self.tensor(*variable, arguments).held_grad().map_or(Given::Nothing, Given::Tensor)
                     }
-                    (Returned::Value(_), place) => {
+                    (Returned::Value(_) | Returned::Used(..), place) => {
                         let value = place.and_then(|place| self.value(place, ty));
                         lost |= value.is_none();
                         value.map_or(Given::Nothing, |value| {
-                            let slot = engine.insert(leaf(value, ty.clone()));
-                            Given::Tensor(Tensor::on(&mut engine, slot, 0))
+                            let (record, output) = match kind {
+                                Returned::Used(_, spent) => (spent.record(value), spent.output),
+                                _ => (leaf(value, ty.clone()), 0),
+                            };
+                            let slot = engine.insert(record);
+                            Given::Tensor(Tensor::on(&mut engine, slot, output))
                         })
                     }
                 });
@@ -515,19 +539,24 @@ impl Replay {
             if let Some((slot, value)) = taken {
                 let record = engine.get_mut(slot);
                 record.state = State::Done;
-                let is_kept = made && value.buffer.len() == record.types[0].bytes();
-                if is_kept {
+                let is_written = update.last.as_ref().is_some_and(|version| version.after as usize <= self.begun);
+                let is_whole = made || !is_written;
+                if is_whole {
                     record.values[0] = Some(value);
                 }
                 engine.release(slot);
-                if is_kept {
+                if made {
                     continue;
                 }
-                // Written to and not complete: the step had cleared it.
-                dropped.push(variable.replace_grad(None));
-                continue;
+                if !is_whole {
+                    dropped.push(variable.replace_grad(None));
+                    continue;
+                }
             }
             if !done && !made {
+                if self.was_cleared(update) {
+                    dropped.push(variable.replace_grad(None));
+                }
                 continue;
             }
             let new = match &update.last {
@@ -545,6 +574,15 @@ impl Replay {
             dropped.push(variable.replace_grad(new));
         }
         is_whole
+    }
+
+    /// Whether the step has cleared a gradient by the place where the call failed.
+    fn was_cleared(&self, update: &GradUpdate) -> bool {
+        match (&update.cleared, self.failed_check) {
+            (None, _) => false,
+            (Some(cleared), Some(touched)) => cleared.order < touched,
+            (Some(cleared), None) => cleared.plans < self.begun,
+        }
     }
 
     /// The value at a place, of this type: there during a call.

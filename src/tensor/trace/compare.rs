@@ -47,10 +47,14 @@ impl<'a> Script<'a> {
             }
         }
         for (returned, _) in &log.returned {
-            match *returned {
-                Returned::Name(name) => writer.mark(4, u64::from(name)),
-                Returned::Grad(name) => writer.mark(5, u64::from(name)),
-                Returned::Value(source) => writer.source(source),
+            match returned {
+                Returned::Name(name) => writer.mark(4, u64::from(*name)),
+                Returned::Grad(name) => writer.mark(5, u64::from(*name)),
+                Returned::Value(source) => writer.source(*source),
+                Returned::Used(source, _) => {
+                    writer.mark(12, 0);
+                    writer.source(*source);
+                }
             }
         }
         writer.script

@@ -1,12 +1,15 @@
 //! What a finished trace says: the states, gradients and results that the step leaves behind, and whether later
 //! arguments and tensors are such that it could be the same step again.
 
-use super::{GradLog, Holder, LastGrad, Log, Name, NameId, Returned, Same, Source, Trace, place_of, refusal};
+use super::{
+    Check, GradLog, Holder, LastGrad, Log, Name, NameId, Returned, Same, Source, Spent, Trace, place_of, refusal,
+};
 use crate::error::{Error, Result};
 use crate::graph::TensorType;
 use crate::tensor::engine::{self, Engine, State, Value};
-use crate::tensor::handle::Tensor;
+use crate::tensor::handle::{Cell, Tensor};
 use hashbrown::HashMap;
+use std::sync::{Arc, Weak};
 
 impl Trace {
     pub(super) fn log(
@@ -28,10 +31,10 @@ impl Trace {
         let checks = std::mem::take(&mut self.checks);
         let checks = checks
             .into_iter()
-            .filter_map(|(plan, place, ty, check)| {
+            .filter_map(|(place, check)| {
                 let named = self.by_record.get(&place).map(|names| Source::Name(names[0]));
                 let source = named.or_else(|| self.computed.get(&place).copied())?;
-                Some((plan, source, ty, check))
+                Some(Check { source, ..check })
             })
             .collect();
         let cell = |name: &Name| name.tensor.as_ref().map_or(0, Tensor::address);
@@ -103,7 +106,8 @@ impl Trace {
     fn last_grads(&mut self, engine: &Engine, current: &[(NameId, Option<Tensor>)]) -> Result<Vec<GradLog>> {
         let mut logs = Vec::with_capacity(current.len());
         for (variable, now) in current {
-            let (exists, initial) = (self.grads[variable].exists, self.grads[variable].initial.clone());
+            let first = &self.grads[variable];
+            let (exists, plans, initial) = (first.exists, first.plans, first.initial.clone());
             let last = match now {
                 None => LastGrad::None,
                 // Rebound, perhaps: then it is a state. One that was set without a look at it came from outside.
@@ -129,7 +133,7 @@ impl Trace {
                     LastGrad::Value(self.source(engine, slot, output)?)
                 }
             };
-            logs.push(GradLog { variable: *variable, exists, last });
+            logs.push(GradLog { variable: *variable, exists, plans, last });
         }
         Ok(logs)
     }
@@ -179,7 +183,12 @@ impl Trace {
                 record.op.name()
             )));
         }
-        Ok((Returned::Value(self.source(engine, slot, output)?), ty))
+        let source = self.source(engine, slot, output)?;
+        let returned = match record.history {
+            true => Returned::Used(source, Spent { op: record.op.clone(), types: record.types.clone(), output }),
+            false => Returned::Value(source),
+        };
+        Ok((returned, ty))
     }
 }
 
@@ -213,6 +222,31 @@ impl Log {
         same == self.same && self.grads.iter().all(exists)
     }
 
+    /// Whether this step uses, as a tensor from outside, what was an argument of an earlier call: seen from there the two
+    /// were one.
+    pub fn captures_argument_of(&self, before: &Log) -> bool {
+        let arguments = || before.names.iter().filter_map(|name| name.bound.as_ref());
+        let captured = self.names.iter().filter(|name| name.holder == Holder::Handle);
+        captured.filter_map(|name| name.tensor.as_ref()).any(|tensor| arguments().any(|bound| is_of(bound, tensor)))
+    }
+
+    /// Keeps bound those arguments alone that were one handle in an earlier log of the same step too. Whether there are
+    /// any.
+    pub fn keep_bound(&mut self, before: &mut Log) -> bool {
+        let mut any = false;
+        for (now, then) in self.names.iter_mut().zip(&mut before.names) {
+            let same = match (&now.bound, &then.bound) {
+                (Some(now), Some(then)) => now.ptr_eq(then),
+                _ => false,
+            };
+            if !same {
+                (now.bound, then.bound) = (None, None);
+            }
+            any |= same;
+        }
+        any
+    }
+
     /// Whether a result is a tensor from outside that is no argument.
     pub fn is_outside(&self, result: usize) -> bool {
         match self.returned[result].0 {
@@ -220,6 +254,11 @@ impl Log {
             _ => false,
         }
     }
+}
+
+/// Whether a handle that is not kept alive is this one.
+pub(in crate::tensor) fn is_of(handle: &Weak<Cell>, tensor: &Tensor) -> bool {
+    std::ptr::eq(handle.as_ptr(), Arc::as_ptr(&tensor.0))
 }
 
 /// What each name shares with earlier ones, from its place and the address of its handle.

@@ -8,10 +8,12 @@
 mod compare;
 mod log;
 
+pub(super) use log::is_of;
+
 use super::checks::IndexCheck;
-use super::engine::{self, Engine, Operand, Slot, Value};
+use super::engine::{self, Engine, Operand, Record, Slot, Value};
 use super::evaluate;
-use super::handle::{Place, Tensor};
+use super::handle::{Cell, Place, Tensor, leaf};
 use super::lower::Lowered;
 use super::publish::Output;
 use super::rng;
@@ -23,6 +25,7 @@ use crate::shape::Strides;
 use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 use std::cell::{Cell as StdCell, RefCell};
+use std::sync::{Arc, Weak};
 
 /// The place of a name in `Log::names`.
 pub(super) type NameId = u32;
@@ -44,6 +47,9 @@ pub(super) struct Name {
     /// The handle; a log keeps those alone that are found by themselves.
     pub tensor: Option<Tensor>,
     pub holder: Holder,
+    /// An argument that was this handle whenever the step was traced: what the step did with it may have been done to a
+    /// captured tensor, so a replay takes no other one.
+    pub bound: Option<Weak<Cell>>,
     /// Whether it is a variable.
     pub variable: bool,
     /// What it named at the start: record id and output, type, and strides if the value existed.
@@ -111,6 +117,8 @@ pub(super) struct GradLog {
     pub variable: NameId,
     /// Whether it existed, if the step asked before it cleared it.
     pub exists: Option<bool>,
+    /// Plans that had run when the step first touched it.
+    pub plans: u32,
     pub last: LastGrad,
 }
 
@@ -124,13 +132,38 @@ pub(super) enum LastGrad {
 }
 
 /// What the step gives back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Returned {
     /// A tensor from outside, itself.
     Name(NameId),
     /// The gradient of a variable, itself.
     Grad(NameId),
     Value(Source),
+    /// A value whose history was used up by a backward pass.
+    Used(Source, Spent),
+}
+
+/// What is left of a node whose history was used up: its op, the types of its outputs, and the output that is meant.
+#[derive(Clone, Debug)]
+pub(super) struct Spent {
+    pub op: Op,
+    pub types: SmallVec<[TensorType; 1]>,
+    pub output: u32,
+}
+
+impl Spent {
+    /// Such a node, with the value of the output.
+    pub fn record(&self, value: Value) -> Record {
+        let mut record = leaf(value, self.types[self.output as usize].clone());
+        let value = record.values.pop().flatten();
+        record.values = SmallVec::from_elem(None, self.types.len());
+        record.values[self.output as usize] = value;
+        (record.op, record.types) = (self.op.clone(), self.types.clone());
+        record.history = true;
+        // By a gradient that is not pending: no record has this id.
+        record.consumed = Some((0, u64::MAX));
+        record
+    }
 }
 
 /// All of a step that succeeded.
@@ -144,10 +177,20 @@ pub struct Log {
     pub(super) grads: Vec<GradLog>,
     pub(super) returned: Vec<(Returned, TensorType)>,
     pub(super) constants: Vec<(Value, TensorType, String)>,
-    /// Checks to make before the plan of this number.
-    pub(super) checks: Vec<(u32, Source, TensorType, IndexCheck)>,
+    pub(super) checks: Vec<Check>,
     /// Streams drawn from the generator.
     pub(super) draws: u64,
+}
+
+/// A check of a tensor's elements.
+pub(super) struct Check {
+    /// The plan before which it is made.
+    pub before: u32,
+    pub source: Source,
+    pub ty: TensorType,
+    pub check: IndexCheck,
+    /// How many of the gradients the step had touched by then.
+    pub grads: usize,
 }
 
 struct Trace {
@@ -173,15 +216,19 @@ struct Trace {
     computed: HashMap<(u64, u32), Source>,
     constants: Vec<(Value, TensorType, String)>,
     by_constant: HashMap<(u64, u32), u32>,
-    checks: Vec<(u32, (u64, u32), TensorType, IndexCheck)>,
+    /// Each with the place that it looks at; its source is known at the end.
+    checks: Vec<((u64, u32), Check)>,
     sources: u32,
     generator: (u64, u64),
     refused: Option<Error>,
+    /// Another thread computed a part of the step, so that the log has a gap.
+    disturbed: Option<Error>,
 }
 
 struct FirstGrad {
     initial: Option<Tensor>,
     exists: Option<bool>,
+    plans: u32,
 }
 
 thread_local! {
@@ -362,7 +409,8 @@ pub(super) fn note_grad(variable: &Tensor, clears: bool) {
             trace.add(&engine, grad, Holder::Grad(name));
         }
         let exists = (!clears).then_some(initial.is_some());
-        trace.grads.insert(name, FirstGrad { initial: initial.clone(), exists });
+        let plans = trace.plans.len() as u32;
+        trace.grads.insert(name, FirstGrad { initial: initial.clone(), exists, plans });
         trace.grad_order.push(name);
     });
     drop(engine);
@@ -393,7 +441,8 @@ pub(super) fn note_check(target: &Tensor, check: IndexCheck) {
     with(|trace| {
         trace.name(&engine, target);
         let (id, output, ty) = place_of(&engine, target);
-        trace.checks.push((trace.plans.len() as u32, (id, output), ty, check));
+        let (before, grads) = (trace.plans.len() as u32, trace.grad_order.len());
+        trace.checks.push(((id, output), Check { before, source: Source::Name(0), ty, check, grads }));
     });
 }
 
@@ -420,7 +469,16 @@ impl Trace {
         let (slot, _) = engine.unmarked(tensor.place().0, output);
         let strides = engine.get(slot).values[output as usize].as_ref().map(|value| value.strides.clone());
         let variable = tensor.is_variable();
-        self.names.push(Name { tensor: Some(tensor.clone()), holder, variable, first: (id, output), ty, strides });
+        let bound = matches!(holder, Holder::Argument(_)).then(|| Arc::downgrade(&tensor.0));
+        self.names.push(Name {
+            tensor: Some(tensor.clone()),
+            holder,
+            bound,
+            variable,
+            first: (id, output),
+            ty,
+            strides,
+        });
         self.by_cell.entry(tensor.address()).or_insert(name);
         self.by_record.entry((id, output)).or_default().push(name);
         name
@@ -445,10 +503,11 @@ impl Trace {
             )));
         }
         if !record.is_leaf() {
-            return Err(refusal(format!(
+            let error = refusal(format!(
                 "another thread computed the result of {}, so that the step does not know how; read it after the step",
                 record.op.name()
-            )));
+            ));
+            return Err(self.disturbed.get_or_insert(error).clone());
         }
         let Some(value) = &record.values[output as usize] else {
             return Err(refusal(format!("{}: its value is kept by nothing that a replay could ask", record.op.name())));
@@ -476,7 +535,16 @@ pub(super) struct Draft {
 pub(super) fn draft(engine: &Engine, walk: &Walk, outputs: &[Output]) -> Option<Draft> {
     with(|trace| {
         let made = trace.draft(engine, walk, outputs);
-        made.map_err(|error| trace.refused.get_or_insert(error).clone()).ok()
+        match made {
+            Ok(draft) => Some(draft),
+            Err(error) => {
+                // After a gap everything else is missed too.
+                if trace.disturbed.is_none() {
+                    trace.refused.get_or_insert(error);
+                }
+                None
+            }
+        }
     })
     .flatten()
 }
@@ -572,6 +640,7 @@ impl Tracing {
             sources: 0,
             generator,
             refused: None,
+            disturbed: None,
         });
         for (position, argument) in arguments.iter().enumerate() {
             trace.add(&engine, argument, Holder::Argument(position as u32));
@@ -604,6 +673,11 @@ impl Tracing {
     /// Why the step cannot be compiled, if something said so.
     pub fn refusal(&self) -> Option<Error> {
         self.refused().err()
+    }
+
+    /// Whether nothing is wrong with the step but that another thread computed a part of it.
+    pub fn is_disturbed(&self) -> bool {
+        with(|trace| trace.refused.is_none() && trace.disturbed.is_some()).unwrap_or(false)
     }
 
     /// Puts everything back as it was before the step: handles, gradients, the generator.

@@ -1,0 +1,60 @@
+"""A step run as ordinary code and compiled, compared bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import wengert as wg
+from wengert import nn
+
+Step = Callable[..., Any]
+
+
+def snapshot(model: nn.Module) -> list[Any]:
+    """Values and gradients of everything in a model."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return [(t.tolist(), None if t.grad is None else t.grad.tolist()) for t in tensors]
+
+
+def agree(
+    build: Callable[[], tuple[nn.Module, Step]],
+    arguments: Callable[[int], tuple[Any, ...]],
+    steps: int = 12,
+) -> None:
+    """Run a step as ordinary code and compiled, from the same start, and compare every bit after each call."""
+    runs = []
+    for compiled in (False, True):
+        wg.manual_seed(3)
+        model, step = build()
+        call = wg.compile(step) if compiled else step
+        trail = []
+        for i in range(steps):
+            result = call(*arguments(i))
+            trail.append((read(result), snapshot(model)))
+        trail.append((wg.random.get_rng_state(), None))
+        runs.append(trail)
+    for i, (ordinary, replayed) in enumerate(zip(*runs, strict=True)):
+        assert ordinary == replayed, i
+
+
+def read(result: Any) -> Any:
+    if isinstance(result, wg.Tensor):
+        return result.tolist()
+    if isinstance(result, tuple | list):
+        return [read(item) for item in result]
+    if isinstance(result, dict):
+        return {key: read(item) for key, item in result.items()}
+    return result
+
+
+def data(i: int, batch: int = 8, features: int = 6) -> tuple[wg.Tensor, wg.Tensor]:
+    x = wg.arange(batch * features).astype(wg.float32).reshape(batch, features)
+    x = wg.sin(x * 0.37 + float(i))
+    y = (wg.arange(batch) + i) % 3
+    wg.eval(x, y)
+    return x, y
+
+
+def classifier() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
