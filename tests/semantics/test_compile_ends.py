@@ -305,6 +305,30 @@ def test_a_step_that_is_always_disturbed_is_called() -> None:
     assert len(calls) == 40
 
 
+def test_a_step_over_what_another_thread_left_pending() -> None:
+    calls: list[int] = []
+    model = nn.Linear(2, 1)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    @wg.compile
+    def step(x: wg.Tensor) -> wg.Tensor:
+        calls.append(1)
+        optimizer.zero_grad()
+        loss = model(x).square().sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    losses: list[float] = []
+    # The parameters are drawn here, and never read before the other thread needs them.
+    thread = threading.Thread(target=lambda: losses.extend(step(wg.ones((1, 2))).item() for _ in range(6)))
+    thread.start()
+    thread.join()
+    assert sorted(losses, reverse=True) == losses
+    assert len(losses) == 6
+    assert len(calls) == 3
+
+
 def test_other_threads_read_while_a_step_is_traced() -> None:
     w = nn.Parameter(wg.zeros((4096,)))
     optimizer = optim.SGD([w], lr=1.0)

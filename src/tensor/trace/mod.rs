@@ -221,7 +221,7 @@ struct Trace {
     sources: u32,
     generator: (u64, u64),
     refused: Option<Error>,
-    /// Another thread computed a part of the step, so that the log has a gap.
+    /// Another thread recorded or computed a part of the step, so that the log has a gap.
     disturbed: Option<Error>,
 }
 
@@ -577,10 +577,11 @@ impl Trace {
             let role = walk.roles[rank];
             if matches!(role, Role::Open | Role::Example | Role::Known) {
                 if record.id < self.start && role == Role::Open && !matches!(record.op, Op::Marker) {
-                    return Err(refusal(format!(
-                        "{} was recorded before the step and never computed; call wg.eval on it first",
+                    let error = refusal(format!(
+                        "another thread recorded {} before the step and never computed it; call wg.eval on it first",
                         record.op.name()
-                    )));
+                    ));
+                    return Err(self.disturbed.get_or_insert(error).clone());
                 }
                 for (position, operand) in record.operands.iter().enumerate() {
                     let Operand::Number(value, _) = *operand else { continue };
@@ -675,7 +676,7 @@ impl Tracing {
         self.refused().err()
     }
 
-    /// Whether nothing is wrong with the step but that another thread computed a part of it.
+    /// Whether nothing is wrong with the step but that another thread recorded or computed a part of it.
     pub fn is_disturbed(&self) -> bool {
         with(|trace| trace.refused.is_none() && trace.disturbed.is_some()).unwrap_or(false)
     }
