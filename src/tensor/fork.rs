@@ -3,11 +3,16 @@
 
 use super::engine::ENGINE;
 use super::evaluate::{self, PLANS};
+use super::record::NUMBERS;
 use super::rng::GENERATOR;
-use crate::machine::cpu::{arena, buffer};
+use crate::machine::cpu::{arena, buffer, isa};
+use std::sync::LazyLock;
 
-/// Takes the locks, in the thread that is about to fork.
+/// Takes the locks, in the thread that is about to fork. What is made at its first use is made before: a child would wait
+/// for the thread that was making it, which it does not have.
 pub fn before_fork() {
+    isa::isa();
+    LazyLock::force(&NUMBERS);
     ENGINE.before_fork();
     PLANS.before_fork();
     GENERATOR.before_fork();

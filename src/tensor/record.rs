@@ -48,7 +48,7 @@ pub(super) enum Found {
 }
 
 /// The types of numbers, by dtype.
-static NUMBERS: LazyLock<[TensorType; 6]> = LazyLock::new(|| DType::ALL.map(TensorType::scalar));
+pub(super) static NUMBERS: LazyLock<[TensorType; 6]> = LazyLock::new(|| DType::ALL.map(TensorType::scalar));
 
 pub(super) type Types = SmallVec<[TensorType; 1]>;
 
