@@ -41,6 +41,15 @@ pub(super) fn draw_many(count: u64) -> (u64, u64) {
     })
 }
 
+/// Takes streams back that were the last ones given, unless others follow them by now.
+pub(super) fn give_back((seed, first): (u64, u64), count: u64) {
+    with(|generator| {
+        if (generator.seed, generator.next) == (seed, first.wrapping_add(count)) {
+            generator.next = first;
+        }
+    });
+}
+
 /// Seed and next stream: the whole state.
 pub fn seed() -> (u64, u64) {
     with(|generator| (generator.seed, generator.next))

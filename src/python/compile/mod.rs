@@ -25,7 +25,7 @@ use crate::tensor::{self, Begun, Numbers, Replay, Tensor};
 use arguments::{Inputs, Pattern};
 use method::CompiledMethod;
 use parking_lot::Mutex;
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyIndexError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyWeakrefMethods, PyWeakrefReference};
@@ -177,7 +177,8 @@ impl Compiled {
 /// again.
 ///
 /// In eager mode, in an open transform and inside another compiled step the function is simply called. So it is where
-/// another thread computes a part of what is traced; the next call is traced then.
+/// another thread computes a part of what is traced, and the next call is traced then; and where an index is out of range,
+/// which is an error on the function's own line.
 ///
 /// A tensor that was the same argument in each traced call may be one that the function captured as well: another tensor
 /// in its place is first traced once more.
@@ -242,11 +243,18 @@ impl Compiled {
             if variant.grad != grad || !variant.fits(args, kwargs, &mut given)? {
                 continue;
             }
-            if let Some(result) = variant.replay(args, &given)? {
-                // The next call most likely has the same signature.
-                variants[..=at].rotate_right(1);
-                *new_in_a_row = 0;
-                return Ok(result);
+            match variant.replay(args, &given)? {
+                Replayed::Unlike => {}
+                Replayed::Fails => {
+                    drop(known);
+                    return self.fun.bind(py).call(args, kwargs);
+                }
+                Replayed::Result(result) => {
+                    // The next call most likely has the same signature.
+                    variants[..=at].rotate_right(1);
+                    *new_in_a_row = 0;
+                    return Ok(result);
+                }
             }
             let is_like = |log: &Log| log.fits(&given.handles());
             if variant.log.as_ref().is_some_and(is_like)
@@ -341,24 +349,24 @@ impl Variant {
         Ok(true)
     }
 
-    /// Runs the step again. None: something is not as it was when it was traced.
-    fn replay<'py>(&mut self, args: &Bound<'py, PyTuple>, given: &Inputs<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    /// Runs the step again.
+    fn replay<'py>(&mut self, args: &Bound<'py, PyTuple>, given: &Inputs<'py>) -> PyResult<Replayed<'py>> {
         let py = args.py();
-        let (Some(replay), settings) = (&mut self.replay, &mut self.settings) else { return Ok(None) };
+        let (Some(replay), settings) = (&mut self.replay, &mut self.settings) else { return Ok(Replayed::Unlike) };
         if !read_settings(py, &mut self.events, settings)? {
-            return Ok(None);
+            return Ok(Replayed::Unlike);
         }
         let tensors: SmallVec<[&Tensor; 8]> = given.tensors.iter().map(|tensor| &tensor.get().0).collect();
         let call = loop {
             match read(|| replay.begin(&tensors))? {
                 Begun::Ready(call) => break call,
-                Begun::Mismatch => return Ok(None),
+                Begun::Mismatch => return Ok(Replayed::Unlike),
+                Begun::Fails => return Ok(Replayed::Fails),
                 Begun::Pending(tensor) => read(|| tensor::evaluate(&[&tensor]))?,
             }
         };
-        let mut ran = 0;
+        let (mut ran, mut next) = (0, 0);
         let mut run = || -> PyResult<()> {
-            let mut next = 0;
             loop {
                 // What Python did after so many plans.
                 while next < self.events.len() {
@@ -387,8 +395,12 @@ impl Variant {
             }
         };
         let outcome = run();
-        self.calls += 1;
         let made = read(|| replay.finish(&tensors, ran));
+        if (ran, next) == (0, 0) && outcome.as_ref().is_err_and(|error| error.is_instance_of::<PyIndexError>(py)) {
+            replay.forget_draws(&call);
+            return Ok(Replayed::Fails);
+        }
+        self.calls += 1;
         for (_, module, mode) in self.set_modes.iter().filter(|(after, ..)| *after <= ran) {
             if let Some(module) = module.bind(py).upgrade()
                 && !module.getattr(intern!(py, "training"))?.is(mode)
@@ -412,8 +424,17 @@ impl Variant {
             objects[at] = Some(object.clone());
             Ok(object)
         };
-        self.result.build(py, &given.floats, &mut tensor).map(Some)
+        self.result.build(py, &given.floats, &mut tensor).map(Replayed::Result)
     }
+}
+
+/// How a call of a variant went.
+enum Replayed<'py> {
+    Result(Bound<'py, PyAny>),
+    /// Something is not as it was when it was traced.
+    Unlike,
+    /// An index is out of range. Nothing has happened: ordinary code says where.
+    Fails,
 }
 
 /// Reads the settings of all optimizer steps. False: one would be recorded in another way by now.

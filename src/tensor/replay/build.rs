@@ -1,7 +1,7 @@
 //! From the log of a step to a replay: which results are needed at all, which are written over the value they replace,
 //! and where the others lie. Plans are built again with those outputs alone; their bits do not depend on it.
 
-use super::{Block, BlockKind, Cleared, GradUpdate, NameSpec, PlanStep, Replay, StateUpdate, Version};
+use super::{Block, BlockKind, GradUpdate, NameSpec, PlanStep, Replay, StateUpdate, Version};
 use crate::error::{Error, Result};
 use crate::exec::{self, Donation, OutputHome, Prepared};
 use crate::graph::{Graph, Op, Source as GraphSource};
@@ -59,7 +59,7 @@ pub(super) fn build(log: Log) -> Result<Replay> {
         updates.push(StateUpdate { name: *name, versions: versions.iter().map(version).collect::<Result<_>>()? });
     }
     let mut grad_updates = Vec::with_capacity(grads.len());
-    for (order, grad) in grads.iter().enumerate() {
+    for grad in &grads {
         let (last, reuses) = match grad.last {
             LastGrad::Unchanged => continue,
             LastGrad::None | LastGrad::Handle(_) => (None, false),
@@ -86,7 +86,7 @@ pub(super) fn build(log: Log) -> Result<Replay> {
         };
         grad_updates.push(GradUpdate {
             variable: grad.variable,
-            cleared: grad.exists.is_none().then_some(Cleared { order, plans: grad.plans as usize }),
+            cleared: grad.exists.is_none().then_some(grad.plans as usize),
             last,
             handle,
             reuses,
@@ -101,7 +101,8 @@ pub(super) fn build(log: Log) -> Result<Replay> {
         // The shape of an argument is a guard even if nothing reads it.
         let is_kept = leaf_names.contains(&source)
             || needs.finals.contains_key(&source)
-            || matches!(name.holder, Holder::Argument(_));
+            || matches!(name.holder, Holder::Argument(_))
+            || checks.iter().any(|check| check.source == source);
         let leaf = name.strides.filter(|_| is_kept).map(|strides| (name.ty, strides));
         specs.push(NameSpec {
             tensor: name.tensor,
@@ -142,7 +143,6 @@ pub(super) fn build(log: Log) -> Result<Replay> {
         returned: gives,
         checks,
         begun: 0,
-        failed_check: None,
         draws,
         working,
         addresses: vec![std::ptr::null_mut(); places],

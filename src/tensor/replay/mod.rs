@@ -15,7 +15,7 @@ use super::engine::{self, Engine, Slot, State, Value};
 use super::evaluate;
 use super::handle::{Cell, Place, Tensor, leaf};
 use super::rng;
-use super::trace::{Check, Holder, Log, NameId, Origin, Returned, Same, is_of};
+use super::trace::{Check, Holder, Log, NameId, Origin, Returned, Same, Source, is_of};
 use crate::error::{Error, Result};
 use crate::exec::Prepared;
 use crate::graph::TensorType;
@@ -94,8 +94,8 @@ struct StateUpdate {
 
 struct GradUpdate {
     variable: NameId,
-    /// The step clears it before it looks at it.
-    cleared: Option<Cleared>,
+    /// How many plans have run when the step clears it, if it does before it looks at it.
+    cleared: Option<usize>,
     /// None: cleared, or a tensor from outside.
     last: Option<Version>,
     /// The tensor from outside that becomes the gradient, itself.
@@ -104,12 +104,6 @@ struct GradUpdate {
     reuses: bool,
     /// In a call: that gradient's value, and the record it was taken from.
     taken: Option<(Slot, Value)>,
-}
-
-/// When the step clears a gradient: its place among the gradients that the step touches, and how many plans have run.
-struct Cleared {
-    order: usize,
-    plans: usize,
 }
 
 pub struct Replay {
@@ -125,9 +119,8 @@ pub struct Replay {
     returned: Vec<(Returned, TensorType, Option<u32>)>,
     /// Each with the place that it looks at.
     checks: Vec<(u32, Check)>,
-    /// In a call: the plans that were begun; and how many gradients the step has touched where a check failed.
+    /// In a call: the plans that were begun.
     begun: usize,
-    failed_check: Option<usize>,
     draws: u64,
     working: usize,
     /// The address of each place, in a call.
@@ -146,6 +139,8 @@ pub enum Begun {
     Mismatch,
     /// These must be evaluated first.
     Pending(Tensor),
+    /// An index is out of range. Nothing has happened: ordinary code says where.
+    Fails,
 }
 
 /// A call under way.
@@ -191,7 +186,7 @@ impl Replay {
     /// Finds what the step works on and claims what it writes over. `arguments` are as many as in the trace.
     pub fn begin(&mut self, arguments: &[&Tensor]) -> Result<Begun> {
         let memory = arena::lease(self.working)?;
-        (self.begun, self.failed_check) = (0, None);
+        self.begun = 0;
         loop {
             self.held.clear();
             let mut engine = engine::lock();
@@ -210,8 +205,13 @@ impl Replay {
                 unshare(&tensor)?;
             }
         }
+        if self.check(|check| !is_made(check)).is_err() {
+            self.give_back();
+            return Ok(Begun::Fails);
+        }
         if let Err(error) = self.fill_blocks() {
-            return self.finish(arguments, 0).and(Err(error));
+            self.give_back();
+            return Err(error);
         }
         let generator = if self.draws > 0 { rng::draw_many(self.draws) } else { (0, 0) };
         Ok(Begun::Ready(Call { memory, generator }))
@@ -394,20 +394,7 @@ impl Replay {
 
     /// Runs the plan of this number, after those before it.
     pub fn run_plan(&mut self, call: &Call, plan: usize, numbers: &Numbers) -> Result<()> {
-        for (place, Check { ty, check, grads, .. }) in
-            self.checks.iter().filter(|(_, check)| check.before == plan as u32)
-        {
-            let strides = match self.names.get(*place as usize).and_then(|name| name.leaf.as_ref()) {
-                Some((_, strides)) => strides.clone(),
-                None => ty.shape.strides(),
-            };
-            let ptr = self.addresses[*place as usize];
-            let view = View { ptr, dtype: ty.dtype, shape: ty.shape.clone(), strides };
-            if !ptr.is_null() {
-                // SAFETY: the value is held during the call.
-                unsafe { check.check(&view) }.inspect_err(|_| self.failed_check = Some(*grads))?;
-            }
-        }
+        self.check(|check| is_made(check) && check.before == plan as u32)?;
         self.begun = plan + 1;
         let step = &mut self.plans[plan];
         for &(leaf, place) in &step.leaves {
@@ -432,6 +419,65 @@ impl Replay {
         catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(evaluate::panicked(&*panic)))
     }
 
+    /// Makes the checks that are due.
+    fn check(&self, is_due: impl Fn(&Check) -> bool) -> Result<()> {
+        for (place, Check { ty, check, .. }) in self.checks.iter().filter(|(_, check)| is_due(check)) {
+            let strides = match self.names.get(*place as usize).and_then(|name| name.leaf.as_ref()) {
+                Some((_, strides)) => strides.clone(),
+                None => ty.shape.strides(),
+            };
+            let ptr = self.addresses[*place as usize];
+            if !ptr.is_null() {
+                // SAFETY: the value is held during the call.
+                unsafe { check.check(&View { ptr, dtype: ty.dtype, shape: ty.shape.clone(), strides })? };
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts everything back, before any plan ran.
+    fn give_back(&mut self) {
+        let mut engine = engine::lock();
+        self.put_back(&mut engine);
+        for grad in &mut self.grads {
+            if let Some((slot, value)) = grad.taken.take() {
+                let record = engine.get_mut(slot);
+                record.values[0] = Some(value);
+                record.state = State::Done;
+                engine.release(slot);
+            }
+        }
+        drop(engine);
+        self.let_go();
+    }
+
+    /// Puts the values of names back.
+    fn put_back(&mut self, engine: &mut Engine) {
+        for spec in self.names.iter_mut() {
+            if let (Some(value), Some((slot, output))) = (spec.taken.take(), spec.place) {
+                let record = engine.get_mut(slot);
+                record.values[output as usize] = Some(value);
+                record.state = State::Done;
+                engine.release(slot);
+            }
+        }
+    }
+
+    /// Wakes those who wait for what was claimed, and lets go of what was held.
+    fn let_go(&mut self) {
+        engine::tell_settled();
+        self.held.clear();
+        self.names.iter_mut().for_each(|name| name.buffer = None);
+        for block in self.blocks.iter_mut().filter(|block| !matches!(block.kind, BlockKind::Kept)) {
+            block.current = None;
+        }
+    }
+
+    /// Gives back the random streams of a call that is made again as ordinary code.
+    pub fn forget_draws(&self, call: &Call) {
+        rng::give_back(call.generator, self.draws);
+    }
+
     /// Puts back what was taken and publishes what `ran` plans made. The results of a call of which all plans ran.
     pub fn finish(&mut self, arguments: &[&Tensor], ran: usize) -> Result<SmallVec<[Given; 1]>> {
         let done = ran == self.plans.len();
@@ -441,14 +487,7 @@ impl Replay {
         let mut dropped: SmallVec<[Option<Tensor>; 4]> = SmallVec::new();
         let mut made: SmallVec<[(u32, Slot); 4]> = SmallVec::new();
         let mut engine = engine::lock();
-        for spec in self.names.iter_mut() {
-            if let (Some(value), Some((slot, output))) = (spec.taken.take(), spec.place) {
-                let record = engine.get_mut(slot);
-                record.values[output as usize] = Some(value);
-                record.state = State::Done;
-                engine.release(slot);
-            }
-        }
+        self.put_back(&mut engine);
         for state in &self.states {
             let version = state
                 .versions
@@ -503,12 +542,7 @@ impl Replay {
             }
         }
         drop(engine);
-        engine::tell_settled();
-        self.held.clear();
-        self.names.iter_mut().for_each(|name| name.buffer = None);
-        for block in self.blocks.iter_mut().filter(|block| !matches!(block.kind, BlockKind::Kept)) {
-            block.current = None;
-        }
+        self.let_go();
         match lost {
             true => Err(Error::internal("a value that a step leaves behind is nowhere")),
             false => Ok(given),
@@ -554,7 +588,7 @@ impl Replay {
                 }
             }
             if !done && !made {
-                if self.was_cleared(update) {
+                if update.cleared.is_some_and(|plans| plans < self.begun) {
                     dropped.push(variable.replace_grad(None));
                 }
                 continue;
@@ -574,15 +608,6 @@ impl Replay {
             dropped.push(variable.replace_grad(new));
         }
         is_whole
-    }
-
-    /// Whether the step has cleared a gradient by the place where the call failed.
-    fn was_cleared(&self, update: &GradUpdate) -> bool {
-        match (&update.cleared, self.failed_check) {
-            (None, _) => false,
-            (Some(cleared), Some(touched)) => cleared.order < touched,
-            (Some(cleared), None) => cleared.plans < self.begun,
-        }
     }
 
     /// The value at a place, of this type: there during a call.
@@ -608,6 +633,11 @@ enum Found {
     All,
     Mismatch,
     Pending(Tensor),
+}
+
+/// Whether a check looks at what a plan of the step makes.
+fn is_made(check: &Check) -> bool {
+    matches!(check.source, Source::Output(..))
 }
 
 /// Whether one handle is all that holds a value, so that it can be written over.

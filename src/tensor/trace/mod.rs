@@ -189,8 +189,6 @@ pub(super) struct Check {
     pub source: Source,
     pub ty: TensorType,
     pub check: IndexCheck,
-    /// How many of the gradients the step had touched by then.
-    pub grads: usize,
 }
 
 struct Trace {
@@ -441,8 +439,8 @@ pub(super) fn note_check(target: &Tensor, check: IndexCheck) {
     with(|trace| {
         trace.name(&engine, target);
         let (id, output, ty) = place_of(&engine, target);
-        let (before, grads) = (trace.plans.len() as u32, trace.grad_order.len());
-        trace.checks.push(((id, output), Check { before, source: Source::Name(0), ty, check, grads }));
+        let before = trace.plans.len() as u32;
+        trace.checks.push(((id, output), Check { before, source: Source::Name(0), ty, check }));
     });
 }
 
