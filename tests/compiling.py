@@ -18,21 +18,28 @@ def snapshot(model: nn.Module) -> list[Any]:
 
 
 def agree(
-    build: Callable[[], tuple[nn.Module, Step]],
+    build: Callable[[], tuple[Any, ...]],
     arguments: Callable[[int], tuple[Any, ...]],
     steps: int = 12,
 ) -> None:
-    """Run a step as ordinary code and compiled, from the same start, and compare every bit after each call."""
+    """Run a step as ordinary code and compiled, from the same start, and compare every bit after each call.
+
+    What is built is a model and its step, perhaps also what happens before each call.
+    """
     runs = []
     for compiled in (False, True):
         wg.manual_seed(3)
-        model, step = build()
+        model, step, *between = build()
         call = wg.compile(step) if compiled else step
         trail = []
         for i in range(steps):
+            for happens in between:
+                happens(i)
             result = call(*arguments(i))
             trail.append((read(result), snapshot(model)))
         trail.append((wg.random.get_rng_state(), None))
+        if compiled:
+            assert any(signature["calls"] for signature in call.explain().signatures)
         runs.append(trail)
     for i, (ordinary, replayed) in enumerate(zip(*runs, strict=True)):
         assert ordinary == replayed, i

@@ -104,6 +104,7 @@ impl Tensor {
 
     /// Whether gradients flow to or through this tensor.
     pub fn requires_grad(&self) -> bool {
+        trace::note_question(self);
         let engine = engine::lock();
         let state = self.0.lock();
         state.variable.is_some() || engine.get(state.slot).history
@@ -111,6 +112,7 @@ impl Tensor {
 
     /// Whether this is a variable, or a value without history.
     pub fn is_leaf(&self) -> bool {
+        trace::note_question(self);
         let engine = engine::lock();
         let state = self.0.lock();
         state.variable.is_some() || !engine.get(state.slot).history

@@ -40,6 +40,11 @@ pub(super) struct Edge {
 impl Edge {
     const OUTSIDE: u32 = u32::MAX;
 
+    /// An operand that is this output of the record at `rank`.
+    pub fn to(rank: usize, output: u32) -> Edge {
+        Edge { rank: rank as u32, output }
+    }
+
     /// None: a number, or a record that the walk does not cover.
     pub fn rank(self) -> Option<usize> {
         (self.rank != Edge::OUTSIDE).then_some(self.rank as usize)

@@ -83,6 +83,36 @@ def test_a_tensor_that_is_gone_binds_nothing() -> None:
         assert compiled(full(float(i))).tolist() == [2.0 * i] * 2
 
 
+def test_one_part_of_a_tensor_that_was_split() -> None:
+    """The other part is another result of the same operation, and no part of the step."""
+    x = wg.arange(8).astype(wg.float32)
+    given, other = wg.split(x, 2)
+    captured, another = wg.split(x * 2.0, 2)
+    wg.eval(given, other, captured, another)
+    compiled = wg.compile(lambda t: t + captured)
+    for _ in range(4):
+        assert compiled(given).tolist() == [0.0, 3.0, 6.0, 9.0]
+    assert compiled(other).tolist() == [4.0, 7.0, 10.0, 13.0]
+
+
+def test_one_gradient_of_several() -> None:
+    """The gradients of one backward pass are results of one operation."""
+    a, b = nn.Parameter(wg.ones((2,))), nn.Parameter(wg.ones((2,)))
+
+    @wg.compile
+    def step() -> None:
+        assert a.grad is not None
+        with wg.no_grad():
+            a.copy_(a - 0.25 * a.grad)
+
+    for i in range(4):
+        a.grad = b.grad = None
+        (a * 2.0 + b).sum().backward()
+        step()
+        assert a.tolist() == [0.5 - 0.5 * i] * 2
+    assert "replayed 2 times" in str(step.explain())
+
+
 def test_one_batch_and_then_others() -> None:
     trails = []
     for compiled in (False, True):

@@ -1,8 +1,9 @@
 //! Whether two traces of a step are the same step. Record order differs from call to call (a parameter is older than
-//! the batch, or newer), so each log is written as words in an order that follows from what the step leaves behind
-//! alone: from there down to the operands, left to right.
+//! the batch, or newer; so is its marker), and with it the order in which a backward pass meets the parameters. So each
+//! log is written as words in an order that follows from what the step leaves behind alone: from there down to the
+//! operands, left to right; and the gradients of one pass in the order of their variables there.
 
-use super::{Holder, LastGrad, Log, Name, Number, Origin, Returned, Source, refusal};
+use super::{Holder, LastGrad, Log, Name, NameId, Number, Origin, Returned, Source, refusal};
 use crate::error::Result;
 use crate::graph::{Graph, Op, Source as GraphSource, Val};
 use crate::scalar::Scalar;
@@ -23,36 +24,61 @@ struct Writer<'a> {
     log: &'a Log,
     script: Script<'a>,
     places: HashMap<NodeId, u64>,
+    /// The outputs of each gradient, in the order of its variables.
+    gradients: HashMap<NodeId, Vec<u32>>,
+}
+
+/// What a pair of words says.
+enum Mark {
+    State,
+    Gradient,
+    Unchanged,
+    Cleared,
+    Given,
+    ReturnedName,
+    ReturnedGradient,
+    Used,
+    Name,
+    /// The gradient from before of this variable.
+    GradientName,
+    Constant,
+    Computed,
+    Output,
+    Number,
 }
 
 impl<'a> Script<'a> {
     fn of(log: &'a Log) -> Script<'a> {
         let script = Script { words: Vec::new(), nodes: Vec::new(), numbers: Vec::new() };
-        let mut writer = Writer { log, script, places: HashMap::new() };
+        let mut writer = Writer { log, script, places: HashMap::new(), gradients: HashMap::new() };
         let mut states: Vec<_> = log.states.iter().collect();
-        states.sort_unstable_by_key(|(name, _)| *name);
+        states.sort_unstable_by_key(|(name, _)| log.order(*name));
         for (name, versions) in states {
-            writer.mark(1, u64::from(*name));
+            writer.mark(Mark::State, 0);
+            writer.name(*name);
             versions.iter().for_each(|&source| writer.source(source));
         }
         let mut grads: Vec<_> = log.grads.iter().collect();
         grads.sort_unstable_by_key(|grad| grad.variable);
         for grad in grads {
-            writer.mark(2, u64::from(grad.variable));
+            writer.mark(Mark::Gradient, u64::from(grad.variable));
             match grad.last {
-                LastGrad::Unchanged => writer.mark(3, 0),
-                LastGrad::None => writer.mark(3, 1),
-                LastGrad::Handle(name) => writer.mark(11, u64::from(name)),
+                LastGrad::Unchanged => writer.mark(Mark::Unchanged, 0),
+                LastGrad::None => writer.mark(Mark::Cleared, 0),
+                LastGrad::Handle(name) => writer.mark(Mark::Given, u64::from(name)),
                 LastGrad::Value(source) => writer.source(source),
             }
         }
         for (returned, _) in &log.returned {
             match returned {
-                Returned::Name(name) => writer.mark(4, u64::from(*name)),
-                Returned::Grad(name) => writer.mark(5, u64::from(*name)),
+                Returned::Name(name) => {
+                    writer.mark(Mark::ReturnedName, 0);
+                    writer.name(*name);
+                }
+                Returned::Grad(variable) => writer.mark(Mark::ReturnedGradient, u64::from(*variable)),
                 Returned::Value(source) => writer.source(*source),
                 Returned::Used(source, _) => {
-                    writer.mark(12, 0);
+                    writer.mark(Mark::Used, 0);
                     writer.source(*source);
                 }
             }
@@ -62,19 +88,36 @@ impl<'a> Script<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn mark(&mut self, kind: u64, value: u64) {
-        self.script.words.extend([u64::MAX - kind, value]);
+    fn mark(&mut self, mark: Mark, value: u64) {
+        self.script.words.extend([u64::MAX - mark as u64, value]);
+    }
+
+    fn name(&mut self, name: NameId) {
+        match self.log.names[name as usize].holder {
+            Holder::Grad(variable) => self.mark(Mark::GradientName, u64::from(variable)),
+            _ => self.mark(Mark::Name, u64::from(name)),
+        }
+    }
+
+    /// A value that was written already.
+    fn val(&self, plan: u32, val: Val) -> u64 {
+        let output = match self.gradients.get(&(plan, val.node)) {
+            Some(order) => order.iter().position(|&output| output == val.output).unwrap_or_default() as u64,
+            None => u64::from(val.output),
+        };
+        self.places[&(plan, val.node)] << 32 | output
     }
 
     /// Writes a value and everything below it.
     fn source(&mut self, source: Source) {
         match source {
-            Source::Name(name) => self.mark(6, u64::from(name)),
-            Source::Constant(constant) => self.mark(7, u64::from(constant)),
+            Source::Name(name) => self.name(name),
+            Source::Constant(constant) => self.mark(Mark::Constant, u64::from(constant)),
+            Source::Unread => {}
             Source::Output(plan, output) => {
                 let val = self.graph(plan).outputs[output as usize];
                 self.node((plan, val.node));
-                self.mark(8, self.places[&(plan, val.node)] << 8 | u64::from(val.output));
+                self.mark(Mark::Computed, self.val(plan, val));
             }
         }
     }
@@ -116,7 +159,7 @@ impl<'a> Writer<'a> {
     fn write(&mut self, id: NodeId) {
         let (plan, node) = id;
         let place = self.places.len() as u64;
-        let below = self.below(id);
+        let mut below = self.below(id);
         let traced = &self.log.plans[plan as usize];
         let written = &traced.lowered.graph.nodes[node as usize];
         let rank = traced.lowered.ends.partition_point(|&end| end <= node);
@@ -126,26 +169,34 @@ impl<'a> Writer<'a> {
             Op::Source(GraphSource::Leaf(slot)) => {
                 let strides = &traced.lowered.strides[slot as usize];
                 match traced.leaves[slot as usize].0 {
-                    Source::Name(name) => self.mark(6, u64::from(name)),
-                    Source::Constant(constant) => self.mark(7, u64::from(constant)),
-                    Source::Output(..) => self.mark(9, 0),
+                    Source::Name(name) => self.name(name),
+                    Source::Constant(constant) => self.mark(Mark::Constant, u64::from(constant)),
+                    Source::Output(..) | Source::Unread => self.mark(Mark::Output, 0),
                 }
                 self.script.words.extend(strides.iter().map(|&stride| stride as u64));
             }
             Op::Source(GraphSource::Number(slot)) => {
-                self.mark(10, 0);
+                self.mark(Mark::Number, 0);
                 self.script.numbers.push(&traced.numbers[slot as usize]);
             }
             _ => written.op.words(&mut self.script.words),
         }
         // Which plan computes it is part of the step: what a plan commits depends on it.
         self.script.words.extend([u64::from(plan), written.outputs.len() as u64]);
-        for ty in &written.outputs {
+        let mut outputs: Vec<u32> = (0..written.outputs.len() as u32).collect();
+        if let Op::Gradient(spec) = written.op {
+            let first = written.inputs.len() - spec.wrt as usize;
+            outputs.sort_by_key(|&output| self.val(plan, written.inputs[first + output as usize]));
+            let wrt: Vec<_> = outputs.iter().map(|&output| below[first + output as usize]).collect();
+            below.splice(first..first + wrt.len(), wrt);
+            self.gradients.insert(id, outputs.clone());
+        }
+        for ty in outputs.iter().map(|&output| &written.outputs[output as usize]) {
             self.script.words.push(ty.dtype as u64 | (ty.shape.rank() as u64) << 8);
             self.script.words.extend(ty.shape.iter().map(|&dim| dim as u64));
         }
         for (plan, val) in below {
-            self.script.words.push(self.places[&(plan, val.node)] << 8 | u64::from(val.output));
+            self.script.words.push(self.val(plan, val));
         }
         self.places.insert(id, place);
     }
@@ -164,7 +215,8 @@ impl Log {
         }
         let (now, then) = (Script::of(self), Script::of(before));
         now.compare(&then)?;
-        if self.names.len() != before.names.len() || !self.names.iter().zip(&before.names).all(same_name) {
+        let (names, then) = (self.ordered_names(), before.ordered_names());
+        if names.len() != then.len() || !names.into_iter().zip(then).all(same_name) {
             return Err(refusal(
                 "the first two calls used different tensors from outside; a compiled step uses the same ones at each \
                  call, and takes others as arguments",
@@ -183,6 +235,22 @@ impl Log {
             ))),
             None => Ok(()),
         }
+    }
+}
+
+impl Log {
+    /// Where a name stands that is compared: the order of gradients is that of their variables.
+    fn order(&self, name: NameId) -> (bool, NameId) {
+        match self.names[name as usize].holder {
+            Holder::Grad(variable) => (true, variable),
+            _ => (false, name),
+        }
+    }
+
+    fn ordered_names(&self) -> Vec<&Name> {
+        let mut names: Vec<NameId> = (0..self.names.len() as NameId).collect();
+        names.sort_by_key(|&name| self.order(name));
+        names.into_iter().map(|name| &self.names[name as usize]).collect()
     }
 }
 

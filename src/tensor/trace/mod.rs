@@ -17,7 +17,7 @@ use super::handle::{Cell, Place, Tensor, leaf};
 use super::lower::Lowered;
 use super::publish::Output;
 use super::rng;
-use super::walk::{Role, Walk};
+use super::walk::{Edge, Role, Walk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Op, TensorType};
 use crate::scalar::Scalar;
@@ -77,6 +77,8 @@ pub(super) enum Source {
     Output(u32, u32),
     /// Data that the step made from the host's.
     Constant(u32),
+    /// Another output of a record that is read, kept by something else: a plan's key names it, and nothing reads it.
+    Unread,
 }
 
 /// How a number of a plan is found at each call.
@@ -394,11 +396,12 @@ pub(super) fn note_grad(variable: &Tensor, clears: bool) {
     if !is_open() {
         return;
     }
+    // Dropped after the engine is free again.
     let initial = variable.0.lock().variable.as_ref().map(|variable| variable.grad.clone());
-    let Some(initial) = initial else { return };
     let engine = engine::lock();
     with(|trace| {
-        let Some(name) = trace.name(&engine, variable) else { return };
+        // One that is no variable may become one later: that it is none is part of the step.
+        let (Some(name), Some(initial)) = (trace.name(&engine, variable), &initial) else { return };
         if trace.grads.contains_key(&name) {
             return;
         }
@@ -412,6 +415,13 @@ pub(super) fn note_grad(variable: &Tensor, clears: bool) {
         trace.grad_order.push(name);
     });
     drop(engine);
+}
+
+/// Notes that the step asks whether a tensor is a variable.
+pub(super) fn note_question(tensor: &Tensor) {
+    if is_open() {
+        note_use(&engine::lock(), tensor);
+    }
 }
 
 /// Notes that a handle is about to become a variable, or to be none any more.
@@ -440,7 +450,7 @@ pub(super) fn note_check(target: &Tensor, check: IndexCheck) {
         trace.name(&engine, target);
         let (id, output, ty) = place_of(&engine, target);
         let before = trace.plans.len() as u32;
-        trace.checks.push(((id, output), Check { before, source: Source::Name(0), ty, check }));
+        trace.checks.push(((id, output), Check { before, source: Source::Unread, ty, check }));
     });
 }
 
@@ -570,10 +580,13 @@ impl Trace {
         let outputs_len = outputs.len();
         let mut draft =
             Draft { lines, leaves: Vec::new(), numbers: Vec::new(), outputs: Vec::with_capacity(outputs_len) };
+        let uses_operands = |role: Role| matches!(role, Role::Open | Role::Example | Role::Known);
+        let users = (0..walk.len()).filter(|&rank| uses_operands(walk.roles[rank]));
+        let read: HashSet<u64> = users.flat_map(|rank| walk.edges(rank)).map(|edge| edge.word()).collect();
         for (rank, &slot) in walk.slots.iter().enumerate() {
             let record = engine.get(slot);
             let role = walk.roles[rank];
-            if matches!(role, Role::Open | Role::Example | Role::Known) {
+            if uses_operands(role) {
                 if record.id < self.start && role == Role::Open && !matches!(record.op, Op::Marker) {
                     let error = refusal(format!(
                         "another thread recorded {} before the step and never computed it; call wg.eval on it first",
@@ -591,7 +604,10 @@ impl Trace {
             if !matches!(role, Role::Open | Role::Example) {
                 for output in 0..record.values.len() as u32 {
                     if record.values[output as usize].is_some() {
-                        let source = self.source(engine, slot, output)?;
+                        let source = match role == Role::Leaf && !read.contains(&Edge::to(rank, output).word()) {
+                            true => Source::Unread,
+                            false => self.source(engine, slot, output)?,
+                        };
                         draft.leaves.push((source, record.types[output as usize].clone()));
                     }
                 }
@@ -723,6 +739,7 @@ impl std::fmt::Display for Source {
             Source::Name(name) => write!(f, "tensor {name} from outside"),
             Source::Output(plan, output) => write!(f, "result {output} of plan {plan}"),
             Source::Constant(constant) => write!(f, "host data {constant}"),
+            Source::Unread => f.write_str("a value that nothing reads"),
         }
     }
 }
