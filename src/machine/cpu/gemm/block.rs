@@ -61,7 +61,8 @@ pub unsafe fn product<T: Element>(
     add: bool,
 ) -> Result<(), Stopped> {
     let (rows, cols) = (kernels.rows(), kernels.cols());
-    let pack_a = n > cols * if a.rs == 1 && is_far(a.cs, size_of::<T>()) { A_REUSE_FAR } else { A_REUSE };
+    let a_runs = if a.rs == 1 { a.cs } else { a.rs };
+    let pack_a = n > cols * if is_far(a_runs, size_of::<T>()) { A_REUSE_FAR } else { A_REUSE };
     let pack_b = b.cs != 1 || m > rows * if is_far(b.rs, size_of::<T>()) { B_REUSE_FAR } else { B_REUSE };
 
     let depth_step = even(k, T::MAX_DEPTH, DEPTH_UNIT);

@@ -208,21 +208,26 @@ impl<T: Element> Job<T> {
         })
     }
 
-    /// Cuts into about `parts`, none much smaller than a share: by product, then along the operand that has to be
-    /// packed, so that each part of it is packed once, then along the other.
+    /// Cuts into about `parts`, none much smaller than a share: by product, then each into the rows and columns that read
+    /// least. Only a strided A is cut by rows first, so that each part of it is packed once.
     fn cut(&self, parts: usize) -> Grid {
         let per_product = self.m.saturating_mul(self.k).saturating_mul(self.n);
         let parts = parts.min(self.batch.saturating_mul(per_product) / SHARE).max(1);
         let batch = self.batch.min(parts);
         let parts = parts.div_ceil(batch);
         let (row_panels, col_panels) = (self.m.div_ceil(self.kernels.rows()), self.n.div_ceil(self.kernels.cols()));
-        let (rows, cols) = if self.a.rs == 1 && block::is_far(self.a.cs, size_of::<T>()) {
-            let rows = row_panels.min(parts);
-            (rows, col_panels.min(parts.div_ceil(rows)))
-        } else {
-            let cols = col_panels.min(parts);
-            (row_panels.min(parts.div_ceil(cols)), cols)
-        };
+        let packs_a = self.a.rs == 1 && block::is_far(self.a.cs, size_of::<T>());
+        let most_rows = row_panels.min(parts);
+        // Each column of parts reads all of A, each row of parts all of B; a packed B is read twice.
+        let b_cost = if self.b.cs == 1 { self.n } else { 2 * self.n };
+        let grids = (1..=most_rows).map(|rows| (rows, col_panels.min(parts.div_ceil(rows))));
+        let (rows, cols) = grids
+            .min_by_key(|&(rows, cols)| {
+                let missing = parts.saturating_sub(rows * cols);
+                let reads = rows.saturating_mul(b_cost).saturating_add(cols.saturating_mul(self.m));
+                (missing, if packs_a { most_rows - rows } else { reads })
+            })
+            .unwrap_or((1, 1));
         Grid { batch, rows, cols }
     }
 
