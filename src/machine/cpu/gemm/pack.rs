@@ -15,6 +15,9 @@ pub struct Panel<T> {
     pub step: usize,
 }
 
+/// Vectors that a transposing copy fetches ahead in each run: the CPU follows few runs by itself.
+const AHEAD: usize = 8;
+
 pub type Pack<T> = unsafe fn(&Panel<T>, *mut T);
 
 /// # Safety
@@ -45,6 +48,9 @@ pub unsafe fn pack<S: Simd>(panel: &Panel<S::T>, to: *mut S::T) {
                 for group in (0..lanes).step_by(S::LANES) {
                     let run = from.offset(group as isize * lane_stride).add(p);
                     let (lanes, depth) = ((lanes - group).min(S::LANES), (depth - p).min(S::LANES));
+                    for lane in 0..lanes {
+                        S::prefetch(run.wrapping_offset(lane as isize * lane_stride).wrapping_add(AHEAD * S::LANES));
+                    }
                     S::transpose(run, lane_stride, lanes, depth, to.add(p * step + group), step);
                 }
             }
