@@ -2,7 +2,9 @@
 //!
 //! The calling thread takes its share of the items and never waits for a helper that has not started, so a sleeping
 //! helper costs one wake-up call and no more; after its share a helper looks out for the next run for a short while.
-//! Items are claimed one by one from a counter; who runs an item must not change its result. Only the thread that called in ever runs the poll hook; helpers read the stop flag of their run.
+//! Each thread has a range of the items, the same one in each run of as many, so that what it wrote in one run is in its
+//! cache in the next; one that is through takes items of the others. Who runs an item must not change its result. Only
+//! the thread that called in ever runs the poll hook; helpers read the stop flag of their run.
 //! A team of helpers belongs to one process id: a forked child makes its own and leaves the parent's alone.
 
 use std::any::Any;
@@ -15,6 +17,7 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 /// The poll hook asked for an end: the items not yet started were skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +192,8 @@ struct Run {
     /// Valid for helpers that entered before the run was closed.
     f: *const (dyn Fn(usize) + Sync),
     n: usize,
-    next: AtomicUsize,
+    /// The next item of each thread's range; the first is the caller's.
+    next: SmallVec<[AtomicUsize; 4]>,
     /// Helpers inside, plus `CLOSED`.
     inside: AtomicUsize,
     stop: AtomicBool,
@@ -212,7 +216,7 @@ fn run_with(helpers: &[Helper], n: usize, f: &(dyn Fn(usize) + Sync)) -> Result<
     let run = Arc::new(Run {
         f,
         n,
-        next: AtomicUsize::new(0),
+        next: (0..=helpers.len()).map(|thread| AtomicUsize::new(start(thread, helpers.len() + 1, n))).collect(),
         inside: AtomicUsize::new(0),
         stop: AtomicBool::new(false),
         panic: Mutex::new(None),
@@ -221,7 +225,7 @@ fn run_with(helpers: &[Helper], n: usize, f: &(dyn Fn(usize) + Sync)) -> Result<
     for helper in helpers {
         helper.post(Arc::clone(&run));
     }
-    run.work(false);
+    run.work(0);
     run.close();
     if let Some(payload) = run.panic.lock().take() {
         resume_unwind(payload);
@@ -229,17 +233,30 @@ fn run_with(helpers: &[Helper], n: usize, f: &(dyn Fn(usize) + Sync)) -> Result<
     if run.stop.load(Ordering::Relaxed) { Err(Stopped) } else { Ok(()) }
 }
 
+/// The first item of a thread's range; `thread` = `threads` gives the end of the last.
+fn start(thread: usize, threads: usize, n: usize) -> usize {
+    thread * n / threads
+}
+
 impl Run {
-    fn work(&self, is_helper: bool) {
-        self.guarded(is_helper, || {
+    /// Runs the items of this thread's range, then what is left of the others.
+    fn work(&self, thread: usize) {
+        self.guarded(thread > 0, || {
             // SAFETY: the caller is in `run_with`, before the end of `close`.
             let f = unsafe { &*self.f };
-            while poll().is_ok() {
-                let item = self.next.fetch_add(1, Ordering::Relaxed);
-                if item >= self.n {
-                    break;
+            let threads = self.next.len();
+            for owner in (thread..threads).chain(0..thread) {
+                let end = start(owner + 1, threads, self.n);
+                loop {
+                    if poll().is_err() {
+                        return;
+                    }
+                    let item = self.next[owner].fetch_add(1, Ordering::Relaxed);
+                    if item >= end {
+                        break;
+                    }
+                    f(item);
                 }
-                f(item);
             }
         });
     }
@@ -303,16 +320,18 @@ struct Helper {
 
 /// Where a helper finds its next run.
 struct Mail {
+    /// Its thread number in the runs of its team.
+    thread: usize,
     /// From `Arc::into_raw`.
     run: AtomicPtr<Run>,
     is_asleep: AtomicBool,
 }
 
 impl Helper {
-    fn start(index: usize) -> Option<Helper> {
-        let mail: &Mail =
-            Box::leak(Box::new(Mail { run: AtomicPtr::new(ptr::null_mut()), is_asleep: AtomicBool::new(false) }));
-        let handle = thread::Builder::new().name(format!("wengert-{index}")).spawn(|| mail.serve()).ok()?;
+    fn start(thread: usize) -> Option<Helper> {
+        let (run, is_asleep) = (AtomicPtr::new(ptr::null_mut()), AtomicBool::new(false));
+        let mail: &Mail = Box::leak(Box::new(Mail { thread, run, is_asleep }));
+        let handle = thread::Builder::new().name(format!("wengert-{thread}")).spawn(|| mail.serve()).ok()?;
         Some(Helper { mail, thread: handle.thread().clone() })
     }
 
@@ -340,7 +359,7 @@ impl Mail {
                 // SAFETY: from `into_raw`, and taken out of the mail by us alone.
                 let run = unsafe { Arc::from_raw(run) };
                 if run.enter() {
-                    run.work(true);
+                    run.work(self.thread);
                     run.leave();
                 }
                 turns = 0;

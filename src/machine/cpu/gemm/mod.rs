@@ -198,7 +198,8 @@ impl<T: Element> Job<T> {
         let grid = self.cut(threads * SHARES);
         let panels = self.n.div_ceil(self.kernels.cols());
         par(grid.batch * grid.rows * grid.cols, work, &|item| {
-            let (row, col) = (item % grid.rows, item / grid.rows % grid.cols);
+            // A thread's items share rows where they can: most kernels before and after are cut by rows too.
+            let (row, col) = (item / grid.cols % grid.rows, item % grid.cols);
             let cut = |i: usize, parts: usize, n: usize| i * n / parts..(i + 1) * n / parts;
             let cols = cut(col, grid.cols, panels);
             let cols = cols.start * self.kernels.cols()..self.n.min(cols.end * self.kernels.cols());
