@@ -6,9 +6,9 @@ use super::engine::{self, Engine, Slot, State, Value};
 use super::handle::{self, Place, Tensor};
 use super::key::{self, Description};
 use super::lower::{self, Lowered};
-use super::publish::{self, Donation, Output};
+use super::publish::{self, Decisions};
 use super::trace;
-use super::walk::{Outcome, Role, Walk, walk};
+use super::walk::{Node, Outcome, Role, Walk, walk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{self, Cache, Inputs, OutputHome, Plan};
 use crate::graph::Op;
@@ -89,19 +89,19 @@ impl Rebinding {
     /// Gives the new value a record of its own, so that it lives no longer than its handle and the next step may write
     /// over it: the record of the old value, if nothing else holds that.
     fn settle(&self, engine: &mut Engine) {
-        let record = engine.get_mut(self.new.slot);
+        let record = engine.get(self.new.slot);
         let output = self.new.output as usize;
         let shared = record.types.len() > 1 && self.tensor.is_at(self.new);
         let Some(value) = record.values[output].clone().filter(|_| shared) else {
             return engine.release(self.old.slot);
         };
-        let ty = record.types[output].clone();
-        let old = engine.get_mut(self.old.slot);
-        let slot = if old.is_leaf() && (old.refs, old.handles) == (1, 0) && old.types[0] == ty {
-            old.values[0] = Some(value);
+        let old = engine.get(self.old.slot);
+        let slot = if old.is_leaf() && (old.refs, old.handles) == (1, 0) && old.types[0] == record.types[output] {
+            engine.get_mut(self.old.slot).values[0] = Some(value);
             engine.renew(self.old.slot);
             self.old.slot
         } else {
+            let ty = record.types[output].clone();
             engine.insert(handle::leaf(value, ty))
         };
         if trace::is_open() {
@@ -207,13 +207,7 @@ fn blame(roots: &[Slot]) -> Option<Error> {
         let Ok(Outcome::Ready(walk)) = walk(&mut engine, roots, GENERATION.load(Ordering::Relaxed)) else {
             return None;
         };
-        let open: Vec<Slot> = walk
-            .slots
-            .iter()
-            .zip(&walk.roles)
-            .filter(|(_, role)| **role == Role::Open)
-            .map(|(&slot, _)| slot)
-            .collect();
+        let open: Vec<Slot> = walk.nodes.iter().filter(|node| node.role == Role::Open).map(|node| node.slot).collect();
         open.iter().for_each(|&slot| engine.retain(slot));
         open
     };
@@ -237,10 +231,7 @@ fn blame(roots: &[Slot]) -> Option<Error> {
 /// What one plan needs to run, once its records are claimed.
 struct Claimed {
     walk: Walk,
-    /// Which records keep their operands when this is done.
-    kept: Vec<bool>,
-    outputs: Vec<Output>,
-    donations: Vec<Donation>,
+    decisions: Decisions,
     description: Description,
     lowered: Option<Lowered>,
     plan: Option<Arc<Plan>>,
@@ -272,8 +263,8 @@ fn run_here(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
             Err(error)
         }
     };
-    for &slot in claimed.walk.slots.iter().rev() {
-        engine.release(slot);
+    for node in claimed.walk.nodes.iter().rev() {
+        engine.release(node.slot);
     }
     drop(engine);
     engine::tell_settled();
@@ -307,32 +298,32 @@ fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Option<Claimed>> 
             engine.get(root).op.name()
         )));
     }
-    let is_open = |(&slot, role): (&Slot, &Role)| *role == Role::Open && !matches!(engine.get(slot).op, Op::Marker);
-    if !walk.slots.iter().zip(&walk.roles).any(is_open) {
+    let is_open = |node: &Node| node.role == Role::Open && !matches!(engine.get(node.slot).op, Op::Marker);
+    if !walk.nodes.iter().any(is_open) {
         return Ok(None);
     }
-    let kept = publish::kept(&engine, &walk);
-    let outputs = publish::outputs(&engine, &walk, &kept);
-    let donations = publish::donations(&engine, &walk, &kept, rebound);
+    let decisions = publish::decide(&engine, &walk, rebound);
+    let (outputs, donations) = (&decisions.outputs, &decisions.donations);
     let words = std::mem::take(&mut engine.words);
-    let mut description = key::describe(&engine, &walk, &outputs, &donations, words);
+    let mut description = key::describe(&engine, &walk, outputs, donations, words);
     let plan = PLANS.get(&description.words);
     let traced = trace::is_open();
-    let draft = if traced { trace::draft(&engine, &walk, &outputs) } else { None };
+    let draft = if traced { trace::draft(&engine, &walk, outputs) } else { None };
     if plan.is_some() {
         engine.words = std::mem::take(&mut description.words);
     }
     let lowered = match plan {
         Some(_) if !traced => None,
-        _ => Some(lower::lower(&engine, &walk, &outputs, &donations)?),
+        _ => Some(lower::lower(&engine, &walk, outputs, donations)?),
     };
-    for (&slot, role) in walk.slots.iter().zip(&walk.roles) {
-        engine.retain(slot);
-        if *role == Role::Open {
-            engine.get_mut(slot).state = State::Claimed(generation);
+    for node in &walk.nodes {
+        let record = engine.get_mut(node.slot);
+        record.refs += 1;
+        if node.role == Role::Open {
+            record.state = State::Claimed(generation);
         }
     }
-    Ok(Some(Claimed { walk, kept, outputs, donations, description, lowered, plan, draft }))
+    Ok(Some(Claimed { walk, decisions, description, lowered, plan, draft }))
 }
 
 fn execute(claimed: &mut Claimed) -> Result<(Arc<Plan>, Vec<Arc<Buffer>>)> {
@@ -353,40 +344,35 @@ fn execute(claimed: &mut Claimed) -> Result<(Arc<Plan>, Vec<Arc<Buffer>>)> {
 
 /// Sets the values, marks the records done and forgets what nothing needs any more.
 fn publish_values(engine: &mut Engine, claimed: &Claimed, plan: &Plan, buffers: Vec<Arc<Buffer>>) {
-    let walk = &claimed.walk;
-    for donation in &claimed.donations {
-        let position = claimed.outputs.binary_search(&donation.new);
+    let Claimed { walk, decisions, .. } = claimed;
+    for donation in &decisions.donations {
+        let position = decisions.outputs.binary_search(&donation.new);
         if let Ok(OutputHome::Donated(_)) = position.map(|position| plan.outputs()[position]) {
             // Written over the old value, which is gone: its buffer moves.
-            let leaf = walk.slots[donation.leaf.rank as usize];
+            let leaf = walk.nodes[donation.leaf.rank as usize].slot;
             engine.get_mut(leaf).values[donation.leaf.output as usize] = None;
         }
     }
-    for (output, buffer) in claimed.outputs.iter().zip(buffers) {
-        let record = engine.get_mut(walk.slots[output.rank as usize]);
+    for (output, buffer) in decisions.outputs.iter().zip(buffers) {
+        let record = engine.get_mut(walk.nodes[output.rank as usize].slot);
         let strides = record.types[output.output as usize].shape.strides();
         record.values[output.output as usize] = Some(Value { buffer, offset: 0, strides });
     }
     let mut computed = 0;
-    for (&slot, role) in walk.slots.iter().zip(&walk.roles) {
-        let record = engine.get_mut(slot);
+    for node in walk.nodes.iter().filter(|node| node.role == Role::Open) {
+        let record = engine.get_mut(node.slot);
         // A marker has no value of its own and stays open for the walk to pass.
-        computed += u64::from(*role == Role::Open && !matches!(record.op, Op::Marker));
-        if *role == Role::Open && !matches!(record.op, Op::Marker) {
-            record.state = State::Done;
-        } else if *role == Role::Open {
-            record.state = State::Pending;
-        }
+        let is_marker = matches!(record.op, Op::Marker);
+        record.state = if is_marker { State::Pending } else { State::Done };
+        computed += u64::from(!is_marker);
     }
     NODES_COMPUTED.fetch_add(computed, Ordering::Relaxed);
-    publish::forget(engine, walk, &claimed.kept);
+    decisions.forget(engine, walk);
 }
 
 /// Nothing happened: what was claimed is pending again.
 fn give_back(engine: &mut Engine, walk: &Walk) {
-    for (&slot, role) in walk.slots.iter().zip(&walk.roles) {
-        if *role == Role::Open {
-            engine.get_mut(slot).state = State::Pending;
-        }
+    for node in walk.nodes.iter().filter(|node| node.role == Role::Open) {
+        engine.get_mut(node.slot).state = State::Pending;
     }
 }

@@ -4,7 +4,7 @@
 
 use super::engine::{Engine, Operand, Record, Value};
 use super::publish::{Donation, Output};
-use super::walk::{Edge, Role, Walk};
+use super::walk::{Edge, Node, Role, Walk};
 use crate::exec::Leaf;
 use crate::graph::infer::is_typed;
 use crate::scalar::Scalar;
@@ -30,13 +30,12 @@ pub(super) fn describe(
     words.clear();
     let mut key = Key {
         words,
-        leaves: Vec::with_capacity(walk.slots.len()),
-        numbers: Vec::with_capacity(walk.slots.len()),
+        leaves: Vec::with_capacity(walk.len()),
+        numbers: Vec::with_capacity(walk.len()),
         buffers: Buffers::default(),
     };
-    for (rank, &slot) in walk.slots.iter().enumerate() {
+    for (rank, &Node { slot, role, .. }) in walk.nodes.iter().enumerate() {
         let record = engine.get(slot);
-        let role = walk.roles[rank];
         key.words.push(role as u64 | u64::from(record.history) << 8 | (record.types.len() as u64) << 16);
         match role {
             Role::Leaf | Role::Gone => key.values(record),

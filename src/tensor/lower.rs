@@ -32,11 +32,11 @@ pub(super) fn lower(engine: &Engine, walk: &Walk, outputs: &[Output], donations:
     let mut graph = Graph::new();
     let mut slots = Slots::default();
     let mut known = Vec::new();
-    let mut ends = Vec::with_capacity(walk.slots.len());
-    let mut places: Vec<Place> = Vec::with_capacity(walk.slots.len());
-    for (rank, &slot) in walk.slots.iter().enumerate() {
-        let record = engine.get(slot);
-        let place = match walk.roles[rank] {
+    let mut ends = Vec::with_capacity(walk.len());
+    let mut places: Vec<Place> = Vec::with_capacity(walk.len());
+    for node in &walk.nodes {
+        let record = engine.get(node.slot);
+        let place = match node.role {
             Role::Leaf | Role::Gone => values(&mut graph, &mut slots, record),
             Role::Known => {
                 let vals = op(engine, &mut graph, &mut slots, &places, record)?;

@@ -1,7 +1,7 @@
 //! Which values a plan publishes, which records may be forgotten afterwards, and which buffers the plan may write over.
 //! This is where the promise is kept that nothing is computed twice and nothing is kept for nothing.
 
-use super::engine::{Engine, Slot};
+use super::engine::{Engine, Record};
 use super::handle::Place;
 use super::walk::{Edge, Role, Walk};
 use crate::graph::Op;
@@ -24,14 +24,50 @@ pub(super) struct Donation {
     pub new: Output,
 }
 
-/// Which records keep their operands (and so their part of the history) after this plan.
-pub(super) fn kept(engine: &Engine, walk: &Walk) -> Vec<bool> {
-    (0..walk.len()).map(|rank| walk.roles[rank] == Role::Leaf || keeps(engine, walk, rank)).collect()
+/// What becomes of a walk.
+pub(super) struct Decisions {
+    fates: Vec<Fate>,
+    /// The outputs to publish: what a live handle names, what the rule of history that lives on reads, and what a record
+    /// outside this plan still takes as input.
+    pub outputs: Vec<Output>,
+    /// The rebound leaves whose last holders go with this plan, each with the value that takes its place.
+    pub donations: Vec<Donation>,
+}
+
+/// What becomes of a node.
+#[derive(Clone, Copy, Default)]
+struct Fate {
+    /// Whether its record keeps its operands (and so its part of the history) after this plan.
+    kept: bool,
+    /// Its outputs that somebody wants, a bit each.
+    wanted: u32,
+    /// References on it that go with this plan.
+    released: u32,
+    /// Its outputs that take part in a donation: each old buffer takes one new value, and each new value goes to one.
+    donated: u32,
+}
+
+pub(super) fn decide(engine: &Engine, walk: &Walk, rebound: &[(Place, Place)]) -> Decisions {
+    let mut fates = vec![Fate::default(); walk.len()];
+    for rank in (0..walk.len()).rev() {
+        let record = engine.get(walk.nodes[rank].slot);
+        fates[rank].kept = walk.nodes[rank].role == Role::Leaf || keeps(engine, walk, rank);
+        if walk.nodes[rank].role == Role::Open {
+            want(&mut fates, walk, record, rank);
+        }
+        let fate = fates[rank];
+        if !fate.kept || (record.handles == 0 && record.refs == fate.released) {
+            walk.edges(rank).iter().filter_map(|edge| edge.rank()).for_each(|input| fates[input].released += 1);
+        }
+    }
+    let outputs = outputs(engine, walk, &fates);
+    let donations = donations(engine, walk, &mut fates, rebound);
+    Decisions { fates, outputs, donations }
 }
 
 fn keeps(engine: &Engine, walk: &Walk, rank: usize) -> bool {
-    let record = engine.get(walk.slots[rank]);
-    if walk.roles[rank] == Role::Example {
+    let record = engine.get(walk.nodes[rank].slot);
+    if walk.nodes[rank].role == Role::Example {
         return true;
     }
     // A marker is a name for what it marks; a random value is drawn again from its seed and stream.
@@ -45,55 +81,47 @@ fn keeps(engine: &Engine, walk: &Walk, rank: usize) -> bool {
             Some(_) if ops::reads(&record.op).is_none() => true,
             // Used up: kept only for a gradient that is still pending after this plan.
             Some((slot, id)) => engine.find(slot, id).is_some_and(|gradient| {
-                !gradient.is_done() && walk.rank(engine, slot).is_none_or(|rank| walk.roles[rank] == Role::Example)
+                !gradient.is_done() && walk.rank(engine, slot).is_none_or(|rank| walk.nodes[rank].role == Role::Example)
             }),
         }
 }
 
-/// Edges that records of this walk hold on each record of it; those that stay pending hold theirs for later.
-fn inner_edges(walk: &Walk) -> Vec<u32> {
-    let mut edges = vec![0u32; walk.len()];
-    for rank in (0..walk.len()).filter(|&rank| walk.roles[rank] != Role::Example) {
-        walk.edges(rank).iter().filter_map(|edge| edge.rank()).for_each(|input| edges[input] += 1);
+/// Notes what an open node makes somebody want: of its own outputs, and of its inputs.
+fn want(fates: &mut [Fate], walk: &Walk, record: &Record, rank: usize) {
+    let edges = walk.edges(rank);
+    if matches!(record.op, Op::Marker) {
+        // A marker has no value of its own: whoever wants it wants what it marks.
+        if fates[rank].wanted | record.handles != 0 {
+            want_input(fates, edges[0]);
+        }
+        return;
     }
-    edges
+    if record.handles > 0 || record.refs > walk.nodes[rank].users {
+        fates[rank].wanted = u32::MAX;
+    }
+    if record.history && fates[rank].kept {
+        let reads = ops::reads(&record.op);
+        fates[rank].wanted |= reads.outputs;
+        let read = |position: usize| reads.inputs >> position.min(31) & 1 == 1;
+        edges.iter().enumerate().filter(|(at, _)| read(*at)).for_each(|(_, &edge)| want_input(fates, edge));
+    }
 }
 
-/// The outputs to publish: what a live handle names, what the rule of history that lives on reads, and what a record
-/// outside this plan still takes as input.
-pub(super) fn outputs(engine: &Engine, walk: &Walk, kept: &[bool]) -> Vec<Output> {
-    let edges = inner_edges(walk);
-    let mut wanted = vec![0u32; walk.len()];
-    for rank in (0..walk.len()).rev().filter(|&rank| walk.roles[rank] == Role::Open) {
-        let record = engine.get(walk.slots[rank]);
-        if matches!(record.op, Op::Marker) {
-            // A marker has no value of its own: whoever wants it wants what it marks.
-            if wanted[rank] | record.handles != 0 {
-                want(&mut wanted, walk.edges(rank)[0]);
-            }
-            continue;
-        }
-        if record.handles > 0 || record.refs > edges[rank] {
-            wanted[rank] = u32::MAX;
-        }
-        if record.history && kept[rank] {
-            let reads = ops::reads(&record.op);
-            wanted[rank] |= reads.outputs;
-            for (position, &edge) in walk.edges(rank).iter().enumerate() {
-                if reads.inputs >> position.min(31) & 1 == 1 {
-                    want(&mut wanted, edge);
-                }
-            }
-        }
+fn want_input(fates: &mut [Fate], edge: Edge) {
+    if let Some(rank) = edge.rank() {
+        fates[rank].wanted |= 1 << edge.output.min(31);
     }
+}
+
+fn outputs(engine: &Engine, walk: &Walk, fates: &[Fate]) -> Vec<Output> {
     let mut outputs = Vec::with_capacity(walk.len());
-    for (rank, &slot) in walk.slots.iter().enumerate() {
-        if wanted[rank] == 0 || walk.roles[rank] != Role::Open {
+    for (rank, (node, fate)) in walk.nodes.iter().zip(fates).enumerate() {
+        if fate.wanted == 0 || node.role != Role::Open {
             continue;
         }
-        let record = engine.get(slot);
+        let record = engine.get(node.slot);
         if !matches!(record.op, Op::Marker) && is_kept(record.handles, &record.op) {
-            let named = (0..record.types.len() as u32).filter(|output| wanted[rank] >> output.min(&31) & 1 == 1);
+            let named = (0..record.types.len() as u32).filter(|output| fate.wanted >> output.min(&31) & 1 == 1);
             outputs.extend(named.map(|output| Output { rank: rank as u32, output }));
         }
     }
@@ -105,29 +133,15 @@ fn is_kept(handles: u32, op: &Op) -> bool {
     handles > 0 || !matches!(op, Op::Random(_))
 }
 
-fn want(wanted: &mut [u32], edge: Edge) {
-    if let Some(rank) = edge.rank() {
-        wanted[rank] |= 1 << edge.output.min(31);
-    }
-}
-
-/// The rebound leaves whose last holders go with this plan, each with the value that takes its place.
-pub(super) fn donations(engine: &Engine, walk: &Walk, kept: &[bool], rebound: &[(Place, Place)]) -> Vec<Donation> {
-    if rebound.is_empty() {
-        return Vec::new();
-    }
-    let left = holders_left(engine, walk, kept);
-    // Each old buffer takes one new value, and each new value goes to one buffer.
-    let mut taken_leaves = vec![false; walk.len()];
-    let mut taken_outputs = vec![0u32; walk.len()];
+fn donations(engine: &Engine, walk: &Walk, fates: &mut [Fate], rebound: &[(Place, Place)]) -> Vec<Donation> {
     let mut donations: Vec<Donation> = Vec::with_capacity(rebound.len());
     for (old, new) in rebound {
         let (Some(leaf), Some(update)) = (walk.rank(engine, old.slot), walk.rank(engine, new.slot)) else { continue };
         let record = engine.get(old.slot);
-        let alone = walk.roles[leaf] == Role::Leaf
-            && walk.roles[update] == Role::Open
+        let alone = walk.nodes[leaf].role == Role::Leaf
+            && walk.nodes[update].role == Role::Open
             && record.handles == 0
-            && left[leaf] == 1
+            && record.refs == fates[leaf].released + 1
             && record.types.len() == 1
             && record.types[0] == engine.get(new.slot).types[new.output as usize];
         let ours = record.values[old.output as usize].as_ref().is_some_and(|value| {
@@ -138,9 +152,9 @@ pub(super) fn donations(engine: &Engine, walk: &Walk, kept: &[bool], rebound: &[
                 && std::sync::Arc::strong_count(&value.buffer) == 1
         });
         let bit = 1 << new.output.min(31);
-        if alone && ours && !taken_leaves[leaf] && taken_outputs[update] & bit == 0 {
-            taken_leaves[leaf] = true;
-            taken_outputs[update] |= bit;
+        if alone && ours && fates[leaf].donated == 0 && fates[update].donated & bit == 0 {
+            fates[leaf].donated = 1;
+            fates[update].donated |= bit;
             donations.push(Donation {
                 leaf: Output { rank: leaf as u32, output: old.output },
                 new: Output { rank: update as u32, output: new.output },
@@ -150,25 +164,11 @@ pub(super) fn donations(engine: &Engine, walk: &Walk, kept: &[bool], rebound: &[
     donations
 }
 
-/// Plain references on each record that will be left when this plan is done.
-fn holders_left(engine: &Engine, walk: &Walk, kept: &[bool]) -> Vec<u32> {
-    let mut left: Vec<u32> = walk.slots.iter().map(|&slot| engine.get(slot).refs).collect();
-    for rank in (0..walk.len()).rev() {
-        let record = engine.get(walk.slots[rank]);
-        let gone = left[rank] == 0 && record.handles == 0;
-        if gone || !kept[rank] {
-            walk.edges(rank).iter().filter_map(|edge| edge.rank()).for_each(|input| left[input] -= 1);
-        }
-    }
-    left
-}
-
-/// Forgets what nothing can need after a plan that succeeded, users first.
-pub(super) fn forget(engine: &mut Engine, walk: &Walk, kept: &[bool]) {
-    for rank in (0..walk.len()).rev() {
-        if !kept[rank] {
-            let slot: Slot = walk.slots[rank];
-            engine.cut(slot);
+impl Decisions {
+    /// Forgets what nothing can need after a plan that succeeded, users first.
+    pub fn forget(&self, engine: &mut Engine, walk: &Walk) {
+        for (node, _) in walk.nodes.iter().zip(&self.fates).rev().filter(|(_, fate)| !fate.kept) {
+            engine.cut(node.slot);
         }
     }
 }

@@ -21,13 +21,20 @@ pub(super) enum Role {
 }
 
 pub(super) struct Walk {
-    /// By record id.
-    pub slots: Vec<Slot>,
-    pub roles: Vec<Role>,
-    /// Of each record, one for each operand.
+    /// By record id: a node's place here is its rank.
+    pub nodes: Vec<Node>,
+    /// Of each node, one for each operand.
     edges: Vec<Edge>,
-    /// Where the edges of each record end.
-    ends: Vec<u32>,
+}
+
+/// A record that the plan covers.
+pub(super) struct Node {
+    pub slot: Slot,
+    pub role: Role,
+    /// Edges on it from nodes of this walk, but for those that stay pending and hold theirs for later.
+    pub users: u32,
+    /// Where its edges end.
+    end: u32,
 }
 
 /// An operand as seen in a walk: the rank of its record there, and which output it is.
@@ -64,19 +71,19 @@ pub(super) enum Outcome {
 
 impl Walk {
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.nodes.len()
     }
 
-    /// The operands of the record at `rank`, in order.
+    /// The operands of the node at `rank`, in order.
     pub fn edges(&self, rank: usize) -> &[Edge] {
-        let start = rank.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.edges[start as usize..self.ends[rank] as usize]
+        let start = rank.checked_sub(1).map_or(0, |before| self.nodes[before].end);
+        &self.edges[start as usize..self.nodes[rank].end as usize]
     }
 
     /// The place of a record in this walk.
     pub fn rank(&self, engine: &Engine, slot: Slot) -> Option<usize> {
         let rank = engine.get(slot).visit.rank as usize;
-        (self.slots.get(rank) == Some(&slot)).then_some(rank)
+        self.nodes.get(rank).is_some_and(|node| node.slot == slot).then_some(rank)
     }
 }
 
@@ -124,32 +131,36 @@ pub(super) fn walk(engine: &mut Engine, roots: &[Slot], generation: u32) -> Resu
     }
     // A walk finds users first, so its reverse is nearly sorted.
     found.reverse();
-    found.sort_unstable();
-    let slots: Vec<Slot> = found.into_iter().map(|(_, slot)| slot).collect();
-    for (rank, &slot) in slots.iter().enumerate() {
-        engine.get_mut(slot).visit.rank = rank as u32;
-    }
-    let mut walk = Walk {
-        roles: Vec::with_capacity(slots.len()),
-        edges: Vec::with_capacity(3 * slots.len()),
-        ends: Vec::with_capacity(slots.len()),
-        slots,
-    };
-    for at in 0..walk.len() {
-        let record = engine.get(walk.slots[at]);
-        walk.roles.push(role(record));
-        for operand in &record.operands {
-            walk.edges.push(match *operand {
-                Operand::Node(slot, output) => {
-                    let visit = engine.get(slot).visit;
-                    Edge { rank: if visit.walk == id { visit.rank } else { Edge::OUTSIDE }, output }
-                }
-                Operand::Number(..) => Edge { rank: Edge::OUTSIDE, output: 0 },
-            });
-        }
-        walk.ends.push(walk.edges.len() as u32);
+    found.sort_unstable_by_key(|&(record, _)| record);
+    let mut walk = Walk { nodes: Vec::with_capacity(found.len()), edges: Vec::with_capacity(3 * found.len()) };
+    for (rank, &(_, slot)) in found.iter().enumerate() {
+        let record = engine.get_mut(slot);
+        record.visit.rank = rank as u32;
+        walk.push(engine, slot, id);
     }
     Ok(Outcome::Ready(walk))
+}
+
+impl Walk {
+    /// Adds the next record; those that it uses have their places.
+    fn push(&mut self, engine: &Engine, slot: Slot, walk: u64) {
+        let record = engine.get(slot);
+        let role = role(record);
+        for operand in &record.operands {
+            let edge = match *operand {
+                Operand::Node(slot, output) => {
+                    let visit = engine.get(slot).visit;
+                    Edge { rank: if visit.walk == walk { visit.rank } else { Edge::OUTSIDE }, output }
+                }
+                Operand::Number(..) => Edge { rank: Edge::OUTSIDE, output: 0 },
+            };
+            if let Some(user) = edge.rank().filter(|_| role != Role::Example) {
+                self.nodes[user].users += 1;
+            }
+            self.edges.push(edge);
+        }
+        self.nodes.push(Node { slot, role, users: 0, end: self.edges.len() as u32 });
+    }
 }
 
 fn role(record: &Record) -> Role {

@@ -17,7 +17,7 @@ use super::handle::{Cell, Place, Tensor, leaf};
 use super::lower::Lowered;
 use super::publish::Output;
 use super::rng;
-use super::walk::{Edge, Role, Walk};
+use super::walk::{Edge, Node, Role, Walk};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{Op, TensorType};
 use crate::scalar::Scalar;
@@ -576,16 +576,15 @@ pub(super) fn keep(draft: Draft, lowered: Lowered) {
 
 impl Trace {
     fn draft(&mut self, engine: &Engine, walk: &Walk, outputs: &[Output]) -> Result<Draft> {
-        let lines = walk.slots.iter().map(|&slot| self.lines.get(&engine.get(slot).id).cloned()).collect();
+        let lines = walk.nodes.iter().map(|node| self.lines.get(&engine.get(node.slot).id).cloned()).collect();
         let outputs_len = outputs.len();
         let mut draft =
             Draft { lines, leaves: Vec::new(), numbers: Vec::new(), outputs: Vec::with_capacity(outputs_len) };
         let uses_operands = |role: Role| matches!(role, Role::Open | Role::Example | Role::Known);
-        let users = (0..walk.len()).filter(|&rank| uses_operands(walk.roles[rank]));
+        let users = (0..walk.len()).filter(|&rank| uses_operands(walk.nodes[rank].role));
         let read: HashSet<u64> = users.flat_map(|rank| walk.edges(rank)).map(|edge| edge.word()).collect();
-        for (rank, &slot) in walk.slots.iter().enumerate() {
+        for (rank, &Node { slot, role, .. }) in walk.nodes.iter().enumerate() {
             let record = engine.get(slot);
-            let role = walk.roles[rank];
             if uses_operands(role) {
                 if record.id < self.start && role == Role::Open && !matches!(record.op, Op::Marker) {
                     let error = refusal(format!(
@@ -614,7 +613,7 @@ impl Trace {
             }
         }
         for output in outputs {
-            let record = engine.get(walk.slots[output.rank as usize]);
+            let record = engine.get(walk.nodes[output.rank as usize].slot);
             draft.outputs.push((record.id, output.output, record.types[output.output as usize].clone()));
         }
         Ok(draft)
