@@ -247,16 +247,29 @@ impl Engine {
         self.get_mut(slot).handles += 1;
     }
 
+    #[inline]
     pub fn release(&mut self, slot: Slot) {
         let record = self.get_mut(slot);
         record.refs -= 1;
-        self.drop_if_unheld(slot);
+        if record.refs == 0 && record.handles == 0 {
+            self.drop_record(slot);
+        }
     }
 
+    #[inline]
     pub fn release_handle(&mut self, slot: Slot) {
         let record = self.get_mut(slot);
         record.handles -= 1;
-        self.drop_if_unheld(slot);
+        if record.refs == 0 && record.handles == 0 {
+            self.drop_record(slot);
+        }
+    }
+
+    /// Makes a plain reference of a handle's.
+    pub fn demote_handle(&mut self, slot: Slot) {
+        let record = self.get_mut(slot);
+        record.handles -= 1;
+        record.refs += 1;
     }
 
     /// Takes away the operands of a record: nothing will need them again.
@@ -269,11 +282,17 @@ impl Engine {
         }
     }
 
-    /// Drops a record that nothing holds, and what only it held.
+    /// Drops a record that nothing holds.
+    #[inline]
     pub fn drop_if_unheld(&mut self, slot: Slot) {
-        if !self.records[slot as usize].as_ref().is_some_and(|record| record.refs == 0 && record.handles == 0) {
-            return;
+        if self.records[slot as usize].as_ref().is_some_and(|record| record.refs == 0 && record.handles == 0) {
+            self.drop_record(slot);
         }
+    }
+
+    /// Drops a record, and what only it held.
+    #[inline(never)]
+    fn drop_record(&mut self, slot: Slot) {
         let mut dropping = std::mem::take(&mut self.dropping);
         dropping.push(slot);
         while let Some(slot) = dropping.pop() {

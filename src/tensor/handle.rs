@@ -216,8 +216,7 @@ impl Tensor {
         }
         let old = Place { slot: state.slot, output: state.output };
         (state.slot, state.output) = (place.slot, place.output);
-        engine.retain(old.slot);
-        engine.release_handle(old.slot);
+        engine.demote_handle(old.slot);
         old
     }
 
