@@ -12,7 +12,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 /// Integer attributes of a composite, in the order that its definition documents.
-pub type Attrs = SmallVec<[i64; 4]>;
+pub type Attrs = SmallVec<[i64; 8]>;
 
 /// Where a value comes from when no op makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

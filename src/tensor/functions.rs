@@ -121,24 +121,27 @@ pub fn mask_of(op: &str, axes: Option<&[i64]>, rank: usize) -> Result<u32> {
 
 /// Records a composite of one output. Tensors go in as they are; numbers take the promoted dtype of the float tensors.
 pub fn composite(def: &'static CompositeDef, attrs: Attrs, args: &[Arg]) -> Result<Tensor> {
-    let mut made = composite_all(def, attrs, args)?;
-    made.pop().ok_or_else(|| Error::internal("a composite without outputs"))
-}
-
-/// Records a composite and gives all its outputs.
-pub fn composite_all(def: &'static CompositeDef, attrs: Attrs, args: &[Arg]) -> Result<Vec<Tensor>> {
-    record_composite(def, attrs, args, &[])
+    composite_of_one(def, attrs, args, &[])
 }
 
 /// Records a composite that draws random numbers: seed, stream and examples follow the operands given.
 pub fn random_composite(def: &'static CompositeDef, attrs: Attrs, args: &[Arg]) -> Result<Tensor> {
-    let mut made = record_composite(def, attrs, args, &draw())?;
-    made.pop().ok_or_else(|| Error::internal("a composite without outputs"))
+    composite_of_one(def, attrs, args, &draw())
 }
 
-fn record_composite(def: &'static CompositeDef, attrs: Attrs, args: &[Arg], more: &[Operand]) -> Result<Vec<Tensor>> {
+fn composite_of_one(def: &'static CompositeDef, attrs: Attrs, args: &[Arg], more: &[Operand]) -> Result<Tensor> {
     let mut recorder = Recorder::begin();
     let (slot, count) = composite_node(&mut recorder, def, attrs, args, more)?;
+    debug_assert_eq!(count, 1, "{} has several outputs", def.name);
+    let made = recorder.tensor(slot, 0);
+    recorder.end(&[&made])?;
+    Ok(made)
+}
+
+/// Records a composite and gives all its outputs.
+pub fn composite_all(def: &'static CompositeDef, attrs: Attrs, args: &[Arg]) -> Result<Vec<Tensor>> {
+    let mut recorder = Recorder::begin();
+    let (slot, count) = composite_node(&mut recorder, def, attrs, args, &[])?;
     let made: Vec<Tensor> = (0..count).map(|output| recorder.tensor(slot, output)).collect();
     recorder.end(&made.iter().collect::<SmallVec<[&Tensor; 4]>>())?;
     Ok(made)
@@ -173,26 +176,31 @@ fn composite_node(
     more: &[Operand],
 ) -> Result<(Slot, u32)> {
     let mut operands: SmallVec<[Operand; 3]> = SmallVec::with_capacity(args.len() + more.len());
-    let mut float = None;
+    let mut float: Option<DType> = None;
+    let mut is_mixed = false;
     for &arg in args {
-        let operand = match arg {
+        operands.push(match arg {
             Arg::Tensor(tensor) => {
                 let operand = recorder.operand(tensor);
                 let dtype = recorder.operand_type(&operand).dtype;
                 if dtype.is_float() {
-                    float = Some(float.map_or(dtype, |float: DType| float.promote(dtype)));
+                    is_mixed |= float.is_some_and(|float| float != dtype);
+                    float = Some(float.map_or(dtype, |float| float.promote(dtype)));
                 }
                 operand
             }
             Arg::Number(number @ Scalar::I64(_)) => Operand::Number(number, DType::I64),
             Arg::Number(number) => Operand::Number(number, DType::F32),
-        };
-        operands.push(operand);
+        });
     }
     let float = float.unwrap_or(DType::F32);
     for operand in &mut operands {
-        if recorder.operand_type(operand).dtype.is_float() {
-            *operand = recorder.cast_operand(*operand, float)?;
+        match operand {
+            Operand::Number(_, dtype) if dtype.is_float() => *dtype = float,
+            Operand::Node(..) if is_mixed && recorder.operand_type(operand).dtype.is_float() => {
+                *operand = recorder.cast_operand(*operand, float)?;
+            }
+            _ => {}
         }
     }
     operands.extend_from_slice(more);
