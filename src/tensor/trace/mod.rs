@@ -25,6 +25,7 @@ use crate::shape::Strides;
 use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 use std::cell::{Cell as StdCell, RefCell};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 /// The place of a name in `Log::names`.
@@ -236,13 +237,22 @@ thread_local! {
     static TRACE: RefCell<Option<Box<Trace>>> = const { RefCell::new(None) };
 }
 
+/// Traces that are open in the process. Hardly ever there is one, and this is found faster than what a thread has.
+static TRACES: AtomicUsize = AtomicUsize::new(0);
+
 /// The bits of a NaN that names a number: a quiet NaN with these bits above the index.
 const TAG: u64 = 0x7FFC_5747 << 32;
 
 /// Whether a step is traced in this thread.
 #[inline]
 pub fn is_open() -> bool {
-    OPEN.get()
+    TRACES.load(Ordering::Relaxed) > 0 && OPEN.get()
+}
+
+fn set_open(on: bool) {
+    if OPEN.replace(on) != on {
+        let _ = if on { TRACES.fetch_add(1, Ordering::Relaxed) } else { TRACES.fetch_sub(1, Ordering::Relaxed) };
+    }
 }
 
 fn with<R>(f: impl FnOnce(&mut Trace) -> R) -> Option<R> {
@@ -661,7 +671,7 @@ impl Tracing {
         }
         drop(engine);
         TRACE.set(Some(trace));
-        OPEN.set(true);
+        set_open(true);
         Ok(Tracing(()))
     }
 
@@ -696,7 +706,7 @@ impl Tracing {
 
     /// Puts everything back as it was before the step: handles, gradients, the generator.
     pub fn undo(self) {
-        OPEN.set(false);
+        set_open(false);
         let Some(trace) = TRACE.take() else { return };
         for (tensor, place) in trace.undo.iter().rev() {
             engine::lock().retain(place.slot);
@@ -718,7 +728,7 @@ impl Tracing {
 
 impl Drop for Tracing {
     fn drop(&mut self) {
-        OPEN.set(false);
+        set_open(false);
         if let Some(trace) = TRACE.take() {
             close(*trace);
         }
