@@ -1002,7 +1002,7 @@ class Updater:
     def set_state(self, index: int, state: dict[str, Tensor | int], /) -> None: ...
     def zero_grad(self, set_to_none: _Bool = True) -> None: ...
 
-def step(owner: object, updates: Sequence[tuple[Updater, tuple[float, ...]]], /) -> None:
+def step(owner: object, updaters: list[Updater], groups: list[Any], /) -> None:
     """Record the updates of all groups of an optimizer, then evaluate them and everything pending: the barrier."""
 
 def host_call(call: Callable[[], None], dicts: list[dict[str, Any]], /) -> None:

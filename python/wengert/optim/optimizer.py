@@ -118,10 +118,7 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        numbers = self.numbers
-        record_and_evaluate(
-            self, [(updater, numbers(group)) for updater, group in zip(self._updaters, self.param_groups, strict=True)]
-        )
+        record_and_evaluate(self, self._updaters, self.param_groups)
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:

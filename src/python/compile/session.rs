@@ -2,10 +2,9 @@
 //! their settings, scheduler steps, reads of `training`.
 
 use super::settings::StepEvent;
-use crate::error::Error;
 use crate::optim::{Part, State};
-use crate::python::errors::{raise, read, refuse};
-use crate::python::optimizer::PyUpdater;
+use crate::python::errors::{read, refuse};
+use crate::python::optimizer::{PyUpdater, Update};
 use crate::python::script;
 use crate::tensor::trace;
 use hashbrown::HashMap;
@@ -125,11 +124,7 @@ pub fn note_optimizer(owner: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 /// Writes down a step of an optimizer that just ran.
-pub fn note_step(
-    owner: &Bound<'_, PyAny>,
-    updates: &[(Bound<'_, PyUpdater>, Vec<f64>)],
-    parts: Vec<Vec<Part>>,
-) -> PyResult<()> {
+pub fn note_step(owner: &Bound<'_, PyAny>, updates: &[Update<'_>], parts: Vec<Vec<Part>>) -> PyResult<()> {
     let event = StepEvent::new(owner, updates, parts, trace::plans() as usize)?;
     with(|session| session.events.push(Event::Step(event)));
     Ok(())
@@ -213,11 +208,7 @@ impl Session {
     /// Puts back what the step changed beside tensors.
     pub fn undo(self, py: Python<'_>) -> PyResult<()> {
         for (updater, states) in self.updaters {
-            let updater = updater.bind(py).get();
-            let Some(mut open) = updater.0.try_lock() else {
-                return Err(raise(Error::value("compile: another thread is stepping these parameters")));
-            };
-            open.restore(states);
+            read(|| updater.bind(py).get().open())?.restore(states);
         }
         for set in self.set_modes.into_iter().rev() {
             set.module.bind(py).setattr("training", set.before)?;
