@@ -65,7 +65,12 @@ class Module:
     _hooks: Hooks | None = None
 
     def __init__(self) -> None:
-        self.__dict__.update(training=True, _parameters={}, _buffers={}, _modules={}, _temporary=set())
+        # Not by way of __dict__, here and below: what an object whose dict was never asked for holds is read faster.
+        for name in _REGISTRIES:
+            object.__setattr__(self, name, {})
+        object.__setattr__(self, "_temporary", set())
+        object.__setattr__(self, "_hooks", None)
+        object.__setattr__(self, "training", True)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run forward, and hooks if there are any."""
@@ -92,14 +97,22 @@ class Module:
             self._check_replaced(name, value)
             object.__setattr__(self, name, value)
             return
-        if registry not in self.__dict__:
+        if self._entries(registry) is None:
             raise AttributeError(f"{type(self).__name__}: call super().__init__() before assigning to {name!r}")
         self._register(registry, name, value)
+
+    def _entries(self, registry: str) -> dict[str, Any] | None:
+        """Return one of the three dicts, if it exists."""
+        try:
+            found: dict[str, Any] = object.__getattribute__(self, registry)
+        except AttributeError:
+            return None
+        return found
 
     def _check_replaced(self, name: str, value: object) -> None:
         """Keep the dicts in step with an assignment of something that is neither parameter nor module."""
         for registry in _REGISTRIES:
-            entries = self.__dict__.get(registry)
+            entries = self._entries(registry)
             if entries is not None and name in entries:
                 allowed = value is None or (registry == "_buffers" and isinstance(value, Tensor))
                 if not allowed:
@@ -114,25 +127,25 @@ class Module:
     def _register(self, registry: str, name: str, value: Any) -> None:
         for other in _REGISTRIES:
             if other != registry:
-                self.__dict__[other].pop(name, None)
+                getattr(self, other).pop(name, None)
         self._temporary.discard(name)
-        self.__dict__[registry][name] = value
+        getattr(self, registry)[name] = value
         object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
         for registry in _REGISTRIES:
-            self.__dict__[registry].pop(name, None)
+            getattr(self, registry).pop(name, None)
         self._temporary.discard(name)
 
     def _check_name(self, kind: str, name: object, registry: str) -> None:
-        if registry not in self.__dict__:
+        if self._entries(registry) is None:
             raise AttributeError(f"{type(self).__name__}: call super().__init__() before registering a {kind}")
         if not isinstance(name, str):
             raise TypeError(f"the name of a {kind} is a string, not {type(name).__name__}")
         if not name or "." in name:
             raise KeyError(f"the name of a {kind} must not be empty or hold a dot: {name!r}")
-        if hasattr(self, name) and name not in self.__dict__[registry]:
+        if hasattr(self, name) and name not in getattr(self, registry):
             raise KeyError(f"{type(self).__name__} has an attribute {name!r} already")
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
@@ -226,7 +239,7 @@ class Module:
         modules = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else [(prefix, self)]
         seen: set[int] = set()
         for path, module in modules:
-            for name, member in module.__dict__[registry].items():
+            for name, member in getattr(module, registry).items():
                 if member is None or id(member) in seen:
                     continue
                 if remove_duplicate:
@@ -294,7 +307,7 @@ class Module:
     def _get_member(self, registry: str, kind: str, target: str) -> Tensor:
         path, _, name = target.rpartition(".")
         module = self.get_submodule(path)
-        found: Tensor | None = module.__dict__[registry].get(name)
+        found: Tensor | None = getattr(module, registry).get(name)
         if found is None:
             raise AttributeError(f"{type(module).__name__} has no {kind} {name!r} (looking for {target!r})")
         return found
