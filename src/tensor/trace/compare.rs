@@ -3,7 +3,8 @@
 //! log is written as words in an order that follows from what the step leaves behind alone: from there down to the
 //! operands, left to right; and the gradients of one pass in the order of their variables there.
 
-use super::{Holder, LastGrad, Log, Name, NameId, Number, Origin, Returned, Source, refusal};
+use super::log::{Holder, LastGrad, Log, Name, NameId, Number, Origin, Returned, Source};
+use super::refusal;
 use crate::error::Result;
 use crate::graph::{Graph, Op, Source as GraphSource, Val};
 use crate::scalar::Scalar;

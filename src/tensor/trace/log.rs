@@ -1,194 +1,192 @@
-//! What a finished trace says: the states, gradients and results that the step leaves behind, and whether later
-//! arguments and tensors are such that it could be the same step again.
+//! What a traced step did: the tensors it used, its plans, and what it leaves behind; and whether later arguments and
+//! tensors are such that it could be the same step again.
 
-use super::{
-    Check, GradLog, Holder, LastGrad, Log, Name, NameId, Returned, Same, Source, Spent, Trace, place_of, refusal,
-};
-use crate::error::{Error, Result};
-use crate::graph::TensorType;
-use crate::tensor::engine::{self, Engine, State, Value};
-use crate::tensor::handle::{Cell, Tensor};
+use super::place_of;
+use crate::graph::{Op, TensorType};
+use crate::scalar::Scalar;
+use crate::shape::Strides;
+use crate::tensor::checks::IndexCheck;
+use crate::tensor::engine::{self, Record, Value};
+use crate::tensor::handle::{Cell, Tensor, leaf};
+use crate::tensor::lower::Lowered;
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 use std::sync::{Arc, Weak};
 
-impl Trace {
-    pub(super) fn log(
-        &mut self,
-        engine: &Engine,
-        grads: &[(NameId, Option<Tensor>)],
-        returned: &[Tensor],
-        next_stream: u64,
-    ) -> Result<Log> {
-        if self.variables.iter().any(|(tensor, before)| tensor.is_variable() != *before) {
-            return Err(refusal(
-                "requires_grad of a tensor from outside is another one after the step; change it before the call",
-            ));
-        }
-        let states = self.states(engine)?;
-        let last_grads = self.last_grads(engine, grads)?;
-        let returned =
-            returned.iter().map(|tensor| self.returned(engine, grads, tensor)).collect::<Result<Vec<_>>>()?;
-        let checks = std::mem::take(&mut self.checks);
-        let checks = checks
-            .into_iter()
-            .filter_map(|(place, check)| {
-                let named = self.by_record.get(&place).map(|names| Source::Name(names[0]));
-                let source = named.or_else(|| self.computed.get(&place).copied())?;
-                Some(Check { source, ..check })
-            })
-            .collect();
-        let cell = |name: &Name| name.tensor.as_ref().map_or(0, Tensor::address);
-        Ok(Log {
-            same: sames(self.names.iter().map(|name| (name.first, cell(name)))),
-            plans: std::mem::take(&mut self.plans),
-            states,
-            grads: last_grads,
-            returned,
-            constants: std::mem::take(&mut self.constants),
-            checks,
-            draws: next_stream.wrapping_sub(self.generator.1),
-            names: self.names.iter().map(Name::kept).collect(),
-        })
-    }
+/// The place of a name in `Log::names`.
+pub(in crate::tensor) type NameId = u32;
 
-    /// Whether a tensor is older than the step and has no history.
-    fn is_outside(&self, engine: &Engine, tensor: &Tensor) -> bool {
-        let history = || engine.get(tensor.place().0).history;
-        tensor.0.born < self.start && (tensor.is_variable() || !history())
-    }
+/// How a tensor that existed before the step is found at each call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::tensor) enum Holder {
+    /// The argument at this position.
+    Argument(u32),
+    /// The handle itself: a parameter, a state, a captured tensor.
+    Handle,
+    /// The gradient of this variable.
+    Grad(NameId),
+}
 
-    /// The values that each rebound handle took.
-    fn states(&mut self, engine: &Engine) -> Result<Vec<(NameId, Vec<Source>)>> {
-        let mut states: Vec<(NameId, Vec<Source>)> = Vec::new();
-        let mut taken: HashMap<NameId, Vec<Source>> = HashMap::new();
-        for (name, place) in &self.moves {
-            if let Some(&source) = self.computed.get(place) {
-                taken.entry(*name).or_default().push(source);
-            }
-        }
-        let moved: Vec<NameId> =
-            self.undo.iter().filter_map(|(tensor, _)| self.by_cell.get(&tensor.address()).copied()).collect();
-        for name in moved {
-            let Name { tensor: Some(tensor), first, .. } = self.names[name as usize].clone() else { continue };
-            let (slot, output) = tensor.place();
-            let (slot, output) = engine.unmarked(slot, output);
-            let record = engine.get(slot);
-            if (record.id, output) == first {
-                continue;
-            }
-            if record.history {
-                return Err(refusal(format!(
-                    "a tensor from outside was given the result of {}, with its history; use detach() or wg.no_grad()",
-                    record.op.name()
-                )));
-            }
-            if let State::Failed(error) = &record.state {
-                return Err(error.clone());
-            }
-            let last = self.source(engine, slot, output)?;
-            let mut versions = taken.remove(&name).unwrap_or_default();
-            versions.dedup();
-            if versions.last() != Some(&last) {
-                versions.push(last);
-            }
-            states.push((name, versions));
-        }
-        Ok(states)
-    }
+/// A tensor that existed before the step and that the step uses.
+#[derive(Clone)]
+pub(in crate::tensor) struct Name {
+    /// The handle; a log keeps those alone that are found by themselves.
+    pub tensor: Option<Tensor>,
+    pub holder: Holder,
+    /// An argument that was this handle whenever the step was traced: what the step did with it may have been done to a
+    /// captured tensor, so a replay takes no other one.
+    pub bound: Option<Weak<Cell>>,
+    /// Whether it is a variable.
+    pub variable: bool,
+    /// What it named at the start: record id and output, type, and strides if the value existed.
+    pub first: (u64, u32),
+    pub ty: TensorType,
+    pub strides: Option<Strides>,
+}
 
-    /// The gradient that each variable has now, if the step touched it.
-    pub(super) fn current_grads(&self) -> Vec<(NameId, Option<Tensor>)> {
-        let current =
-            |&variable: &NameId| (variable, self.names[variable as usize].tensor.as_ref().and_then(Tensor::held_grad));
-        self.grad_order.iter().map(current).collect()
+impl Name {
+    pub(super) fn kept(&self) -> Name {
+        let tensor = self.tensor.clone().filter(|_| self.holder == Holder::Handle);
+        Name { tensor, ..self.clone() }
     }
+}
 
-    fn last_grads(&mut self, engine: &Engine, current: &[(NameId, Option<Tensor>)]) -> Result<Vec<GradLog>> {
-        let mut logs = Vec::with_capacity(current.len());
-        for (variable, now) in current {
-            let first = &self.grads[variable];
-            let (exists, plans, initial) = (first.exists, first.plans, first.initial.clone());
-            let last = match now {
-                None => LastGrad::None,
-                // Rebound, perhaps: then it is a state. One that was set without a look at it came from outside.
-                Some(grad) if exists.is_some() && initial.as_ref().is_some_and(|initial| initial.is(grad)) => {
-                    LastGrad::Unchanged
-                }
-                Some(grad) if self.is_outside(engine, grad) => match self.name(engine, grad) {
-                    Some(name) if matches!(self.names[name as usize].holder, Holder::Grad(_)) => {
-                        return Err(refusal(
-                            "the gradient of one variable from before the step is given to another one; give it a clone()",
-                        ));
-                    }
-                    Some(name) => LastGrad::Handle(name),
-                    None => return Err(Error::internal("a tensor from outside has no name")),
-                },
-                Some(grad) => {
-                    let (slot, output) = grad.place();
-                    if engine.get(slot).history {
-                        return Err(refusal(
-                            "a gradient is left with its history (create_graph=True); clear it before the step ends",
-                        ));
-                    }
-                    LastGrad::Value(self.source(engine, slot, output)?)
-                }
-            };
-            logs.push(GradLog { variable: *variable, exists, plans, last });
-        }
-        Ok(logs)
+/// Of the names up to one, the first that has its value and the first that is the same handle: itself, mostly.
+pub(in crate::tensor) type Same = [NameId; 2];
+
+/// Where a value of the step comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::tensor) enum Source {
+    /// What a tensor from outside named at the start.
+    Name(NameId),
+    /// An output of a plan of this step.
+    Output(u32, u32),
+    /// Data that the step made from the host's.
+    Constant(u32),
+    /// Another output of a record that is read, kept by something else: a plan's key names it, and nothing reads it.
+    Unread,
+}
+
+/// How a number of a plan is found at each call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It is what it was.
+    Literal,
+    /// The float argument at this position.
+    Argument(u32),
+    /// The seed of the generator.
+    Seed,
+    /// The generator's stream, counted from the start of the call.
+    Stream(u64),
+    /// A number that the source of this index makes from its settings and step count.
+    Setting { source: u32, at: u32 },
+}
+
+pub(in crate::tensor) struct Number {
+    pub value: Scalar,
+    pub origin: Origin,
+    /// The op and the user's line.
+    pub place: String,
+}
+
+/// A plan as it ran.
+pub(in crate::tensor) struct TracedPlan {
+    pub lowered: Lowered,
+    /// The source of each leaf, and what it is.
+    pub leaves: Vec<(Source, TensorType)>,
+    pub numbers: Vec<Number>,
+    pub types: Vec<TensorType>,
+    /// The user's line of each record, in the order of `Lowered::ends`.
+    pub lines: Vec<Option<String>>,
+}
+
+/// What becomes of the gradient of a variable.
+pub(in crate::tensor) struct GradLog {
+    pub variable: NameId,
+    /// Whether it existed, if the step asked before it cleared it.
+    pub exists: Option<bool>,
+    /// Plans that had run when the step first touched it.
+    pub plans: u32,
+    pub last: LastGrad,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::tensor) enum LastGrad {
+    Unchanged,
+    None,
+    Value(Source),
+    /// A tensor from outside, itself.
+    Handle(NameId),
+}
+
+/// What the step gives back.
+#[derive(Clone, Debug)]
+pub(in crate::tensor) enum Returned {
+    /// A tensor from outside, itself.
+    Name(NameId),
+    /// The gradient of a variable, itself.
+    Grad(NameId),
+    Value(Source),
+    /// A value whose history was used up by a backward pass.
+    Used(Source, Spent),
+}
+
+/// What is left of a node whose history was used up: its op, the types of its outputs, and the output that is meant.
+#[derive(Clone, Debug)]
+pub(in crate::tensor) struct Spent {
+    pub op: Op,
+    pub types: SmallVec<[TensorType; 1]>,
+    pub output: u32,
+}
+
+impl Spent {
+    /// Such a node, with the value of the output.
+    pub fn record(&self, value: Value) -> Record {
+        let mut record = leaf(value, self.types[self.output as usize].clone());
+        let value = record.values.pop().flatten();
+        record.values = SmallVec::from_elem(None, self.types.len());
+        record.values[self.output as usize] = value;
+        (record.op, record.types) = (self.op.clone(), self.types.clone());
+        record.history = true;
+        // By a gradient that is not pending: no record has this id.
+        record.consumed = Some((0, u64::MAX));
+        record
     }
+}
 
-    fn returned(
-        &mut self,
-        engine: &Engine,
-        current: &[(NameId, Option<Tensor>)],
-        tensor: &Tensor,
-    ) -> Result<(Returned, TensorType)> {
-        let (_, _, ty) = place_of(engine, tensor);
-        if let Some(&name) = self.by_cell.get(&tensor.address()) {
-            let returned = match self.names[name as usize].holder {
-                Holder::Grad(variable)
-                    if current
-                        .iter()
-                        .any(|(of, now)| *of == variable && now.as_ref().is_some_and(|now| now.is(tensor))) =>
-                {
-                    Returned::Grad(variable)
-                }
-                _ => Returned::Name(name),
-            };
-            return Ok((returned, ty));
+/// All of a step that succeeded.
+pub struct Log {
+    pub(in crate::tensor) names: Vec<Name>,
+    /// What each name shares with earlier ones: the same at each call.
+    pub(in crate::tensor) same: Vec<Same>,
+    pub(in crate::tensor) plans: Vec<TracedPlan>,
+    /// The values that each rebound name took, the last one last.
+    pub(in crate::tensor) states: Vec<(NameId, Vec<Source>)>,
+    pub(in crate::tensor) grads: Vec<GradLog>,
+    pub(in crate::tensor) returned: Vec<(Returned, TensorType)>,
+    pub(in crate::tensor) constants: Vec<(Value, TensorType, String)>,
+    pub(in crate::tensor) checks: Vec<Check>,
+    /// Streams drawn from the generator.
+    pub(in crate::tensor) draws: u64,
+}
+
+/// A check of a tensor's elements.
+pub(in crate::tensor) struct Check {
+    /// The plan before which it is made.
+    pub before: u32,
+    pub source: Source,
+    pub ty: TensorType,
+    pub check: IndexCheck,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::Name(name) => write!(f, "tensor {name} from outside"),
+            Source::Output(plan, output) => write!(f, "result {output} of plan {plan}"),
+            Source::Constant(constant) => write!(f, "host data {constant}"),
+            Source::Unread => f.write_str("a value that nothing reads"),
         }
-        for (variable, grad) in current {
-            if grad.as_ref().is_some_and(|grad| grad.is(tensor)) {
-                return Ok((Returned::Grad(*variable), ty));
-            }
-        }
-        if self.is_outside(engine, tensor)
-            && let Some(name) = self.name(engine, tensor)
-        {
-            return Ok((Returned::Name(name), ty));
-        }
-        if tensor.is_variable() {
-            return Err(refusal(
-                "the step returns a tensor that it made and that requires a gradient; return it after detach(), and its \
-                 gradient beside it",
-            ));
-        }
-        let (slot, output) = tensor.place();
-        let record = engine.get(slot);
-        if record.history && record.consumed.is_none() {
-            return Err(refusal(format!(
-                "the step returns the result of {} with its history, which ends here; call backward() inside and \
-                 without retain_graph, or return it under wg.no_grad() or after detach()",
-                record.op.name()
-            )));
-        }
-        let source = self.source(engine, slot, output)?;
-        let returned = match record.history {
-            true => Returned::Used(source, Spent { op: record.op.clone(), types: record.types.clone(), output }),
-            false => Returned::Value(source),
-        };
-        Ok((returned, ty))
     }
 }
 
@@ -262,7 +260,7 @@ pub(in crate::tensor) fn is_of(handle: &Weak<Cell>, tensor: &Tensor) -> bool {
 }
 
 /// What each name shares with earlier ones, from its place and the address of its handle.
-fn sames(names: impl Iterator<Item = ((u64, u32), usize)>) -> Vec<Same> {
+pub(super) fn sames(names: impl Iterator<Item = ((u64, u32), usize)>) -> Vec<Same> {
     let (mut places, mut cells) = (HashMap::new(), HashMap::new());
     let same = |(at, (place, cell)): (usize, ((u64, u32), usize))| {
         [*places.entry(place).or_insert(at as NameId), *cells.entry(cell).or_insert(at as NameId)]
