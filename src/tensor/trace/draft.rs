@@ -81,7 +81,8 @@ impl Trace {
             if matches!(role, Role::Open | Role::Example) {
                 continue;
             }
-            for (output, ty) in record.types.iter().enumerate().filter(|(output, _)| record.values[*output].is_some()) {
+            let outputs = record.values.iter().zip(&record.types).enumerate();
+            for (output, (_, ty)) in outputs.filter(|(_, (value, _))| value.is_some()) {
                 let is_read = role == Role::Known || read.contains(&Edge::to(rank, output as u32).word());
                 let source = if is_read { self.source(engine, slot, output as u32)? } else { Source::Unread };
                 draft.leaves.push((source, ty.clone()));
