@@ -251,6 +251,22 @@ def test_after_an_index_error(name: str, held: bool) -> None:
     assert trails[0] == trails[1]
 
 
+def test_errors_of_the_users_own_are_no_signatures() -> None:
+    """However many calls end in one."""
+
+    @wg.compile
+    def step(x: wg.Tensor, fails: bool) -> wg.Tensor:
+        if fails:
+            raise ValueError("mine")
+        return x * 2.0
+
+    for _ in range(100):
+        with pytest.raises(ValueError, match="mine"):
+            step(wg.ones((2,)), True)
+    for _ in range(4):
+        assert step(wg.ones((2,)), False).tolist() == [2.0, 2.0]
+
+
 def with_a_rate(change: Callable[[Any], None]) -> tuple[Any, Step, nn.Parameter]:
     w = nn.Parameter(wg.ones((2,)))
     optimizer = optim.SGD([w], lr=0.1)

@@ -9,6 +9,8 @@ mod results;
 mod session;
 mod settings;
 mod steps;
+mod traced;
+mod variant;
 
 pub use explain::Explanation;
 pub use number::FloatArgument;
@@ -16,23 +18,20 @@ pub use session::{
     current, host_call, note_mode, note_optimizer, note_set_mode, note_step, note_updater, refuse_setting,
 };
 
-use super::errors::{is_a, raise, read, refuse};
+use super::errors::{is_a, refuse};
 use super::script;
-use super::tensor::PyTensor;
-use crate::error::{Error, ErrorKind};
-use crate::tensor::trace::{self, Log, Tracing};
-use crate::tensor::{self, Begun, Numbers, Replay, Tensor};
-use arguments::{Inputs, Pattern};
+use crate::error::ErrorKind;
+use crate::tensor;
+use crate::tensor::trace::{self, Log};
+use arguments::Inputs;
 use method::CompiledMethod;
 use parking_lot::Mutex;
-use pyo3::exceptions::{PyIndexError, PyTypeError};
-use pyo3::intern;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
-use results::Results;
-use session::{Event, Session};
-use smallvec::SmallVec;
+use traced::{Made, trace_call};
+use variant::{Replayed, Variant, read_settings};
 
 /// Signatures of one function that are ready to be replayed: the one that was used longest ago makes room.
 const MOST_READY: usize = 16;
@@ -46,9 +45,6 @@ const MOST_NEW: usize = 64;
 
 /// Traces in a row that may be disturbed by another thread: after that the function is simply called.
 const MOST_DISTURBED: usize = 16;
-
-/// A plan shorter than this keeps the interpreter's lock: giving it up and taking it again would be a good part of it.
-const SHORT_NANOS: u64 = 20_000;
 
 /// A function that `compile` made. Call it as the function itself.
 #[pyclass(frozen, dict, weakref, module = "wengert._core")]
@@ -68,27 +64,6 @@ struct Known {
     disturbed_in_a_row: usize,
     /// Why the last refused call could not be compiled.
     refused: Option<String>,
-}
-
-/// One signature: its guards, and what to do.
-struct Variant {
-    pattern: Pattern,
-    /// Whether gradients are recorded.
-    grad: bool,
-    modes: Vec<(Py<PyWeakrefReference>, Py<PyAny>)>,
-    /// Modules whose mode the step sets after a number of plans, and the mode.
-    set_modes: Vec<(usize, Py<PyWeakrefReference>, Py<PyAny>)>,
-    events: Vec<Event>,
-    /// The numbers of optimizer steps, by source.
-    settings: Vec<SmallVec<[f64; 8]>>,
-    result: Results,
-    /// What it did, while another trace is still to be compared with it: until it is ready, and while an argument was
-    /// the same tensor whenever it was traced.
-    log: Option<Log>,
-    /// Once it was traced twice.
-    replay: Option<Box<Replay>>,
-    /// Times it was replayed.
-    calls: u64,
 }
 
 #[pymethods]
@@ -167,7 +142,7 @@ impl Compiled {
 /// While tracing, a float argument stands beside tensors only: `isinstance(x, float)` holds (`type(x) is float` does not),
 /// everything else that Python could make of its value is refused.
 ///
-/// Found anew at each call: tensor arguments, float arguments, parameters and every other
+/// Found anew at each call: tensor arguments (those that are pending are computed first), float arguments, parameters and every other
 /// tensor from outside, the settings of optimizers, the streams of the random generator. What was rebound is rebound
 /// again: parameters, optimizer states, running statistics, gradients. Schedulers of `wg.optim.lr_scheduler` step.
 ///
@@ -268,8 +243,7 @@ impl Compiled {
         if *disturbed_in_a_row >= MOST_DISTURBED {
             return self.fun.bind(py).call(args, kwargs);
         }
-        *new_in_a_row = if traced.is_some() { 0 } else { *new_in_a_row + 1 };
-        if *new_in_a_row > MOST_NEW {
+        if traced.is_none() && *new_in_a_row == MOST_NEW {
             let last = variants.first().map_or(Ok(None), |last| last.pattern.difference(args, kwargs))?;
             return Err(refuse(trace::refusal(format!(
                 "the last {MOST_NEW} calls had a signature of their own each, and so has this one; what changes from call \
@@ -300,6 +274,7 @@ impl Compiled {
             }
         };
         *disturbed_in_a_row = 0;
+        *new_in_a_row = if traced.is_some() { 0 } else { *new_in_a_row + 1 };
         variants.retain(|variant| !variant.pattern.is_dead(py));
         if variant.is_ready()
             && variants.iter().filter(|variant| variant.is_ready()).count() >= MOST_READY
@@ -313,311 +288,7 @@ impl Compiled {
     }
 }
 
-impl Variant {
-    fn is_ready(&self) -> bool {
-        self.replay.is_some()
-    }
-
-    /// Python objects that are kept, for the garbage collector.
-    fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.pattern.visit(visit)?;
-        self.result.visit(visit)?;
-        self.modes.iter().try_for_each(|(module, _)| visit.call(module))?;
-        self.set_modes.iter().try_for_each(|(_, module, _)| visit.call(module))?;
-        self.events.iter().try_for_each(|event| event.visit(visit))
-    }
-
-    /// Whether arguments and modes are those of this variant, as far as Python tells.
-    fn fits<'py>(
-        &self,
-        args: &Bound<'py, PyTuple>,
-        kwargs: Option<&Bound<'py, PyDict>>,
-        given: &mut Inputs<'py>,
-    ) -> PyResult<bool> {
-        let py = args.py();
-        if !self.pattern.matches(args, kwargs, given)? {
-            return Ok(false);
-        }
-        for (module, mode) in &self.modes {
-            // One that is gone was made by the step, or the function names another one by now.
-            if let Some(module) = module.bind(py).upgrade()
-                && !module.getattr(intern!(py, "training"))?.is(mode)
-            {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Runs the step again.
-    fn replay<'py>(&mut self, args: &Bound<'py, PyTuple>, given: &Inputs<'py>) -> PyResult<Replayed<'py>> {
-        let py = args.py();
-        let (Some(replay), settings) = (&mut self.replay, &mut self.settings) else { return Ok(Replayed::Unlike) };
-        if !read_settings(py, &mut self.events, settings)? {
-            return Ok(Replayed::Unlike);
-        }
-        let tensors: SmallVec<[&Tensor; 8]> = given.tensors.iter().map(|tensor| &tensor.get().0).collect();
-        let call = loop {
-            match read(|| replay.begin(&tensors))? {
-                Begun::Ready(call) => break call,
-                Begun::Mismatch => return Ok(Replayed::Unlike),
-                Begun::Fails => return Ok(Replayed::Fails),
-                Begun::Pending(tensor) => read(|| tensor::evaluate(&[&tensor]))?,
-            }
-        };
-        let (mut ran, mut next) = (0, 0);
-        let mut run = || -> PyResult<()> {
-            loop {
-                // What Python did after so many plans.
-                while next < self.events.len() {
-                    match &self.events[next] {
-                        Event::Step(step) if step.after == ran => {
-                            step.advance(py)?;
-                            read_later(py, &mut self.events[next + 1..], settings)?;
-                        }
-                        Event::Host { before, call } if *before == ran => {
-                            call.call0(py)?;
-                            read_later(py, &mut self.events[next + 1..], settings)?;
-                        }
-                        _ => break,
-                    }
-                    next += 1;
-                }
-                if ran == replay.plans() {
-                    return Ok(());
-                }
-                let numbers = Numbers { arguments: &given.floats, settings };
-                read(|| match replay.nanos(ran) < SHORT_NANOS {
-                    true => replay.run_plan(&call, ran, &numbers),
-                    false => py.detach(|| replay.run_plan(&call, ran, &numbers)),
-                })?;
-                ran += 1;
-            }
-        };
-        let outcome = run();
-        let made = read(|| replay.finish(&tensors, ran));
-        if (ran, next) == (0, 0) && outcome.as_ref().is_err_and(|error| error.is_instance_of::<PyIndexError>(py)) {
-            replay.forget_draws(&call);
-            return Ok(Replayed::Fails);
-        }
-        self.calls += 1;
-        for (_, module, mode) in self.set_modes.iter().filter(|(after, ..)| *after <= ran) {
-            if let Some(module) = module.bind(py).upgrade()
-                && !module.getattr(intern!(py, "training"))?.is(mode)
-            {
-                module.setattr(intern!(py, "training"), mode)?;
-            }
-        }
-        outcome?;
-        let mut made = made?;
-        let mut objects: SmallVec<[Option<Bound<'py, PyAny>>; 2]> = SmallVec::new();
-        objects.resize(made.len(), None);
-        let mut tensor = |at: usize| -> PyResult<Bound<'py, PyAny>> {
-            if let Some(object) = &objects[at] {
-                return Ok(object.clone());
-            }
-            let object = match std::mem::replace(&mut made[at], tensor::Given::Nothing) {
-                tensor::Given::Tensor(tensor) => Bound::new(py, PyTensor(tensor))?.into_any(),
-                tensor::Given::Argument(position) => given.tensors[position as usize].clone().into_any(),
-                tensor::Given::Outside | tensor::Given::Nothing => py.None().into_bound(py),
-            };
-            objects[at] = Some(object.clone());
-            Ok(object)
-        };
-        self.result.build(py, &given.floats, &mut tensor).map(Replayed::Result)
-    }
-}
-
-/// How a call of a variant went.
-enum Replayed<'py> {
-    Result(Bound<'py, PyAny>),
-    /// Something is not as it was when it was traced.
-    Unlike,
-    /// An index is out of range. Nothing has happened: ordinary code says where.
-    Fails,
-}
-
-/// Reads the settings of all optimizer steps. False: one would be recorded in another way by now.
-fn read_settings(py: Python<'_>, events: &mut [Event], settings: &mut [SmallVec<[f64; 8]>]) -> PyResult<bool> {
-    for event in events {
-        if let Event::Step(step) = event
-            && !step.read(py, settings)?
-        {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Reads the settings of the steps that are still to come.
-fn read_later(py: Python<'_>, events: &mut [Event], settings: &mut [SmallVec<[f64; 8]>]) -> PyResult<()> {
-    match read_settings(py, events, settings)? {
-        true => Ok(()),
-        false => Err(refuse(trace::refusal(
-            "an optimizer's settings changed within the step, so that its next update is another one",
-        ))),
-    }
-}
-
-/// Refuses arguments with history.
-fn refuse_history(arguments: &[&Tensor]) -> PyResult<()> {
-    match arguments.iter().position(|tensor| !tensor.is_leaf()) {
-        Some(position) => Err(refuse(trace::refusal(format!(
-            "tensor argument {position} has history, and a compiled step's gradients end at its arguments; give it \
-             x.detach(), or compute it inside"
-        )))),
-        None => Ok(()),
-    }
-}
-
 /// Whether the functions of compiled steps are simply called now.
 fn is_plain() -> bool {
     tensor::eager() || tensor::in_transform() || trace::is_open()
-}
-
-/// What a traced call makes.
-enum Made {
-    Variant {
-        variant: Box<Variant>,
-        /// It takes the place of the one from before.
-        replaces: bool,
-    },
-    /// Nothing: another thread computed a part of the step.
-    Disturbed(Error),
-}
-
-/// Calls the function and writes down what it does. With `before`, an earlier trace of the same signature: the variant
-/// is ready to be replayed.
-fn trace_call<'py>(
-    fun: &Bound<'py, PyAny>,
-    args: &Bound<'py, PyTuple>,
-    kwargs: Option<&Bound<'py, PyDict>>,
-    before: Option<&mut Variant>,
-) -> PyResult<(Bound<'py, PyAny>, Made)> {
-    let py = fun.py();
-    let (pattern, given) = Pattern::of(args, kwargs)?;
-    let handles: Vec<Tensor> = given.handles().into_iter().cloned().collect();
-    refuse_history(&handles.iter().collect::<Vec<_>>())?;
-    let grad = tensor::grad_enabled();
-    let tracing = read(|| Tracing::open(&handles))?;
-    let id = session::open(py)?;
-    let called = match given.floats.is_empty() {
-        true => fun.call(args, kwargs),
-        false => pattern.traced(args, kwargs, id).and_then(|(args, kwargs)| fun.call(&args, kwargs.as_ref())),
-    };
-    let session = session::close(py)?;
-    let left = tensor::grad_enabled();
-    let called = match called {
-        Ok(_) if left != grad => {
-            let error = trace::refusal(
-                "grad mode is another one after the step; use `with wg.no_grad():` or `with wg.set_grad_enabled(...):`",
-            );
-            trace::refuse(error.clone());
-            Err(refuse(error))
-        }
-        called => called,
-    };
-    let result = match called {
-        Ok(result) => result,
-        Err(error) => {
-            if tracing.refusal().is_some() {
-                tensor::set_grad_enabled(grad);
-                tracing.undo();
-                session.undo(py)?;
-            }
-            return Err(error);
-        }
-    };
-    match logged(&tracing, &session, &result, &given.floats, before) {
-        Ok(Logged { result, undisturbed: Err(error) }) => Ok((result, Made::Disturbed(error))),
-        Ok(Logged { result, undisturbed: Ok((result_pattern, log, replay, replaces)) }) => {
-            drop(tracing);
-            let Session { events, modes, set_modes, .. } = session;
-            let weak = |module: &Py<PyAny>| PyWeakrefReference::new(module.bind(py)).map(Bound::unbind);
-            let modes = modes.into_iter().map(|(module, mode)| Ok((weak(&module)?, mode))).collect::<PyResult<_>>()?;
-            let set_modes = set_modes.into_iter().map(|set| Ok((set.after, weak(&set.module)?, set.mode)));
-            let set_modes = set_modes.collect::<PyResult<_>>()?;
-            let sources = events.iter().map(|event| match event {
-                Event::Step(step) => step.sources(),
-                Event::Host { .. } => 0,
-            });
-            let settings = vec![SmallVec::new(); sources.max().unwrap_or(0)];
-            let result_of = result_pattern;
-            let variant =
-                Variant { pattern, grad, modes, set_modes, events, settings, result: result_of, log, replay, calls: 0 };
-            Ok((result, Made::Variant { variant: Box::new(variant), replaces }))
-        }
-        Err((error, undoes)) => {
-            drop(result);
-            if undoes {
-                tracing.undo();
-                session.undo(py)?;
-            }
-            Err(error)
-        }
-    }
-}
-
-/// A call that was traced.
-struct Logged<'py> {
-    result: Bound<'py, PyAny>,
-    undisturbed: Result<Step, Error>,
-}
-
-/// The pattern of the result; the log, if another trace is still to be compared with it; the replay, if there was one
-/// before; and whether this takes the earlier one's place.
-type Step = (Results, Option<Log>, Option<Box<Replay>>, bool);
-
-/// What a call did, compared with an earlier one. On an error also whether the step is to be undone.
-fn logged<'py>(
-    tracing: &Tracing,
-    session: &Session,
-    result: &Bound<'py, PyAny>,
-    floats: &[f64],
-    before: Option<&mut Variant>,
-) -> Result<Logged<'py>, (PyErr, bool)> {
-    let py = result.py();
-    let failed = |error: Error| (raise(error.clone()), error.kind() == ErrorKind::Compile);
-    let mut tensors = Vec::new();
-    let mut pattern = Results::of(result, &mut tensors).map_err(|error| (error, true))?;
-    let returned: Vec<Tensor> = tensors.iter().map(|tensor| tensor.get().0.clone()).collect();
-    let log = match tracing.finish(&returned) {
-        Err(error) if !tracing.is_disturbed() => return Err(failed(error)),
-        log => log,
-    };
-    // Float arguments that come back are numbers again.
-    let mut own = |at: usize| Ok(tensors[at].clone().into_any());
-    let result = match floats.is_empty() {
-        true => result.clone(),
-        false => pattern.build(py, floats, &mut own).map_err(|error| (error, true))?,
-    };
-    let mut log = match log {
-        Ok(log) => log,
-        Err(error) => return Ok(Logged { result, undisturbed: Err(error) }),
-    };
-    pattern.forget(&|at| log.is_outside(at));
-    session.keeps_settings(py, before.as_ref().map(|before| &before.events[..])).map_err(|error| (error, true))?;
-    let first =
-        |pattern, log| Ok(Logged { result: result.clone(), undisturbed: Ok((pattern, Some(log), None, false)) });
-    let Some(before) = before else { return first(pattern, log) };
-    let Some(mut earlier) = before.log.take() else { return first(pattern, log) };
-    let same = log.compare(&earlier).and_then(|()| match session.is_like(&before.events) {
-        true => Ok(()),
-        false => Err(trace::refusal(
-            "the first two calls stepped optimizers or schedulers in another order; a compiled step does the same at \
-             each call",
-        )),
-    });
-    match same {
-        Ok(()) => {}
-        // With another tensor as its argument it may be another step.
-        Err(_) if before.is_ready() || log.captures_argument_of(&earlier) => {
-            before.log = Some(earlier);
-            return first(pattern, log);
-        }
-        Err(error) => return Err(failed(error)),
-    }
-    let is_bound = log.keep_bound(&mut earlier);
-    let replay = py.detach(|| Replay::new(log)).map_err(failed)?;
-    Ok(Logged { result, undisturbed: Ok((pattern, is_bound.then_some(earlier), Some(Box::new(replay)), true)) })
 }

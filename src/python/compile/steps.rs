@@ -2,7 +2,8 @@
 //! simply called, taking the stacks apart and stacking the results is recorded like everything else.
 
 use super::results::Results;
-use super::{Compiled, is_plain, refuse_history};
+use super::traced::refuse_history;
+use super::{Compiled, is_plain};
 use crate::error::Error;
 use crate::graph::TensorType;
 use crate::machine::cpu::buffer::Buffer;
