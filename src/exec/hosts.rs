@@ -85,7 +85,7 @@ pub fn run(instr: &Instr, run: &Run) -> Result<Option<Error>> {
 
 fn out_of_range(instr: &Instr, index: i64, field: &Operand, axis: usize) -> Error {
     let extent = field.shape[axis];
-    Error::index(format!("{}: index {index} is out of range for axis {axis} of {extent} elements", instr.name))
+    Error::index(format!("{}: index {index} is out of range for axis {axis} of size {extent}", instr.name))
 }
 
 fn contract(product: &Product, run: &Run) -> Result<()> {

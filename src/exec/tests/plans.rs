@@ -223,7 +223,7 @@ fn a_bad_index_is_told_before_anything_is_committed() {
     assert_eq!(plan.donated().count(), 1, "{plan}");
     let error = case.run(&plan).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Index);
-    assert_eq!(error.message(), "take: index -6 is out of range for axis 0 of 5 elements");
+    assert_eq!(error.message(), "take: index -6 is out of range for axis 0 of size 5");
     assert_eq!(floats(&case.leaves[0].buffer), old);
 }
 

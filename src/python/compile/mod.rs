@@ -134,17 +134,19 @@ impl Compiled {
 /// Compile a step: the first two calls of a signature run as ordinary code and are written down, later ones run without
 /// Python, bit for bit the same.
 ///
-/// A signature is: the shapes, dtypes and strides of tensor arguments; the values of ints, bools, strings and other hashable
-/// arguments; grad mode; `training` of the modules that read it; which gradients and optimizer states exist; which of
-/// all these tensors are one. The 16 that were used last are ready; 64 new ones in a row are refused. Tuples (named ones too), lists and dicts of arguments are
-/// taken apart; the order of keywords counts. Objects that equal only themselves are not kept alive.
+/// A signature is: the shapes, dtypes and strides of tensor arguments; the values of ints, bools, strings and other
+/// hashable arguments; grad mode; `training` of the modules that read it; which gradients and optimizer states exist;
+/// which tensors require a gradient; which of them are one. The 16 that were used last are ready; 64 new ones in a row
+/// are refused. Tuples (named ones too), lists and dicts of arguments are taken apart; the order of keywords counts.
+/// Objects that equal only themselves are not kept alive.
 ///
-/// While tracing, a float argument stands beside tensors only: `isinstance(x, float)` holds (`type(x) is float` does not),
-/// everything else that Python could make of its value is refused.
+/// While tracing, a float argument stands beside tensors only: `isinstance(x, float)` holds (`type(x) is float` does
+/// not), everything else that Python could make of its value is refused.
 ///
-/// Found anew at each call: tensor arguments (those that are pending are computed first), float arguments, parameters and every other
-/// tensor from outside, the settings of optimizers, the streams of the random generator. What was rebound is rebound
-/// again: parameters, optimizer states, running statistics, gradients. Schedulers of `wg.optim.lr_scheduler` step.
+/// Found anew at each call: tensor arguments (those that are pending are computed first), float arguments, parameters
+/// and every other tensor from outside, the settings of optimizers, the streams of the random generator. What was
+/// rebound is rebound again: parameters, optimizer states, running statistics, gradients. Schedulers of
+/// `wg.optim.lr_scheduler` step.
 ///
 /// Baked: all other Python values that the step read, host data that became tensors, and the choices it made by them.
 /// Other side effects of Python (prints, lists that grow) happen while tracing only. What is not looked at again: which
@@ -152,11 +154,11 @@ impl Compiled {
 /// again.
 ///
 /// In eager mode, in an open transform and inside another compiled step the function is simply called. So it is where
-/// another thread computes a part of what is traced, and the next call is traced then; and where an index is out of range,
-/// which is an error on the function's own line.
+/// another thread computes a part of what is traced, and the next call is traced then; and where an index is out of
+/// range, which is an error on the function's own line.
 ///
-/// A tensor that was the same argument in each traced call may be one that the function captured as well: another tensor
-/// in its place is first traced once more.
+/// A tensor that was the same argument in each traced call may be one that the function captured as well: another
+/// tensor in its place is first traced once more.
 ///
 /// Args:
 ///     fun: gives back tensors without open history, plain values, and tuples, lists and dicts of them.
