@@ -6,9 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import wengert as wg
-from wengert import nn
+from wengert import nn, optim
 
 Step = Callable[..., Any]
+
+OPTIMIZERS: dict[str, Callable[[Any], optim.Optimizer]] = {
+    "sgd": lambda p: optim.SGD(p, lr=0.1),
+    "momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
+    "rmsprop": lambda p: optim.RMSprop(p, lr=1e-2, momentum=0.9, centered=True),
+    "adam": lambda p: optim.Adam(p, lr=1e-2, amsgrad=True),
+    "adamw": lambda p: optim.AdamW(p, lr=1e-2),
+}
 
 
 def snapshot(model: nn.Module) -> list[Any]:

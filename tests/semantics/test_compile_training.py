@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import wengert as wg
 import wengert.nn.functional as F
-from compiling import Step, agree, classifier, data, read, snapshot
+from compiling import OPTIMIZERS, Step, agree, classifier, data, read, snapshot
 from wengert import nn, optim
-
-OPTIMIZERS: dict[str, Callable[[Any], optim.Optimizer]] = {
-    "sgd": lambda p: optim.SGD(p, lr=0.1),
-    "momentum": lambda p: optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
-    "rmsprop": lambda p: optim.RMSprop(p, lr=1e-2, momentum=0.9, centered=True),
-    "adam": lambda p: optim.Adam(p, lr=1e-2, amsgrad=True),
-    "adamw": lambda p: optim.AdamW(p, lr=1e-2),
-}
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
