@@ -1,6 +1,7 @@
 use super::*;
 use crate::dtype::DType;
 use crate::graph::TensorType;
+use crate::ops::arithmetic::ADD;
 use crate::tensor::{self, Tensor};
 
 const START: [f64; 3] = [1.0, -2.0, 0.5];
@@ -144,6 +145,22 @@ fn an_old_value_that_somebody_holds_is_left_alone() {
     assert_eq!(address(&kept), places[0]);
     assert_ne!(address(&param), places[0]);
     assert_eq!(address(&other), places[1]);
+}
+
+#[test]
+fn a_first_step_keeps_nothing_that_it_replaces() {
+    // No other test has a plan with this many elements.
+    const SIZE: usize = 1237;
+    let half = tensor(&[0.25; SIZE]);
+    let param = tensor::binary(&ADD, (&half).into(), (&half).into()).unwrap();
+    param.set_requires_grad(true).unwrap();
+    param.set_grad(Some(tensor(&[1.0; SIZE]))).unwrap();
+    let mut updater = Updater::new(Rule::Adam, vec![param.clone()]);
+    step(&mut [(&mut updater, &[0.1, 0.9, 0.999, 0.0, 0.0, 0.0, 0.0])]).unwrap();
+    assert!(values(&param).iter().all(|p| (p - 0.4).abs() < 1e-12));
+    let sizes = tensor::PLANS.plans().into_iter().map(|plan| plan.buffers.clone());
+    let ours: Vec<_> = sizes.filter(|sizes| sizes.contains(&(SIZE * 8))).collect();
+    assert_eq!(ours, [[SIZE * 8; 3]], "the parameter and its two states, not what they were before");
 }
 
 #[test]

@@ -28,7 +28,8 @@ pub(super) struct Donation {
 pub(super) struct Decisions {
     fates: Vec<Fate>,
     /// The outputs to publish: what a live handle names, what the rule of history that lives on reads, and what a record
-    /// outside this plan still takes as input.
+    /// outside this plan still takes as input. The old place of a rebound handle is held only until the plan has
+    /// succeeded, and a failure leaves it pending: its value need not exist.
     pub outputs: Vec<Output>,
     /// The rebound leaves whose last holders go with this plan, each with the value that takes its place.
     pub donations: Vec<Donation>,
@@ -43,12 +44,17 @@ struct Fate {
     wanted: u32,
     /// References on it that go with this plan.
     released: u32,
+    /// Rebound handles that named it before.
+    left: u32,
     /// Its outputs that take part in a donation: each old buffer takes one new value, and each new value goes to one.
     donated: u32,
 }
 
 pub(super) fn decide(engine: &Engine, walk: &Walk, rebound: &[(Place, Place)]) -> Decisions {
     let mut fates = vec![Fate::default(); walk.len()];
+    for rank in rebound.iter().filter_map(|(old, _)| walk.rank(engine, old.slot)) {
+        fates[rank].left += 1;
+    }
     for rank in (0..walk.len()).rev() {
         let record = engine.get(walk.nodes[rank].slot);
         fates[rank].kept = walk.nodes[rank].role == Role::Leaf || keeps(engine, walk, rank);
@@ -89,14 +95,15 @@ fn keeps(engine: &Engine, walk: &Walk, rank: usize) -> bool {
 /// Notes what an open node makes somebody want: of its own outputs, and of its inputs.
 fn want(fates: &mut [Fate], walk: &Walk, record: &Record, rank: usize) {
     let edges = walk.edges(rank);
+    let outside = record.refs > walk.nodes[rank].users + fates[rank].left;
     if matches!(record.op, Op::Marker) {
         // A marker has no value of its own: whoever wants it wants what it marks.
-        if fates[rank].wanted | record.handles != 0 {
+        if fates[rank].wanted | record.handles != 0 || outside {
             want_input(fates, edges[0]);
         }
         return;
     }
-    if record.handles > 0 || record.refs > walk.nodes[rank].users {
+    if record.handles > 0 || outside {
         fates[rank].wanted = u32::MAX;
     }
     if record.history && fates[rank].kept {
