@@ -78,6 +78,16 @@ fn run_backward(x: &Tensor) {
     backward(x, None, BackwardOptions::default()).unwrap();
 }
 
+/// x -= its gradient, at the barrier.
+fn descend(x: &Tensor) {
+    let rebound = {
+        let _mode = GradGuard::new(false);
+        let update = binary(&arithmetic::SUBTRACT, x.into(), (&x.grad().unwrap()).into()).unwrap();
+        Rebinding::new(x, &update)
+    };
+    evaluate_all(&[rebound]).unwrap();
+}
+
 #[test]
 fn a_read_before_backward_costs_nothing() {
     let w = variable(&[1.0, 2.0]);
@@ -99,14 +109,20 @@ fn a_read_between_backward_and_step_costs_nothing() {
     runs();
     item(&loss).unwrap();
     assert_eq!(runs(), 2);
-    let rebound = {
-        let _mode = GradGuard::new(false);
-        let update = binary(&arithmetic::SUBTRACT, (&w).into(), (&w.grad().unwrap()).into()).unwrap();
-        Rebinding::new(&w, &update)
-    };
-    evaluate_all(&[rebound]).unwrap();
+    descend(&w);
     assert_eq!(runs(), 0);
     assert_eq!(read(&w), [-3.0, -30.0]);
+}
+
+#[test]
+fn what_a_step_replaces_is_kept_for_another_thread() {
+    let x = square(&vector(&[1.0, 2.0]));
+    x.set_requires_grad(true).unwrap();
+    let theirs = std::thread::scope(|scope| scope.spawn(|| square(&x)).join().unwrap());
+    run_backward(&total(&square(&x)));
+    descend(&x);
+    assert_eq!(read(&x), [-1.0, -4.0]);
+    assert_eq!(read(&theirs), [1.0, 16.0]);
 }
 
 #[test]

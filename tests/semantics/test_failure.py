@@ -66,6 +66,28 @@ def test_a_failed_step_changes_nothing(make: type[optim.Optimizer]) -> None:
     assert again != values
 
 
+def test_a_failed_first_step_over_values_that_were_never_read() -> None:
+    """A failed step gives parameters their first values, though they were pending; the next is then the first."""
+    outcomes = []
+    for fails in (True, False):
+        wg.manual_seed(1)
+        layer = nn.Linear(2, 2)
+        first = wg.full((2,), 0.5) + 0.25
+        layer.bias = nn.Parameter(first)
+        del first
+        optimizer = optim.Adam(layer.parameters(), lr=0.1)
+        if fails:
+            failing(layer(wg.ones((4, 2)))).sum().backward()
+            with pytest.raises(ValueError, match="testing_op"):
+                optimizer.step()
+            assert layer.bias.tolist() == [0.75, 0.75]
+            optimizer.zero_grad()
+        layer(wg.ones((4, 2))).sum().backward()
+        optimizer.step()
+        outcomes.append([p.tolist() for p in layer.parameters()])
+    assert outcomes[0] == outcomes[1]
+
+
 def test_a_failed_step_leaves_nothing_pending() -> None:
     w = wg.tensor([1.0]).requires_grad_()
     optimizer = optim.SGD([w], lr=0.1)
