@@ -50,10 +50,14 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Scores of the next token (batch · block, vocabulary) from tokens (batch, block); tied weights."""
+    """Scores of the next token (batch · block, vocabulary) from tokens (batch, block); tied weights.
 
-    def __init__(self, workload: Gpt) -> None:
+    With checkpoint, the backward pass computes the inside of each block again.
+    """
+
+    def __init__(self, workload: Gpt, checkpoint: bool = False) -> None:
         super().__init__()
+        self.checkpoint = checkpoint
         self.wte = nn.Embedding(workload.vocabulary, workload.width)
         self.wpe = nn.Embedding(workload.block, workload.width)
         self.h = nn.ModuleList([Block(workload) for _ in range(workload.layers)])
@@ -62,5 +66,5 @@ class GPT(nn.Module):
     def forward(self, tokens: wg.Tensor) -> wg.Tensor:
         x = self.wte(tokens) + self.wpe.weight[: tokens.shape[1]]
         for block in self.h:
-            x = block(x)
+            x = (wg.checkpoint(block) if self.checkpoint else block)(x)
         return F.linear(self.ln_f(x), self.wte.weight).reshape((-1, self.wte.num_embeddings))

@@ -43,6 +43,7 @@ KINDS = (
     Kind("ferrotensor", "ferrotensor"),
     Kind("wengert", "wengert", "ordinary"),
     Kind("wengert compiled", "wengert", "compiled"),
+    Kind("wengert checkpoint", "wengert", "checkpoint"),
 )
 
 

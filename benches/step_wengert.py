@@ -34,12 +34,14 @@ class _Cnn(nn.Module):
         return self.fc2(F.relu(self.fc1(x.reshape((x.shape[0], -1)))))
 
 
-def _model(workload: Workload) -> nn.Module:
+def _model(workload: Workload, checkpoint: bool) -> nn.Module:
+    if checkpoint and not isinstance(workload, Gpt):
+        raise NotImplementedError("only the GPT is large enough to pay")
     if isinstance(workload, Dense):
         return _dense(workload)
     if isinstance(workload, Cnn):
         return _Cnn(workload)
-    return GPT(workload)
+    return GPT(workload, checkpoint)
 
 
 def _optimizer(workload: Workload, model: nn.Module) -> optim.Optimizer:
@@ -54,8 +56,8 @@ def _optimizer(workload: Workload, model: nn.Module) -> optim.Optimizer:
 
 
 def make(workload: Workload, mode: str = "ordinary") -> Callable[[], float]:
-    """A function that trains one step and returns the loss; mode is ordinary or compiled."""
-    model = _model(workload)
+    """A function that trains one step and returns the loss; mode is ordinary, compiled or checkpoint."""
+    model = _model(workload, checkpoint=mode == "checkpoint")
     model.load_state_dict({name: wg.tensor(value) for name, value in workload.parameters().items()})
     x, target = (wg.tensor(part) for part in workload.data())
     target = target.reshape((-1,)) if isinstance(workload, Gpt) else target

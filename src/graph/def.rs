@@ -177,6 +177,8 @@ pub struct HostKernel {
     pub takes: fn(&Attrs, &[&TensorType]) -> bool,
     /// About how many nanoseconds it runs on one thread.
     pub nanos: fn(&Attrs, &[&TensorType]) -> u64,
+    /// The floating-point operations of its products, whatever a mask leaves out.
+    pub flops: fn(&Attrs, &[&TensorType]) -> u64,
     pub run: RunFn,
 }
 

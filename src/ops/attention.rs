@@ -34,7 +34,12 @@ pub static ATTENTION: CompositeDef = CompositeDef {
     derivative: Some(tangent),
     transpose: None,
     reads: Reads { inputs: u32::MAX, outputs: 0b11 },
-    kernel: Some(&HostKernel { takes: is_taken, nanos: |_, inputs| nanos(inputs, 1), run: run_forward }),
+    kernel: Some(&HostKernel {
+        takes: is_taken,
+        nanos: |_, inputs| nanos(inputs, 1),
+        flops: |_, inputs| flops(inputs, 1, 1),
+        run: run_forward,
+    }),
 };
 
 /// Recorded only where the weights are dropped out before they meet the values.
@@ -90,7 +95,12 @@ static GRADIENT: CompositeDef = CompositeDef {
     derivative: None,
     transpose: None,
     reads: Reads::ALL_INPUTS,
-    kernel: Some(&HostKernel { takes: is_taken, nanos: |_, inputs| nanos(inputs, 3), run: run_backward }),
+    kernel: Some(&HostKernel {
+        takes: is_taken,
+        nanos: |_, inputs| nanos(inputs, 3),
+        flops: |_, inputs| flops(inputs, 3, 2),
+        run: run_backward,
+    }),
 };
 
 fn infer_value(attrs: &Attrs, inputs: &[&TensorType]) -> Result<SmallVec<[TensorType; 1]>> {
@@ -284,6 +294,12 @@ fn nanos(inputs: &[&TensorType], factor: u64) -> u64 {
     let (scores, rank) = (scores_of(inputs[0], inputs[1]).shape.size(), inputs[0].shape.rank());
     let width = inputs[0].shape[rank - 1] + inputs[2].shape[rank - 1];
     factor * scores as u64 * (width as u64 + 40) / 40
+}
+
+/// Of so many products of scores with the width of the keys, and with that of the values.
+fn flops(inputs: &[&TensorType], by_key: u64, by_value: u64) -> u64 {
+    let (scores, rank) = (scores_of(inputs[0], inputs[1]).shape.size() as u64, inputs[0].shape.rank());
+    2 * scores * (by_key * inputs[0].shape[rank - 1] as u64 + by_value * inputs[2].shape[rank - 1] as u64)
 }
 
 fn masks<'a>(attrs: &Attrs, inputs: &'a [View]) -> Masks<'a> {

@@ -53,6 +53,7 @@ fn flops(task: &Task) -> u64 {
             let shapes = [&task.inputs[0].shape, &task.inputs[1].shape];
             2 * Convolution::work(spec, *role, shapes, &task.shape) as u64
         }
+        TaskKind::Hand { flops, .. } => *flops,
         TaskKind::Scatter(..) | TaskKind::Pool(..) => read.max(made),
         // What only moves elements.
         _ => 0,

@@ -79,7 +79,7 @@ pub fn lower(scene: &Scene, index: u32, task: &Task) -> Result<Option<Instr>> {
             size,
             dtype: value.dtype,
         },
-        TaskKind::Hand { kernel, attrs, nanos: estimate, types } => {
+        TaskKind::Hand { kernel, attrs, nanos: estimate, types, .. } => {
             nanos = *estimate;
             let output = |(value, ty): (u32, &TensorType)| see(scene, &Window::whole(value, &ty.shape));
             Kernel::Hand {

@@ -73,6 +73,7 @@ pub enum TaskKind {
         kernel: &'static HostKernel,
         attrs: Attrs,
         nanos: u64,
+        flops: u64,
         types: SmallVec<[TensorType; 1]>,
     },
 }
@@ -367,8 +368,8 @@ impl Lowering<'_> {
     ) -> Result<SmallVec<[Window; 1]>> {
         let inputs: SmallVec<[&TensorType; 8]> = node.inputs.iter().map(|&val| graph.ty(val)).collect();
         let kernel = def.kernel_for(attrs, &inputs).ok_or_else(|| Error::internal("is left after expansion"))?;
-        let nanos = (kernel.nanos)(attrs, &inputs);
-        let kind = TaskKind::Hand { kernel, attrs: attrs.clone(), nanos, types: node.outputs.clone() };
+        let (nanos, flops) = ((kernel.nanos)(attrs, &inputs), (kernel.flops)(attrs, &inputs));
+        let kind = TaskKind::Hand { kernel, attrs: attrs.clone(), nanos, flops, types: node.outputs.clone() };
         let maker = Origin::Task(self.program.tasks.len() as u32);
         let first = self.host(def.name, kind, node, &node.outputs[0]);
         let rest =

@@ -83,3 +83,22 @@ def test_explain() -> None:
     assert explanation.refused is None
     assert "plan 0" in str(explanation)
     assert "matmul" in repr(explanation)
+
+
+def test_explain_counts_the_products_of_attention() -> None:
+    model = nn.Linear(8, 3 * 8)
+
+    @wg.compile
+    def step(x: wg.Tensor) -> wg.Tensor:
+        query, key, value = wg.split(model(x), 3, axis=-1)
+        F.scaled_dot_product_attention(query, key, value).sum().backward()
+        return model.weight.grad
+
+    x = wg.ones((5, 7, 8))
+    for _ in range(3):
+        step(x)
+    [ready] = [s for s in step.explain().signatures if s["plans"]]
+    flops = {kernel["ops"][0]: kernel["flops"] for plan in ready["plans"] for kernel in plan["kernels"]}
+    product = 2 * 5 * 7 * 7 * 8
+    assert flops["scaled_dot_product_attention"] == 2 * product
+    assert flops["attention_gradient"] == 5 * product
