@@ -23,18 +23,22 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// Cheap to clone: a failed node and everything that depends on it keep the same error.
+/// Cheap to clone: a failed node and everything that depends on it keep the same error. One pointer wide, so that a
+/// `Result` without a value is returned in a register.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
+pub struct Error(Arc<Report>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Report {
     kind: ErrorKind,
-    message: Arc<str>,
+    message: String,
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into().into() }
+        Error(Arc::new(Report { kind, message: message.into() }))
     }
 
     pub fn shape(message: impl Into<String>) -> Error {
@@ -71,22 +75,22 @@ impl Error {
     }
 
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.0.kind
     }
 
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// The same error, told in the name of `op`.
     pub fn within(self, op: &str) -> Error {
-        Error::new(self.kind, format!("{op}: {}", self.message))
+        Error::new(self.kind(), format!("{op}: {}", self.message()))
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(self.message())
     }
 }
 
