@@ -19,11 +19,18 @@ use std::sync::{Arc, Condvar, Weak};
 pub(super) type Slot = u32;
 
 /// A value that exists: a strided window on an immutable buffer. The offset counts elements.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Value {
     pub buffer: Arc<Buffer>,
     pub offset: usize,
     pub strides: Strides,
+}
+
+impl Clone for Value {
+    // The derived one copies stride by stride.
+    fn clone(&self) -> Value {
+        Value { buffer: Arc::clone(&self.buffer), offset: self.offset, strides: SmallVec::from_slice(&self.strides) }
+    }
 }
 
 impl Value {
@@ -155,19 +162,26 @@ pub(super) fn lock() -> Guard<'static, Engine> {
     ENGINE.lock()
 }
 
+#[cold]
+fn is_gone(slot: Slot) -> ! {
+    unreachable!("slot {slot} is used after its last reference went")
+}
+
 impl Engine {
     /// A record that exists: whoever holds a slot holds a reference on it.
+    #[inline]
     pub fn get(&self, slot: Slot) -> &Record {
         match &self.records[slot as usize] {
             Some(record) => record,
-            None => unreachable!("slot {slot} is used after its last reference went"),
+            None => is_gone(slot),
         }
     }
 
+    #[inline]
     pub fn get_mut(&mut self, slot: Slot) -> &mut Record {
         match &mut self.records[slot as usize] {
             Some(record) => record,
-            None => unreachable!("slot {slot} is used after its last reference went"),
+            None => is_gone(slot),
         }
     }
 

@@ -142,7 +142,7 @@ pub fn evaluate_all(rebound: &[Rebinding]) -> Result<()> {
     let roots: Vec<Slot> = {
         let mut pending = context::take_pending();
         let mut engine = engine::lock();
-        let mut roots = Vec::new();
+        let mut roots = Vec::with_capacity(pending.len());
         let mut kept = Vec::new();
         for &(slot, id) in &pending {
             let Some(record) = engine.find(slot, id) else { continue };

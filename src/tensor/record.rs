@@ -157,6 +157,7 @@ impl Recorder {
         Ok(Operand::Node(cast, 0))
     }
 
+    #[inline]
     pub(super) fn operand_type(&self, operand: &Operand) -> &TensorType {
         match *operand {
             Operand::Node(slot, output) => &self.engine.get(slot).types[output as usize],

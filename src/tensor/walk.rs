@@ -124,18 +124,18 @@ pub(super) fn walk(engine: &mut Engine, roots: &[Slot], generation: u32) -> Resu
                 _ => structure,
             },
         };
-        stack.extend(record.operands.iter().filter_map(|operand| match operand {
-            Operand::Node(input, _) => Some((*input, inner)),
-            Operand::Number(..) => None,
-        }));
+        for operand in &record.operands {
+            if let Operand::Node(input, _) = *operand {
+                stack.push((input, inner));
+            }
+        }
     }
     // A walk finds users first, so its reverse is nearly sorted.
     found.reverse();
     found.sort_unstable_by_key(|&(record, _)| record);
     let mut walk = Walk { nodes: Vec::with_capacity(found.len()), edges: Vec::with_capacity(3 * found.len()) };
     for (rank, &(_, slot)) in found.iter().enumerate() {
-        let record = engine.get_mut(slot);
-        record.visit.rank = rank as u32;
+        engine.get_mut(slot).visit.rank = rank as u32;
         walk.push(engine, slot, id);
     }
     Ok(Outcome::Ready(walk))

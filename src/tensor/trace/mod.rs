@@ -85,7 +85,13 @@ const TAG: u64 = 0x7FFC_5747 << 32;
 /// Whether a step is traced in this thread.
 #[inline]
 pub fn is_open() -> bool {
-    TRACES.load(Ordering::Relaxed) > 0 && OPEN.get()
+    TRACES.load(Ordering::Relaxed) > 0 && is_open_here()
+}
+
+// Apart, or the compiler finds the thread's own first.
+#[cold]
+fn is_open_here() -> bool {
+    OPEN.get()
 }
 
 fn set_open(on: bool) {
