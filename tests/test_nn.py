@@ -282,6 +282,21 @@ class TestCalls:
 
         assert Twice(nn.Identity())(wg.ones(())).item() == 1.0
 
+    def test_a_subclass_of_a_loss_may_take_other_arguments(self) -> None:
+        class Scaled(nn.MSELoss):
+            def forward(self, input: wg.Tensor, target: wg.Tensor, scale: float, *, shift: float = 0.0) -> wg.Tensor:  # type: ignore[override]
+                return super().forward(input, target) * scale + shift
+
+        assert Scaled()(wg.ones((2,)), wg.zeros((2,)), 2.0, shift=3.0).item() == 5.0
+
+    def test_losses_take_their_arguments_by_name_and_run_hooks(self) -> None:
+        seen = []
+        loss = nn.MSELoss()
+        loss.register_forward_pre_hook(lambda module, args: seen.append((module, len(args))))
+        loss.register_forward_hook(lambda module, args, output: output + 1)
+        assert loss(target=wg.zeros((2,)), input=wg.ones((2,))).item() == 2.0
+        assert seen == [(loss, 2)]
+
     def test_layers_take_their_input_by_name_and_run_hooks(self) -> None:
         layer = nn.ReLU()
         layer.register_forward_hook(lambda m, args, out: out + float(len(args)))

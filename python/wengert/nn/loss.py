@@ -5,28 +5,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from wengert import _core
-from wengert._core import Tensor
-from wengert.nn.module import Module
+from wengert._core import Tensor, WengertError
+from wengert.nn.module import Direct, name_place
 
 Reduction = Literal["none", "mean", "sum"]
 
 
-class _Loss(Module):
+class _Loss(Direct):
     """Holds the reduction, checked."""
-
-    if TYPE_CHECKING:
-
-        def __call__(self, input: Tensor, target: Tensor) -> Tensor:
-            """Run forward."""
 
     def __init__(self, reduction: Reduction) -> None:
         super().__init__()
         if reduction not in ("none", "mean", "sum"):
             raise ValueError(f"{type(self).__name__}: reduction is 'none', 'mean' or 'sum', not {reduction!r}")
         self.reduction: Reduction = reduction
+
+    def __call__(self, input: Tensor, target: Tensor) -> Tensor:
+        """Run forward, and hooks if there are any."""
+        try:
+            if self._hooks is None:
+                return self.forward(input, target)  # type: ignore[no-any-return]
+            return self._hooks.call(self, (input, target), {})  # type: ignore[no-any-return]
+        except WengertError as error:
+            name_place(error, self)
+            raise
 
 
 class L1Loss(_Loss):

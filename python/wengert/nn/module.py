@@ -497,8 +497,8 @@ class Module:
         return f"{name}(\n  " + "\n  ".join(lines) + "\n)"
 
 
-class Layer(Module):
-    """A module from one tensor to one tensor. Its call, without argument lists, takes half the time.
+class Direct(Module):
+    """A module whose call takes a fixed number of arguments: without argument lists it takes half the time.
 
     A subclass with a forward of its own, elsewhere, may take other arguments and is called as any module.
     """
@@ -506,6 +506,10 @@ class Layer(Module):
     def __init_subclass__(cls) -> None:
         if "forward" in vars(cls) and not cls.__module__.startswith("wengert.nn."):
             cls.__call__ = Module.__call__  # type: ignore[method-assign]
+
+
+class Layer(Direct):
+    """A module from one tensor to one tensor."""
 
     def __call__(self, input: Tensor) -> Tensor:
         """Run forward, and hooks if there are any."""
