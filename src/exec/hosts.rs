@@ -90,7 +90,7 @@ fn out_of_range(instr: &Instr, index: i64, field: &Operand, axis: usize) -> Erro
 
 fn contract(product: &Product, run: &Run) -> Result<()> {
     let (a, b, out) = (run.resolve(&product.a), run.resolve(&product.b), run.resolve(&product.out));
-    let mut index = [0usize; crate::shape::MAX_RANK];
+    let mut index: SmallVec<[usize; 4]> = SmallVec::from_elem(0, product.outer.len());
     loop {
         let mut offsets = [0isize; 3];
         for (at, axis) in product.outer.iter().enumerate() {
@@ -112,7 +112,7 @@ fn contract(product: &Product, run: &Run) -> Result<()> {
             return Ok(());
         };
         index[axis] += 1;
-        index[axis + 1..product.outer.len()].fill(0);
+        index[axis + 1..].fill(0);
     }
 }
 

@@ -126,6 +126,9 @@ pub(super) struct Engine {
     dropping: Vec<Slot>,
     /// Words of the last key, kept for its capacity.
     pub words: Vec<u64>,
+    /// Records that the last walk found, by id, and its work list: likewise.
+    pub found: Vec<(u64, Slot)>,
+    pub walking: Vec<(Slot, bool)>,
 }
 
 pub(super) static ENGINE: Lock<Engine> = Lock::new(Engine {
@@ -136,6 +139,8 @@ pub(super) static ENGINE: Lock<Engine> = Lock::new(Engine {
     lines: BTreeMap::new(),
     dropping: Vec::new(),
     words: Vec::new(),
+    found: Vec::new(),
+    walking: Vec::new(),
 });
 
 /// Told whenever claimed records are published or given back, if somebody waits: telling costs a system call.

@@ -87,14 +87,12 @@ impl Walk {
     }
 }
 
-/// Records in the plan of a small training step: room for them is made at once.
-const TYPICAL: usize = 64;
-
 /// Collects what `roots` need. `generation` tells this process from one that forked it.
 pub(super) fn walk(engine: &mut Engine, roots: &[Slot], generation: u32) -> Result<Outcome> {
     let id = engine.next_walk();
-    let mut found: Vec<(u64, Slot)> = Vec::with_capacity(TYPICAL);
-    let mut stack: Vec<(Slot, bool)> = Vec::with_capacity(TYPICAL);
+    let (mut found, mut stack) = (std::mem::take(&mut engine.found), std::mem::take(&mut engine.walking));
+    found.clear();
+    stack.clear();
     stack.extend(roots.iter().map(|&slot| (slot, false)));
     while let Some((slot, structure)) = stack.pop() {
         let record = engine.get_mut(slot);
@@ -138,6 +136,7 @@ pub(super) fn walk(engine: &mut Engine, roots: &[Slot], generation: u32) -> Resu
         engine.get_mut(slot).visit.rank = rank as u32;
         walk.push(engine, slot, id);
     }
+    (engine.found, engine.walking) = (found, stack);
     Ok(Outcome::Ready(walk))
 }
 
