@@ -348,15 +348,19 @@ fn publish_values(engine: &mut Engine, claimed: &Claimed, plan: &Plan, buffers: 
     for donation in &decisions.donations {
         let position = decisions.outputs.binary_search(&donation.new);
         if let Ok(OutputHome::Donated(_)) = position.map(|position| plan.outputs()[position]) {
-            // Written over the old value, which is gone: its buffer moves.
-            let leaf = walk.nodes[donation.leaf.rank as usize].slot;
-            engine.get_mut(leaf).values[donation.leaf.output as usize] = None;
+            // Written over the old value, which is gone: what held it holds the new one.
+            let leaf = engine.get_mut(walk.nodes[donation.leaf.rank as usize].slot);
+            let value = leaf.values[donation.leaf.output as usize].take();
+            let record = engine.get_mut(walk.nodes[donation.new.rank as usize].slot);
+            record.values[donation.new.output as usize] = value;
         }
     }
-    for (output, buffer) in decisions.outputs.iter().zip(buffers) {
-        let record = engine.get_mut(walk.nodes[output.rank as usize].slot);
-        let strides = record.types[output.output as usize].shape.strides();
-        record.values[output.output as usize] = Some(Value { buffer, offset: 0, strides });
+    for ((output, home), buffer) in decisions.outputs.iter().zip(plan.outputs()).zip(buffers) {
+        if let OutputHome::Buffer(_) = home {
+            let record = engine.get_mut(walk.nodes[output.rank as usize].slot);
+            let strides = record.types[output.output as usize].shape.strides();
+            record.values[output.output as usize] = Some(Value { buffer, offset: 0, strides });
+        }
     }
     let mut computed = 0;
     for node in walk.nodes.iter().filter(|node| node.role == Role::Open) {
