@@ -163,6 +163,32 @@ def test_groups_and_changed_settings() -> None:
     assert c.item() == 1.0 - 0.25 * 2.0 or c.grad is None
 
 
+def test_settings_are_found_anew_at_each_step_wherever_they_come_from() -> None:
+    class Halving(optim.SGD):
+        rate = 1.0
+
+        def numbers(self, group: Any) -> tuple[float, ...]:
+            return (self.rate, *super().numbers(group)[1:])
+
+    p, q = (nn.Parameter(wg.tensor([1.0], dtype=wg.float64)) for _ in range(2))
+    own = Halving([p], lr=123.0)
+    betas: Any = [0.0, 0.0]
+    listed = optim.Adam([q], lr=0.5, betas=betas, eps=1.0)
+    moved = []
+    for rate, beta in [(1.0, 0.0), (0.5, 0.0), (0.25, 0.5)]:
+        p.grad = wg.tensor([1.0], dtype=wg.float64)
+        q.grad = wg.tensor([1.0 - beta], dtype=wg.float64)
+        before = p.item(), q.item()
+        own.rate = rate
+        betas[0] = beta
+        own.step()
+        listed.step()
+        moved.append((before[0] - p.item(), before[1] - q.item()))
+    assert [a for a, _ in moved] == [1.0, 0.5, 0.25]
+    # The last: m = (1 + 1/2) / 2 without bias 6/7, v = 1/4.
+    assert [b for _, b in moved] == pytest.approx([0.25, 0.25, 0.5 * 6 / 7 / 1.5])
+
+
 def test_parameters_without_gradient_stay_and_count_no_step() -> None:
     a, b = nn.Parameter(wg.ones((2,))), nn.Parameter(wg.ones((2,)))
     optimizer = optim.Adam([a, b], lr=0.1, weight_decay=0.5)
