@@ -169,14 +169,13 @@ impl Replay {
             if !self.grads[at].reuses {
                 continue;
             }
-            let variable = self.tensor(self.grads[at].variable, arguments).clone();
-            let state = variable.0.lock();
-            let Some(grad) = state.variable.as_ref().and_then(|variable| variable.grad.as_ref()) else { continue };
-            // Only the variable holds the handle.
-            if Arc::strong_count(&grad.0) != 1 {
-                continue;
-            }
-            let (slot, output) = grad.place();
+            let place = {
+                let state = self.tensor(self.grads[at].variable, arguments).0.lock();
+                let grad = state.variable.as_ref().and_then(|variable| variable.grad.as_ref());
+                // Only the variable may hold the handle.
+                grad.filter(|grad| Arc::strong_count(&grad.0) == 1).map(Tensor::place)
+            };
+            let Some((slot, output)) = place else { continue };
             let record = engine.get(slot);
             if record.is_done() && output == 0 && record.types.len() == 1 && is_alone(engine, slot, output) {
                 let record = engine.get_mut(slot);
