@@ -5,7 +5,7 @@ use super::operand::choice;
 use super::tensor::{PyTensor, made};
 use super::{axes, script};
 use crate::error::Error;
-use crate::machine::cpu::par;
+use crate::machine::cpu::{arena, par};
 use crate::ops::table::{self, Row};
 use crate::ops::testing::Behaviour;
 use crate::tensor::{self, EagerGuard};
@@ -202,10 +202,11 @@ pub fn plan_cache(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(entries)
 }
 
-/// Forget all plans.
+/// Forget all plans, and give free memory back to the system.
 #[pyfunction]
 pub fn clear_plan_cache() {
     tensor::PLANS.clear();
+    arena::trim();
 }
 
 /// One entry for each op: name, kind, doc, inputs, domain, ulp, attrs, reads (two masks), differentiable.

@@ -91,6 +91,34 @@ def test_a_compiled_loop_stays_level() -> None:
     assert later_memory - memory <= 128 << 10
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_of_the_traces_goes_back() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    wg.debug.clear_plan_cache()
+    model = nn.Linear(2048, 2048)
+    optimizer = optim.Adam(model.parameters())
+    x = wg.ones((256, 2048))
+
+    def step() -> wg.Tensor:
+        optimizer.zero_grad()
+        loss = (model(x) ** 2).mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    for _ in range(3):
+        step().item()
+    ordinary = resident()
+    compiled = wg.compile(step)
+    for _ in range(4):
+        compiled().item()
+    replayed = resident()
+    assert "replayed 2 times" in str(compiled.explain())
+    assert replayed < ordinary + model.weight.nbytes
+
+
 def test_a_replay_records_nothing_and_looks_nothing_up() -> None:
     call = wg.compile(trainer()[1])
     for _ in range(5):

@@ -2,7 +2,7 @@
 //! A run never allocates for a kernel. Blocks are kept for the next run, as far as their number and bytes allow; contents
 //! are arbitrary.
 
-use super::buffer::{ALIGN, Buffer};
+use super::buffer::{self, ALIGN, Buffer};
 use crate::error::Result;
 use crate::machine::lock::Lock;
 
@@ -26,6 +26,13 @@ pub fn lease(bytes: usize) -> Result<Lease> {
     }
     drop(pool);
     Ok(Lease(Some(Buffer::new(bytes.max(SMALLEST).next_multiple_of(ALIGN))?)))
+}
+
+/// Gives all free memory of runs and of tensors back to the system.
+pub fn trim() {
+    let blocks = std::mem::take(&mut *POOL.lock());
+    drop(blocks);
+    buffer::trim();
 }
 
 impl Lease {

@@ -120,9 +120,22 @@ impl Drop for Buffer {
         if class > POOL_LIMIT {
             release(self.ptr, class);
         }
-        for (class, blocks) in evicted {
-            blocks.into_iter().for_each(|ptr| release(ptr, class));
-        }
+        free(evicted);
+    }
+}
+
+/// Gives the free blocks back to the system.
+pub fn trim() {
+    let mut pool = POOL.lock();
+    pool.bytes = 0;
+    let blocks = std::mem::take(&mut pool.blocks);
+    drop(pool);
+    free(blocks);
+}
+
+fn free(blocks: HashMap<usize, Vec<NonNull<u8>>, FixedState>) {
+    for (class, blocks) in blocks {
+        blocks.into_iter().for_each(|ptr| release(ptr, class));
     }
 }
 

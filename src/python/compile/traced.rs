@@ -5,6 +5,7 @@ use super::results::Results;
 use super::session::{self, Event, Session};
 use super::variant::Variant;
 use crate::error::{Error, ErrorKind};
+use crate::machine::cpu::arena;
 use crate::python::errors::{raise, read, refuse};
 use crate::tensor::trace::{self, Log, Tracing};
 use crate::tensor::{self, Replay, Tensor};
@@ -81,6 +82,10 @@ pub fn trace_call<'py>(
         Ok((result, Ok(logged))) => {
             drop(tracing);
             let replaces = logged.replay.is_some();
+            if replaces {
+                // Replays work in other memory, and less: nothing is kept beside what it is written over with.
+                arena::trim();
+            }
             let variant = Box::new(logged.variant(py, pattern, grad, session)?);
             Ok((result, Made::Variant { variant, replaces }))
         }
