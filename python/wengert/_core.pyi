@@ -960,8 +960,10 @@ def value_and_grad(
 def vjp(fun: Callable[..., Any], *primals: Tensor) -> tuple[Any, Callable[..., tuple[Tensor, ...]]]:
     """The value of fun, and the function, callable again, from a cotangent of it to those of the primals."""
 
-def jvp(fun: Callable[..., Any], primals: Sequence[Tensor], tangents: Sequence[Tensor]) -> tuple[Any, Any]: ...
-def hvp(fun: Callable[..., Any], primals: Sequence[Tensor], tangents: Sequence[Tensor]) -> Any:
+def jvp(
+    fun: Callable[..., Any], primals: Tensor | Sequence[Tensor], tangents: Tensor | Sequence[Tensor]
+) -> tuple[Any, Any]: ...
+def hvp(fun: Callable[..., Any], primals: Tensor | Sequence[Tensor], tangents: Tensor | Sequence[Tensor]) -> Any:
     """The Hessian times the tangents: a tensor, or a tuple if there are several primals."""
 
 def vmap(

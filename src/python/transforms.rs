@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::tensor::{self, BackwardOptions, Checkpoint, CustomTrace, Tensor, Transform};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyFloat, PyList, PyTuple};
 
 /// One number or several: the argnums of a gradient.
 #[derive(Clone)]
@@ -203,7 +203,7 @@ fn operand(given: &Bound<'_, PyAny>, op: &str) -> PyResult<Tensor> {
     if let Ok(tensor) = given.cast::<PyTensor>() {
         return Ok(tensor.get().0.clone());
     }
-    if given.is_instance_of::<pyo3::types::PyFloat>() {
+    if given.is_instance_of::<PyFloat>() {
         return super::import::tensor(given, None);
     }
     let kind = given.get_type().name()?;
@@ -290,12 +290,37 @@ fn trace(fun: &Bound<'_, PyAny>, op: &str, primals: &[Tensor]) -> PyResult<(Vec<
     Ok((arguments, values, single))
 }
 
-fn operands(given: &Bound<'_, PyAny>, op: &str) -> PyResult<Vec<Tensor>> {
-    let mut tensors = Vec::new();
-    for item in given.try_iter()? {
-        tensors.push(operand(&item?, op)?);
+/// Primals or tangents: one tensor, whose axes are not primals, or a tuple or list of them. Also whether it was one.
+fn operands(given: &Bound<'_, PyAny>, op: &str, what: &str) -> PyResult<(Vec<Tensor>, bool)> {
+    if given.is_instance_of::<PyTuple>() || given.is_instance_of::<PyList>() {
+        let tensors = given.try_iter()?.map(|item| operand(&item?, op)).collect::<PyResult<_>>()?;
+        return Ok((tensors, false));
     }
-    Ok(tensors)
+    if given.is_instance_of::<PyTensor>() || given.is_exact_instance_of::<PyFloat>() {
+        return Ok((vec![operand(given, op)?], true));
+    }
+    let kind = given.get_type().name()?;
+    Err(PyTypeError::new_err(format!(
+        "{op}: {what} are a {kind}, they must be a tensor, or a tuple or list of tensors"
+    )))
+}
+
+/// The primals, and a tangent for each.
+fn with_tangents(
+    op: &str,
+    primals: &Bound<'_, PyAny>,
+    tangents: &Bound<'_, PyAny>,
+) -> PyResult<(Vec<Tensor>, Vec<Tensor>)> {
+    let (points, one_point) = operands(primals, op, "primals")?;
+    let (directions, one_direction) = operands(tangents, op, "tangents")?;
+    if one_point != one_direction {
+        let (primals, tangents) = (primals.get_type().name()?, tangents.get_type().name()?);
+        return Err(PyTypeError::new_err(format!(
+            "{op}: primals are a {primals} and tangents a {tangents}: both must be a tensor, or both a tuple or list"
+        )));
+    }
+    record(|| check_like(&format!("{op}: tangent"), &directions, &points))?;
+    Ok((points, directions))
 }
 
 /// The function from cotangents of a result to those of the primals.
@@ -329,7 +354,7 @@ impl Pullback {
 /// Refuses tensors whose types are not those of `like`, one by one.
 fn check_like(what: &str, given: &[Tensor], like: &[Tensor]) -> crate::error::Result<()> {
     if given.len() != like.len() {
-        return Err(Error::value(format!("{what}: {} were given for {}", given.len(), like.len())));
+        return Err(Error::value(format!("{what}: {} given for {}", given.len(), like.len())));
     }
     for (position, (given, like)) in given.iter().zip(like).enumerate() {
         let (got, want) = (given.ty(), like.ty());
@@ -357,7 +382,7 @@ pub fn vjp<'py>(
     primals: &Bound<'py, PyTuple>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let py = fun.py();
-    let primals = operands(primals.as_any(), "vjp")?;
+    let (primals, _) = operands(primals.as_any(), "vjp", "primals")?;
     let (arguments, values, single) = trace(fun, "vjp", &primals)?;
     let own: Vec<&Tensor> = arguments.iter().collect();
     let shown = values.iter().map(|value| record(|| tensor::result(value, &own))).collect::<PyResult<_>>()?;
@@ -370,13 +395,15 @@ pub fn vjp<'py>(
 ///
 /// Args:
 ///     fun: takes as many tensors as there are primals.
-///     primals: where to differentiate.
-///     tangents: the direction; each of the shape and dtype of its primal.
+///     primals: where to differentiate: a tuple or list, or the one tensor.
+///     tangents: the direction, in the form of the primals; each of the shape and dtype of its primal.
 ///
 /// Example:
 ///     >>> import wengert as wg
-///     >>> wg.jvp(lambda x: x**3, (wg.tensor(2.0),), (wg.tensor(1.0),))
+///     >>> wg.jvp(lambda x: x**3, wg.tensor(2.0), wg.tensor(1.0))
 ///     (tensor(8.), tensor(12.))
+///     >>> wg.jvp(lambda x, y: x * y, (wg.tensor(2.0), wg.tensor(3.0)), (wg.tensor(1.0), wg.tensor(0.0)))
+///     (tensor(6.), tensor(3.))
 #[pyfunction]
 pub fn jvp<'py>(
     fun: &Bound<'py, PyAny>,
@@ -384,8 +411,7 @@ pub fn jvp<'py>(
     tangents: &Bound<'py, PyAny>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let py = fun.py();
-    let (primals, tangents) = (operands(primals, "jvp")?, operands(tangents, "jvp")?);
-    record(|| check_like("jvp: tangent", &tangents, &primals))?;
+    let (primals, tangents) = with_tangents("jvp", primals, tangents)?;
     let (arguments, values, single) = trace(fun, "jvp", &primals)?;
     let own: Vec<&Tensor> = arguments.iter().collect();
     let moved = record(|| {
@@ -397,14 +423,23 @@ pub fn jvp<'py>(
 }
 
 /// The Hessian of fun times the tangents: a tensor, or a tuple if there are several primals.
+///
+/// Args:
+///     fun: takes as many tensors as there are primals, and gives one float number.
+///     primals: where to differentiate: a tuple or list, or the one tensor.
+///     tangents: what the Hessian is multiplied by, in the form of the primals; each of the shape and dtype of its primal.
+///
+/// Example:
+///     >>> import wengert as wg
+///     >>> wg.hvp(lambda x: (x**3).sum(), wg.tensor([1.0, 2.0]), wg.tensor([1.0, 1.0]))
+///     tensor([ 6., 12.])
 #[pyfunction]
 pub fn hvp<'py>(
     fun: &Bound<'py, PyAny>,
     primals: &Bound<'py, PyAny>,
     tangents: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let (primals, tangents) = (operands(primals, "hvp")?, operands(tangents, "hvp")?);
-    record(|| check_like("hvp: tangent", &tangents, &primals))?;
+    let (primals, tangents) = with_tangents("hvp", primals, tangents)?;
     let outer = record(Transform::differentiate)?;
     let arguments: Vec<Tensor> =
         primals.iter().map(|primal| record(|| outer.argument(primal))).collect::<PyResult<_>>()?;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +68,32 @@ def test_jvp() -> None:
 def test_hvp() -> None:
     v = np.array([1.0, -1.0, 0.5])
     np.testing.assert_allclose(wg.hvp(f, (t(X),), (t(v),)).numpy(), ddf(X) * v, rtol=1e-12)
+
+
+def test_a_bare_tensor_is_the_one_primal() -> None:
+    x, v = t(np.ones((1, 4))), t([[1.0, 0.0, 2.0, 0.0]])
+    product = wg.hvp(lambda x: (x**3).sum(), x, v)
+    assert product.tolist() == [[6.0, 0.0, 12.0, 0.0]]
+    value, along = wg.jvp(lambda x: x * x, x, v)
+    assert value.tolist() == [[1.0] * 4]
+    assert along.tolist() == [[2.0, 0.0, 4.0, 0.0]]
+    assert wg.hvp(lambda x: x**3, 2.0, 1.0).item() == 12.0
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        wg.jvp(lambda a, b: a * b, t([2.0, 3.0]), t([1.0, 0.0]))
+
+
+@pytest.mark.parametrize("transform", [wg.jvp, wg.hvp])
+def test_tangents_come_as_the_primals_do(transform: Any) -> None:
+    name, x = transform.__name__, t([1.0, 2.0])
+    for primals, tangents in [(x, (x,)), ([x], x)]:
+        with pytest.raises(TypeError, match=rf"{name}: primals are a \w+ and tangents a \w+: both must be"):
+            transform(lambda x: (x * x).sum(), primals, tangents)
+    with pytest.raises(TypeError, match=f"{name}: primals are a ndarray, they must be a tensor"):
+        transform(lambda x, y: x * y, np.ones(2), np.ones(2))
+    with pytest.raises(ValueError, match=f"{name}: tangent: 1 given for 2"):
+        transform(lambda x, y: (x * y).sum(), (x, x), (x,))
+    with pytest.raises(wg.ShapeError, match=rf"{name}: tangent 0: shape \(1,\) was given for \(2,\)"):
+        transform(lambda x: (x * x).sum(), x, t([1.0]))
 
 
 @pytest.mark.parametrize("order", ["reverse-reverse", "forward-reverse", "reverse-forward", "forward-forward"])
