@@ -615,3 +615,24 @@ class TestClasses:
     def test_the_ignored_index_is_let_through(self) -> None:
         loss = F.cross_entropy(wg.zeros((2, 3)), wg.tensor([0, -100]))
         assert loss.item() == pytest.approx(math.log(3.0))
+
+
+@pytest.mark.parametrize("dtype", [wg.int64, wg.uint8, wg.bool])
+def test_a_layer_names_the_dtype_of_each_operand(dtype: wg.DType) -> None:
+    given = rf"input is {dtype.name}, weight is float32, bias is float32: all must be floats, "
+    remedy = r"as input\.astype\(wg\.float32\) is"
+    with pytest.raises(wg.DTypeError, match=f"linear: {given}{remedy}"):
+        nn.Linear(2, 2)(wg.ones((2, 2), dtype=dtype))
+    with pytest.raises(wg.DTypeError, match=f"conv2d: {given}{remedy}"):
+        nn.Conv2d(2, 2, 1)(wg.ones((1, 2, 2, 2), dtype=dtype))
+    x, k = wg.ones((2, 2)), wg.ones((2, 2), dtype=dtype)
+    with pytest.raises(wg.DTypeError, match=rf"key is {dtype.name}, value is float32: .* key\.astype\(wg\.float32\)"):
+        F.scaled_dot_product_attention(x, k, x)
+
+
+def test_layers_promote_floats() -> None:
+    single, double = wg.ones((1, 2, 2, 2)), wg.ones((1, 2, 2, 2), dtype=wg.float64)
+    for x, y in ((single, double), (double, single)):
+        assert F.linear(x, y[0, 0]).dtype == wg.float64
+        assert F.conv2d(x, y).dtype == wg.float64
+        assert F.scaled_dot_product_attention(x, y, x).dtype == wg.float64

@@ -123,12 +123,7 @@ fn infer_value(attrs: &Attrs, inputs: &[&TensorType]) -> Result<SmallVec<[Tensor
     if key.shape[rank - 2] != value.shape[rank - 2] {
         return fail("there must be a value for each key");
     }
-    if let Some(other) = inputs[..3].iter().find(|ty| ty.dtype != query.dtype || !ty.dtype.is_float()) {
-        return Err(Error::dtype(format!(
-            "scaled_dot_product_attention: query is {} and another operand is {}: all must be one float dtype",
-            query.dtype, other.dtype
-        )));
-    }
+    super::statistics::one_float("scaled_dot_product_attention", &["query", "key", "value"], &inputs[..3])?;
     if attrs[1] == 1 {
         let mask = inputs[OPERANDS];
         let scores = scores_of(query, key).shape;

@@ -177,12 +177,7 @@ impl Call {
         let (axes, groups) = (attrs[0] as usize, attrs[1]);
         let op = format!("conv{axes}d");
         let (x, w) = (inputs[0], inputs[1]);
-        if let Some(other) = inputs.iter().find(|ty| ty.dtype != x.dtype || !ty.dtype.is_float()) {
-            return Err(Error::dtype(format!(
-                "{op}: input is {} and a parameter is {}: all must be one float dtype",
-                x.dtype, other.dtype
-            )));
-        }
+        super::statistics::one_float(&op, &["input", "weight", "bias"], inputs)?;
         if w.shape.rank() != axes + 2 {
             let rank = axes + 2;
             return Err(Error::shape(format!("{op}: weight {} must have {rank} axes: (out, in / groups, …)", w.shape)));

@@ -126,12 +126,7 @@ fn infer_linear(inputs: &[&TensorType]) -> Result<SmallVec<[TensorType; 1]>> {
             bias.shape, weight.shape
         )));
     }
-    if let Some(other) = inputs.iter().find(|ty| ty.dtype != x.dtype || !ty.dtype.is_float()) {
-        return Err(Error::dtype(format!(
-            "linear: input is {} and a parameter is {}: all must be one float dtype",
-            x.dtype, other.dtype
-        )));
-    }
+    super::statistics::one_float("linear", &["input", "weight", "bias"], inputs)?;
     let mut shape = x.shape.clone();
     shape.dims_mut()[x.shape.rank() - 1] = out;
     Ok(smallvec![TensorType { dtype: x.dtype, shape: shape.checked("linear")? }])

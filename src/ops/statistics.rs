@@ -70,6 +70,14 @@ pub(super) fn float_only(op: &str, ty: &TensorType) -> Result<()> {
     }
 }
 
+/// Refuses operands that are not of one float dtype. A call promotes its floats first, so only what is no float differs.
+pub(super) fn one_float(op: &str, names: &[&str], inputs: &[&TensorType]) -> Result<()> {
+    let float = inputs.iter().map(|ty| ty.dtype).find(|dtype| dtype.is_float()).unwrap_or(DType::F32);
+    let Some(wrong) = names.iter().zip(inputs).find(|(_, ty)| ty.dtype != float) else { return Ok(()) };
+    let all: Vec<String> = names.iter().zip(inputs).map(|(name, ty)| format!("{name} is {}", ty.dtype)).collect();
+    Err(Error::dtype(format!("{op}: {}: all must be floats, as {}.astype(wg.{float}) is", all.join(", "), wrong.0)))
+}
+
 /// The number of elements that go into each reduced one.
 fn count(g: &Graph, x: Val, axes: u32) -> usize {
     let shape = g.shape(x);

@@ -212,7 +212,7 @@ pub fn embedding(input: Given<'_>, weight: Given<'_>, padding_idx: Option<i64>) 
 ///
 /// Raises:
 ///     ShapeError: shapes that do not fit each other.
-///     DTypeError: operands of different dtypes, or a mask of integers.
+///     DTypeError: an operand that is no float, or a mask of integers. Beside float64, float32 is promoted.
 ///
 /// Example:
 ///     >>> import wengert as wg
