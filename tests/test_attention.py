@@ -207,6 +207,22 @@ def test_embedding_layer() -> None:
         nn.Embedding(5, 3, padding_idx=5)
 
 
+@pytest.mark.parametrize("padding", [1, -3])
+@pytest.mark.parametrize("dtype", [wg.int64, wg.int32])
+def test_the_padding_row_has_no_gradient_by_either_index(padding: int, dtype: wg.DType) -> None:
+    layer = nn.Embedding(4, 2, padding_idx=padding)
+    layer(wg.tensor([-3, 1, -1, 0, -4], dtype=dtype)).sum().backward()
+    assert layer.weight.grad is not None
+    np.testing.assert_array_equal(layer.weight.grad.numpy()[:, 0], [2, 0, 0, 1])
+
+
+def test_a_padding_row_beyond_small_indices() -> None:
+    weight = wg.tensor(np.ones((300, 1)), requires_grad=True)
+    F.embedding(wg.tensor([44, 255], dtype=wg.uint8), weight, padding_idx=255).sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.numpy().nonzero()[0].tolist() == [44]
+
+
 def test_rms_norm_layer_is_its_function() -> None:
     layer = nn.RMSNorm(4, eps=1e-3)
     x = wg.randn((2, 4))

@@ -27,7 +27,10 @@ pub fn embedding(input: &Tensor, weight: &Tensor, padding: Option<i64>) -> Resul
         return Err(Error::value(format!("embedding: padding_idx {padding} is no row of weight {shape}")));
     }
     let padding = if padding < 0 { padding + rows } else { padding };
-    let is_padding = tensor::binary(&compare::EQUAL, input.into(), padding.into())?;
+    // An index may name the row from the end: both spellings are counted from the front, in a dtype that holds rows.
+    let index = tensor::cast(input, DType::I64)?;
+    let index = tensor::binary(&arithmetic::REMAINDER, (&index).into(), rows.into())?;
+    let is_padding = tensor::binary(&compare::EQUAL, (&index).into(), padding.into())?;
     let column = tensor::expand_dims(&is_padding, -1)?;
     tensor::select(&column, (&tensor::detach(&picked)?).into(), (&picked).into())
 }
