@@ -636,3 +636,15 @@ def test_layers_promote_floats() -> None:
         assert F.linear(x, y[0, 0]).dtype == wg.float64
         assert F.conv2d(x, y).dtype == wg.float64
         assert F.scaled_dot_product_attention(x, y, x).dtype == wg.float64
+
+
+def test_batch_norm_without_training_needs_both_statistics() -> None:
+    x, given = wg.ones((3, 2)), wg.ones(2)
+    for mean, var, missing in [
+        (None, None, "running_mean and running_var are"),
+        (None, given, "running_mean is"),
+        (given, None, "running_var is"),
+    ]:
+        with pytest.raises(ValueError, match=f"batch_norm: {missing} missing"):
+            F.batch_norm(x, mean, var)
+        assert F.batch_norm(x, mean, var, training=True).tolist() == [[0.0, 0.0]] * 3

@@ -803,7 +803,8 @@ def batch_norm(
 ) -> Tensor:
     """Normalise over all axes but 1. In training, given running statistics are rebound to their new values.
 
-    Fewer than two values a channel raise ShapeError in training.
+    Fewer than two values a channel raise ShapeError in training; otherwise a missing running_mean or running_var raises
+    ValueError.
     """
 
 def layer_norm(

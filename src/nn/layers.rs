@@ -88,9 +88,19 @@ pub fn batch_norm(input: &Tensor, settings: &BatchNorm) -> Result<Tensor> {
             [input.into(), settings.eps.into(), mean.into(), var.into()].into_iter().chain(affine).collect();
         return tensor::composite(&normalization::BATCH_NORM_EVAL, flags, &args);
     }
+    if !settings.training {
+        let missing = match (settings.running_mean, settings.running_var) {
+            (None, None) => "running_mean and running_var are",
+            (None, _) => "running_mean is",
+            _ => "running_var is",
+        };
+        return Err(Error::value(format!(
+            "batch_norm: {missing} missing: without training both are needed; training=True takes those of the input"
+        )));
+    }
     let shape = input.shape();
     let values = shape.size() / shape.get(1).copied().unwrap_or(1).max(1);
-    if settings.training && values < 2 {
+    if values < 2 {
         return Err(Error::shape(format!(
             "batch_norm: input {shape} has {values} value a channel; training needs two at least"
         )));
@@ -99,12 +109,10 @@ pub fn batch_norm(input: &Tensor, settings: &BatchNorm) -> Result<Tensor> {
     let made = tensor::composite_all(&normalization::BATCH_NORM, flags, &args)?;
     let [result, mean, var] =
         <[Tensor; 3]>::try_from(made).map_err(|_| Error::internal("batch_norm: not three outputs"))?;
-    if settings.training {
-        // The running variance is that of the population, estimated without bias.
-        let unbiased = values as f64 / (values as f64 - 1.0);
-        move_towards(settings.running_mean, &mean, settings.momentum, 1.0)?;
-        move_towards(settings.running_var, &var, settings.momentum, unbiased)?;
-    }
+    // The running variance is that of the population, estimated without bias.
+    let unbiased = values as f64 / (values as f64 - 1.0);
+    move_towards(settings.running_mean, &mean, settings.momentum, 1.0)?;
+    move_towards(settings.running_var, &var, settings.momentum, unbiased)?;
     Ok(result)
 }
 

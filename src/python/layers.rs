@@ -112,6 +112,7 @@ pub fn dropout(input: Given<'_>, p: f64, training: bool) -> PyResult<PyTensor> {
 ///
 /// Raises:
 ///     ShapeError: in training, fewer than two values a channel.
+///     ValueError: not in training, and running_mean or running_var is missing.
 ///
 /// Source: Ioffe and Szegedy, Batch Normalization, 2015.
 #[pyfunction]
