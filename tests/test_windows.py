@@ -57,6 +57,41 @@ def test_rounding_up_drops_windows_that_start_in_the_padding_behind() -> None:
     assert F.avg_pool1d(x, 2, 2, ceil_mode=True).tolist() == [[[1.0, 1.0, 1.0]]]
 
 
+@pytest.mark.parametrize("extent", range(1, 8))
+@pytest.mark.parametrize(
+    ("taps", "stride", "padding"), [(3, 2, 0), (3, 2, 1), (4, 3, 0), (2, 3, 1), (5, 4, 2), (3, 5, 0)]
+)
+def test_rounding_up_counts_windows_as_torch_does(extent: int, taps: int, stride: int, padding: int) -> None:
+    x = sample(1, 1, extent)
+    count = -(-(extent + 2 * padding - taps) // stride) + 1
+    count -= (count - 1) * stride >= extent + padding
+    if count < 1:
+        for refused in (F.max_pool1d, F.avg_pool1d):
+            with pytest.raises(wg.ShapeError, match=f"the kernel covers {taps}"):
+                refused(wg.tensor(x), taps, stride, padding, ceil_mode=True)
+        return
+    largest, at = F.max_pool1d(wg.tensor(x), taps, stride, padding, ceil_mode=True, return_indices=True)
+    means = F.avg_pool1d(wg.tensor(x), taps, stride, padding, ceil_mode=True)
+    assert largest.shape == means.shape == (1, 1, count)
+    for window in range(count):
+        start = window * stride - padding
+        inside = x[0, 0, max(start, 0) : start + taps]
+        assert largest[0, 0, window].item() == inside.max()
+        assert x[0, 0, at[0, 0, window].item()] == inside.max()
+        positions = min(start + taps, extent + padding) - start
+        np.testing.assert_allclose(means[0, 0, window].item(), inside.sum() / positions, rtol=1e-12)
+
+
+def test_a_window_larger_than_the_input_is_rounded_up_to_one() -> None:
+    x = wg.tensor([[[[1.0, 2.0], [3.0, 5.0]]]], requires_grad=True)
+    y = nn.MaxPool2d(3, 2, ceil_mode=True)(x)
+    assert y.tolist() == [[[[5.0]]]]
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [[[[0.0, 0.0], [0.0, 1.0]]]]
+    assert nn.AvgPool2d(3, 2, ceil_mode=True)(x).tolist() == [[[[2.75]]]]
+
+
 @pytest.mark.parametrize("size", [(2, 4), (3, 5), (7, None), 1])
 def test_adaptive_windows_cover_the_axes(size: Any) -> None:
     x = sample(2, 3, 7, 8)

@@ -235,18 +235,18 @@ impl Call {
             }
             let extent = shape[planes + axis];
             let padded = extent + 2 * low;
-            if extent == 0 || padded <= sweep.reach() {
+            // Rounded up, one more window for what is left over, if it starts inside the field or the padding before it.
+            let more = if attrs[1] == 1 { stride - 1 } else { 0 };
+            let mut windows = (padded + more).checked_sub(sweep.reach() + 1).map_or(0, |last| last / stride + 1);
+            if windows > 0 && (windows - 1) * stride >= extent + low {
+                windows -= 1;
+            }
+            if extent == 0 || windows == 0 {
                 return Err(Error::shape(format!(
                     "{op}: the kernel covers {} along axis {} of input {shape}, which has {padded} with its padding",
                     sweep.reach() + 1,
                     planes + axis
                 )));
-            }
-            let rest = padded - sweep.reach() - 1;
-            let mut windows = rest / stride + 1;
-            // One more window for what is left over, if it starts inside the field or the padding before it.
-            if attrs[1] == 1 && !rest.is_multiple_of(stride) && windows * stride < extent + low {
-                windows += 1;
             }
             sweeps.push(sweep);
             result.push(windows);
