@@ -92,6 +92,21 @@ def test_a_window_larger_than_the_input_is_rounded_up_to_one() -> None:
     assert nn.AvgPool2d(3, 2, ceil_mode=True)(x).tolist() == [[[[2.75]]]]
 
 
+def test_positions_that_nobody_asks_for_are_not_computed() -> None:
+    x = wg.ones((1, 1, 4, 4))
+    wg.eval(x)
+
+    def plan_bytes(pool: Callable[[], wg.Tensor]) -> int:
+        wg.debug.clear_plan_cache()
+        wg.eval(pool())
+        cache = wg.debug.plan_cache()
+        assert cache["plans"] == 1
+        return cache["bytes"]
+
+    # The positions are found from the taps by a row program of their own.
+    assert 2 * plan_bytes(lambda: F.max_pool2d(x, 2)) < plan_bytes(lambda: F.max_pool2d(x, 2, return_indices=True)[0])
+
+
 @pytest.mark.parametrize("size", [(2, 4), (3, 5), (7, None), 1])
 def test_adaptive_windows_cover_the_axes(size: Any) -> None:
     x = sample(2, 3, 7, 8)

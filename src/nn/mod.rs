@@ -16,4 +16,6 @@ pub use losses::{
     Classes, binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy, huber_loss, l1_loss, mse_loss,
     nll_loss, smooth_l1_loss,
 };
-pub use windows::{Convolution, Divisor, Padding, Pooling, adaptive_avg_pool, avg_pool, convolve, max_pool};
+pub use windows::{
+    Convolution, Divisor, Padding, Pooling, adaptive_avg_pool, avg_pool, convolve, max_pool, max_pool_with_positions,
+};

@@ -98,12 +98,23 @@ fn attributes(name: &str, settings: &Pooling) -> Result<Attrs> {
     Ok(attrs)
 }
 
+/// The largest element of each window.
+pub fn max_pool(input: &Tensor, settings: &Pooling) -> Result<Tensor> {
+    let [values, _] = largest(input, settings, false)?;
+    Ok(values)
+}
+
 /// The largest element of each window, and where it is in its plane.
-pub fn max_pool(input: &Tensor, settings: &Pooling) -> Result<(Tensor, Tensor)> {
-    let made = tensor::composite_all(&pool::MAX_POOL, attributes("max_pool", settings)?, &[input.into()])?;
-    let [values, _, positions] =
-        <[Tensor; 3]>::try_from(made).map_err(|_| Error::internal("max_pool: not three outputs"))?;
+pub fn max_pool_with_positions(input: &Tensor, settings: &Pooling) -> Result<(Tensor, Tensor)> {
+    let [values, _, positions] = largest(input, settings, true)?;
     Ok((values, positions))
+}
+
+fn largest<const N: usize>(input: &Tensor, settings: &Pooling, with_positions: bool) -> Result<[Tensor; N]> {
+    let mut attrs = attributes("max_pool", settings)?;
+    attrs.push(i64::from(with_positions));
+    let made = tensor::composite_all(&pool::MAX_POOL, attrs, &[input.into()])?;
+    made.try_into().map_err(|_| Error::internal(format!("max_pool: not {N} outputs")))
 }
 
 /// The mean of each window.

@@ -105,13 +105,20 @@ pub unsafe fn run(
 pub static MAX_POOL: CompositeDef = CompositeDef {
     name: "max_pool",
     doc: "The largest element of each window over the last axes, NaN if it holds one. Outputs: the elements, their taps \
-          in the window, and their int64 positions in the plane.",
-    attrs: &["spatial axes", "1 to round the number of windows up", "for each axis: taps, stride, padding, dilation"],
+          in the window, and, if asked for, their int64 positions in the plane.",
+    attrs: &[
+        "spatial axes",
+        "1 to round the number of windows up",
+        "for each axis: taps, stride, padding, dilation",
+        "1 to give the positions",
+    ],
     infer: |attrs, inputs| {
         let call = Call::check("max_pool", attrs, inputs[0])?;
         call.check_windows(inputs[0])?;
         let of = |dtype: DType| TensorType { dtype, shape: call.result.clone() };
-        Ok(smallvec![of(inputs[0].dtype), of(tap_dtype(&call.sweeps)), of(DType::I64)])
+        let mut types = smallvec![of(inputs[0].dtype), of(tap_dtype(&call.sweeps))];
+        types.extend(gives_positions(attrs).then(|| of(DType::I64)));
+        Ok(types)
     },
     expand: |g, attrs, inputs| {
         let x = inputs[0];
@@ -120,22 +127,32 @@ pub static MAX_POOL: CompositeDef = CompositeDef {
         let dtype = g.dtype(x);
         let taps = g.add_typed(Op::Pool(sweeps.clone(), PoolRole::Index), &[x], of(tap_dtype(&sweeps)));
         let values = g.add_typed(Op::Pool(sweeps.clone(), PoolRole::Pick), &[x, taps], of(dtype));
+        if !gives_positions(attrs) {
+            return Ok(smallvec![values, taps]);
+        }
         let field = g.shape(x).clone();
         Ok(smallvec![values, taps, positions(g, &sweeps, &field, taps)?])
     },
     derivative: Some(|g, rule, tangents| -> Result<Tangents> {
         let (Op::Composite(_, attrs), Some(tangent)) = (rule.op, tangents[0]) else {
-            return Ok(smallvec![None, None, None]);
+            return Ok(smallvec![None; rule.outputs.len()]);
         };
         let ty = g.ty(rule.outputs[0]).clone();
         let Call { sweeps, .. } = Call::check("max_pool", attrs, g.ty(rule.inputs[0]))?;
         let picked = g.add_typed(Op::Pool(sweeps, PoolRole::Pick), &[tangent, rule.outputs[1]], ty);
-        Ok(smallvec![Some(picked), None, None])
+        let mut tangents: Tangents = smallvec![None; rule.outputs.len()];
+        tangents[0] = Some(picked);
+        Ok(tangents)
     }),
     transpose: None,
     reads: Reads { inputs: 0, outputs: 0b10 },
     kernel: None,
 };
+
+/// All outputs of a node are computed where its value is kept, so positions that nobody asks for are not among them.
+fn gives_positions(attrs: &Attrs) -> bool {
+    attrs.last() == Some(&1)
+}
 
 /// The index in the plane, in row-major order, of the tap of each window.
 fn positions(g: &mut Graph, sweeps: &Sweeps, field: &Shape, taps: Val) -> Result<Val> {

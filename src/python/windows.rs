@@ -109,13 +109,16 @@ macro_rules! max_pool {
                 dilation: &dilation.0,
                 ceil_mode,
             };
+            if !return_indices {
+                return Ok(Pooled::Values(made(|| nn::max_pool(&input.0, &settings))?));
+            }
             let mut positions = None;
             let values = made(|| {
-                let (values, at) = nn::max_pool(&input.0, &settings)?;
+                let (values, at) = nn::max_pool_with_positions(&input.0, &settings)?;
                 positions = Some(at);
                 Ok(values)
             })?;
-            match positions.filter(|_| return_indices) {
+            match positions {
                 Some(positions) => Ok(Pooled::Positions(values, made(|| Ok(positions))?)),
                 None => Ok(Pooled::Values(values)),
             }

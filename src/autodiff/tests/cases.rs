@@ -224,7 +224,10 @@ fn pools() -> Vec<Case> {
         cases.push(role(PoolRole::Spread(divisor), vec![tensor(1, &windows)], &field));
     }
     let settings = [2, 1, 2, 1, 0, 1, 3, 2, 1, 1];
-    cases.push(composite(&pool::MAX_POOL, &settings, vec![tensor(1, &[2, 3, 3, 4])]));
+    for positions in [0, 1] {
+        let attrs = [&settings[..], &[positions]].concat();
+        cases.push(composite(&pool::MAX_POOL, &attrs, vec![tensor(1, &[2, 3, 3, 4])]));
+    }
     for (kind, given) in [(0, 0), (1, 0), (2, 3)] {
         cases.push(composite(&pool::AVG_POOL, &[&settings[..], &[kind, given]].concat(), vec![tensor(1, &[2, 3, 4])]));
     }
