@@ -75,7 +75,12 @@ pub fn backward(target: &Tensor, gradient: Option<&Tensor>, options: BackwardOpt
                 variables.push((cell, part));
             }
         }
-        LAST.set(Some((slot, recorder.engine().get(slot).id)));
+        if variables.is_empty() {
+            // All variables are gone, and nobody could ask for a gradient.
+            recorder.engine().drop_if_unheld(slot);
+        } else {
+            LAST.set(Some((slot, recorder.engine().get(slot).id)));
+        }
     }
     let _mode = context::GradGuard::new(options.create_graph);
     for (cell, part) in &variables {

@@ -167,3 +167,35 @@ def test_what_is_raised(error: type[Exception], program) -> None:  # type: ignor
     with pytest.raises(error) as caught:
         program()
     assert len(str(caught.value)) > 20
+
+
+def test_a_caught_failure_does_not_come_back() -> None:
+    """The gradient of a loss whose variables are gone is asked for by nobody, so nothing computes it later."""
+    indices = wg.zeros((2,), dtype=wg.int64) + 7
+
+    def late() -> float:
+        loss = nn.Embedding(3, 2)(indices + 0).sum()
+        loss.backward()
+        return loss.item()
+
+    with pytest.raises(IndexError):
+        late()
+    assert pending() == 0
+    layer = nn.Linear(2, 1)
+    optimizer = optim.SGD(layer.parameters(), lr=0.1)
+    optimizer.zero_grad()
+    loss = layer(wg.ones((1, 2))).sum()
+    loss.backward()
+    optimizer.step()
+
+
+def test_a_gradient_for_nobody_is_not_kept() -> None:
+    x = wg.ones((1, 2))
+    wg.eval(x)
+    before = _core.counters()["live_nodes"]
+    loss = nn.Linear(2, 1)(x).sum()
+    loss.backward()
+    with pytest.raises(wg.GradError, match="already used"):
+        loss.backward()
+    del loss
+    assert _core.counters()["live_nodes"] == before
