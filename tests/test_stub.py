@@ -14,8 +14,8 @@ STUB = Path(wg.__file__).with_name("_core.pyi")
 # Names of the core that are reached elsewhere, or not meant for users.
 INNER = {
     "Compiled", "Explanation", "Updater", "_rebuild", "clip_grad_norm", "convert_", "counters", "fill_", "grad_of",
-    "host_call", "load_safetensors", "normal_", "refuse_setting", "save_safetensors", "set_lines", "step", "testing_op",
-    "uniform_", "zmul",
+    "host_call", "load_safetensors", "normal_", "note_replaced", "refuse_setting", "save_safetensors", "set_lines",
+    "step", "testing_op", "uniform_", "zmul",
 }  # fmt: skip
 
 

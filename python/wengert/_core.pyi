@@ -158,6 +158,7 @@ __all__ = [
     "no_grad",
     "normal_",
     "not_equal",
+    "note_replaced",
     "one_hot",
     "ones",
     "ones_like",
@@ -1010,6 +1011,9 @@ def step(owner: object, updaters: list[Updater], groups: list[Any], /) -> None:
 
 def host_call(call: Callable[[], None], dicts: list[dict[str, Any]], /) -> None:
     """In a traced step: writes down a call of a method that changes only these dicts of settings and numbers."""
+
+def note_replaced(tensor: Tensor, /) -> None:
+    """Says that a module has another tensor, or none, in the place of this one."""
 
 def refuse_setting(name: str, /) -> None:
     """In a traced step: refuses a change of this setting of an optimizer."""

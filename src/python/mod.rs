@@ -36,7 +36,7 @@ mod _core {
         squeeze, stack, std, sum, take, take_along_axis, unstack, var, vector_norm,
     };
     #[pymodule_export]
-    use super::compile::{Compiled, Explanation, compile, host_call, refuse_setting};
+    use super::compile::{Compiled, Explanation, compile, host_call, note_replaced, refuse_setting};
     #[pymodule_export]
     use super::create::{
         arange, asarray, from_numpy, full, full_like, get_rng_state, initial_seed, manual_seed, new_tensor, one_hot,

@@ -4,6 +4,7 @@
 use super::engine::ENGINE;
 use super::evaluate::{self, PLANS};
 use super::record::NUMBERS;
+use super::replaced::REPLACED;
 use super::rng::GENERATOR;
 use crate::machine::cpu::{arena, buffer, isa};
 use std::sync::LazyLock;
@@ -16,6 +17,7 @@ pub fn before_fork() {
     ENGINE.before_fork();
     PLANS.before_fork();
     GENERATOR.before_fork();
+    REPLACED.before_fork();
     arena::POOL.before_fork();
     buffer::POOL.before_fork();
 }
@@ -29,6 +31,7 @@ pub unsafe fn after_fork() {
     unsafe {
         buffer::POOL.after_fork();
         arena::POOL.after_fork();
+        REPLACED.after_fork();
         GENERATOR.after_fork();
         PLANS.after_fork();
         ENGINE.after_fork();

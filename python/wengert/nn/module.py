@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
-from wengert._core import DType, Tensor, WengertError, asarray, convert_, float32, float64
+from wengert._core import DType, Tensor, WengertError, asarray, convert_, float32, float64, note_replaced
 from wengert.nn.hooks import Hooks, RemovableHandle
 from wengert.nn.parameter import Parameter
 
@@ -94,8 +94,10 @@ class Module:
         elif isinstance(value, Module):
             registry = "_modules"
         else:
-            self._check_replaced(name, value)
+            before = self._check_replaced(name, value)
             object.__setattr__(self, name, value)
+            if before is not None:
+                _note_replaced(before, value)
             return
         if self._entries(registry) is None:
             raise AttributeError(f"{type(self).__name__}: call super().__init__() before assigning to {name!r}")
@@ -109,8 +111,13 @@ class Module:
             return None
         return found
 
-    def _check_replaced(self, name: str, value: object) -> None:
-        """Keep the dicts in step with an assignment of something that is neither parameter nor module."""
+    def _check_replaced(self, name: str, value: object) -> object:
+        """Keep the dicts in step with an assignment of something that is neither parameter nor module.
+
+        Returns:
+            What the dicts held under the name.
+        """
+        before: object = None
         for registry in _REGISTRIES:
             entries = self._entries(registry)
             if entries is not None and name in entries:
@@ -122,20 +129,24 @@ class Module:
                         f"{type(self).__name__}.{name} is a {kind} and takes {wanted} or None, "
                         f"not {type(value).__name__}; delete it first to use the name for something else"
                     )
-                entries[name] = value
+                before, entries[name] = entries[name], value
+        return before
 
     def _register(self, registry: str, name: str, value: Any) -> None:
+        before: object = None
         for other in _REGISTRIES:
-            if other != registry:
-                getattr(self, other).pop(name, None)
+            entries = getattr(self, other)
+            if name in entries:
+                before = entries[name] if other == registry else entries.pop(name)
         self._temporary.discard(name)
         getattr(self, registry)[name] = value
         object.__setattr__(self, name, value)
+        _note_replaced(before, value)
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
         for registry in _REGISTRIES:
-            getattr(self, registry).pop(name, None)
+            _note_replaced(getattr(self, registry).pop(name, None), None)
         self._temporary.discard(name)
 
     def _check_name(self, kind: str, name: object, registry: str) -> None:
@@ -520,6 +531,12 @@ class Layer(Direct):
         except WengertError as error:
             name_place(error, self)
             raise
+
+
+def _note_replaced(before: object, now: object) -> None:
+    """Tell the compiled steps that used this parameter or buffer, if it was one, that another value is in its place."""
+    if before is not now and isinstance(before, Tensor):
+        note_replaced(before)
 
 
 def _join(path: str, name: str) -> str:

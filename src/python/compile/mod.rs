@@ -20,6 +20,7 @@ pub use session::{
 
 use super::errors::{is_a, refuse};
 use super::script;
+use super::tensor::PyTensor;
 use crate::error::ErrorKind;
 use crate::tensor;
 use crate::tensor::trace::{self, Log};
@@ -58,6 +59,8 @@ pub struct Compiled {
 struct Known {
     /// The one that was used last comes first.
     variants: Vec<Variant>,
+    /// Tensors that modules had replaced at the last call.
+    replaced: u64,
     /// Signatures that were new, since a known one was called.
     new_in_a_row: usize,
     /// Traces in a row that another thread disturbed.
@@ -144,9 +147,9 @@ impl Compiled {
 /// not), everything else that Python could make of its value is refused.
 ///
 /// Found anew at each call: tensor arguments (those that are pending are computed first), float arguments, parameters
-/// and every other tensor from outside, the settings of optimizers, the streams of the random generator. What was
-/// rebound is rebound again: parameters, optimizer states, running statistics, gradients. Schedulers of
-/// `wg.optim.lr_scheduler` step.
+/// and every other tensor from outside, the settings of optimizers, the streams of the random generator. Where a module
+/// has another parameter or buffer than before, the step is traced anew. What was rebound is rebound again: parameters,
+/// optimizer states, running statistics, gradients. Schedulers of `wg.optim.lr_scheduler` step.
 ///
 /// Baked: all other Python values that the step read, host data that became tensors, and the choices it made by them.
 /// Other side effects of Python (prints, lists that grow) happen while tracing only. What is not looked at again: which
@@ -211,7 +214,8 @@ impl Compiled {
         }
         // Whoever runs it now, in another thread or before a fork: ordinary code is always right.
         let Some(mut known) = self.state.try_lock() else { return self.fun.bind(py).call(args, kwargs) };
-        let Known { variants, new_in_a_row, disturbed_in_a_row, refused } = &mut *known;
+        let was_stale = tensor::count_replaced() != known.replaced && known.forget_stale();
+        let Known { variants, new_in_a_row, disturbed_in_a_row, refused, .. } = &mut *known;
         let grad = tensor::grad_enabled();
         let mut given = Inputs::default();
         let mut traced = None;
@@ -245,7 +249,7 @@ impl Compiled {
         if *disturbed_in_a_row >= MOST_DISTURBED {
             return self.fun.bind(py).call(args, kwargs);
         }
-        if traced.is_none() && *new_in_a_row == MOST_NEW {
+        if traced.is_none() && !was_stale && *new_in_a_row == MOST_NEW {
             let last = variants.first().map_or(Ok(None), |last| last.pattern.difference(args, kwargs))?;
             return Err(refuse(trace::refusal(format!(
                 "the last {MOST_NEW} calls had a signature of their own each, and so has this one; what changes from call \
@@ -276,7 +280,7 @@ impl Compiled {
             }
         };
         *disturbed_in_a_row = 0;
-        *new_in_a_row = if traced.is_some() { 0 } else { *new_in_a_row + 1 };
+        *new_in_a_row = if traced.is_some() { 0 } else { *new_in_a_row + usize::from(!was_stale) };
         variants.retain(|variant| !variant.pattern.is_dead(py));
         if variant.is_ready()
             && variants.iter().filter(|variant| variant.is_ready()).count() >= MOST_READY
@@ -288,6 +292,25 @@ impl Compiled {
         variants.insert(0, variant);
         Ok(result)
     }
+}
+
+impl Known {
+    /// Forgets the signatures that use a tensor in whose place a module has another one by now. Whether there were any.
+    #[cold]
+    fn forget_stale(&mut self) -> bool {
+        let count = tensor::count_replaced();
+        let replaced = tensor::replaced_since(std::mem::replace(&mut self.replaced, count));
+        let before = self.variants.len();
+        self.variants.retain(|variant| !variant.is_stale(&replaced));
+        self.variants.len() < before
+    }
+}
+
+/// Says that a module has another tensor, or none, in the place of this one.
+#[pyfunction]
+#[pyo3(signature = (tensor, /))]
+pub fn note_replaced(tensor: &Bound<'_, PyTensor>) {
+    tensor::note_replaced(&tensor.get().0);
 }
 
 /// Whether the functions of compiled steps are simply called now.

@@ -124,7 +124,8 @@ impl Logged {
             Event::Host { .. } => 0,
         });
         let settings = vec![SmallVec::new(); sources.max().unwrap_or(0)];
-        Ok(Variant { pattern, grad, modes, set_modes, events, settings, form, log, replay, calls: 0 })
+        let replaced = tensor::count_replaced();
+        Ok(Variant { pattern, grad, modes, set_modes, events, settings, form, log, replay, replaced, calls: 0 })
     }
 }
 

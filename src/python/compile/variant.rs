@@ -34,6 +34,8 @@ pub struct Variant {
     pub log: Option<Log>,
     /// Once it was traced twice.
     pub replay: Option<Box<Replay>>,
+    /// Tensors that modules had replaced when it was traced.
+    pub replaced: u64,
     /// Times it was replayed.
     pub calls: u64,
 }
@@ -41,6 +43,14 @@ pub struct Variant {
 impl Variant {
     pub fn is_ready(&self) -> bool {
         self.replay.is_some()
+    }
+
+    /// Whether it uses one of these tensors, which a module replaced since it was traced: the step may use another by now.
+    pub fn is_stale(&self, replaced: &[(u64, Tensor)]) -> bool {
+        replaced.iter().filter(|(count, _)| *count > self.replaced).any(|(_, tensor)| {
+            self.log.as_ref().is_some_and(|log| log.captures(tensor))
+                || self.replay.as_ref().is_some_and(|replay| replay.captures(tensor))
+        })
     }
 
     /// Python objects that are kept, for the garbage collector.

@@ -17,7 +17,7 @@ use super::engine::{Slot, Value};
 use super::evaluate;
 use super::handle::{Cell, Tensor};
 use super::rng;
-use super::trace::{Check, Holder, Log, NameId, Origin, Returned, Same, Source};
+use super::trace::{Check, Holder, Log, NameId, Origin, Returned, Same, Source, is_of};
 use crate::error::Result;
 use crate::exec::Prepared;
 use crate::graph::TensorType;
@@ -178,6 +178,15 @@ impl Replay {
 
     pub fn plans(&self) -> usize {
         self.plans.len()
+    }
+
+    /// Whether the step uses this tensor from outside, or may: an argument that is bound to it may be a captured one.
+    pub fn captures(&self, tensor: &Tensor) -> bool {
+        let is_captured = |name: &NameSpec| match (&name.tensor, &name.bound) {
+            (Some(captured), _) => captured.is(tensor),
+            (None, bound) => bound.as_ref().is_some_and(|bound| is_of(bound, tensor)),
+        };
+        self.names.iter().any(is_captured)
     }
 
     /// About how long a plan runs, on one thread.

@@ -228,6 +228,11 @@ impl Log {
         captured.filter_map(|name| name.tensor.as_ref()).any(|tensor| arguments().any(|bound| is_of(bound, tensor)))
     }
 
+    /// Whether the step uses this tensor from outside, other than as an argument.
+    pub fn captures(&self, tensor: &Tensor) -> bool {
+        self.names.iter().filter_map(|name| name.tensor.as_ref()).any(|captured| captured.is(tensor))
+    }
+
     /// Keeps bound those arguments alone that were one handle in an earlier log of the same step too. Whether there are
     /// any.
     pub fn keep_bound(&mut self, before: &mut Log) -> bool {
