@@ -451,6 +451,34 @@ mod tests {
     }
 
     #[test]
+    fn ranges_cover_all_items_once() {
+        for (threads, n) in [(1, 5), (2, 5), (3, 2), (4, 100), (7, 0)] {
+            let starts: Vec<usize> = (0..=threads).map(|thread| start(thread, threads, n)).collect();
+            assert_eq!((starts[0], starts[threads]), (0, n));
+            assert!(starts.windows(2).all(|pair| pair[0] <= pair[1] && pair[1] - pair[0] <= n.div_ceil(threads)));
+        }
+    }
+
+    #[test]
+    fn each_thread_runs_its_own_range_first() {
+        let caller = thread::current().id();
+        // The helper may come late once, or another test change the number of threads, but not each time.
+        let shared = (0..20).any(|_| {
+            set_num_threads(2);
+            let order = Mutex::new(Vec::new());
+            par(4, LARGE, &|item| {
+                order.lock().push((item, thread::current().id() == caller));
+                thread::sleep(Duration::from_millis(10));
+            })
+            .unwrap();
+            let mut order = order.into_inner();
+            order.sort_unstable();
+            order == [(0, true), (1, true), (2, false), (3, false)]
+        });
+        assert!(shared);
+    }
+
+    #[test]
     fn small_work_stays_on_the_calling_thread() {
         let caller = thread::current().id();
         par(100, Work::Plain(1000), &|_| assert_eq!(thread::current().id(), caller)).unwrap();

@@ -83,7 +83,7 @@ pub fn trace_call<'py>(
             drop(tracing);
             let replaces = logged.replay.is_some();
             if replaces {
-                // Replays work in other memory, and less: nothing is kept beside what it is written over with.
+                // Replays write over what they find, so the second copies that tracing kept would never be used again.
                 arena::trim();
             }
             let variant = Box::new(logged.variant(py, pattern, grad, session)?);
