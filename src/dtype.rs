@@ -45,6 +45,11 @@ impl DType {
         }
     }
 
+    /// Bytes of one element in the memory of a GPU, whose smallest type has four; float64 is not held there.
+    pub fn device_size(self) -> usize {
+        self.size().max(4)
+    }
+
     pub fn is_float(self) -> bool {
         matches!(self, DType::F32 | DType::F64)
     }

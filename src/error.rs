@@ -13,6 +13,7 @@ pub enum ErrorKind {
     Index,
     Value,
     Device,
+    DeviceLost,
     Grad,
     Compile,
     Unsupported,
@@ -59,6 +60,10 @@ impl Error {
 
     pub fn value(message: impl Into<String>) -> Error {
         Error::new(ErrorKind::Value, message)
+    }
+
+    pub fn device(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Device, message)
     }
 
     pub fn grad(message: impl Into<String>) -> Error {

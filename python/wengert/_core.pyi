@@ -16,6 +16,7 @@ __all__ = [
     "DTypeError",
     "Device",
     "DeviceError",
+    "DeviceLostError",
     "Explanation",
     "FormatError",
     "GradError",
@@ -253,6 +254,9 @@ class AxisError(WengertError, IndexError, ValueError):
 class DeviceError(WengertError, RuntimeError):
     """Tensors on different devices, or a device that does not exist."""
 
+class DeviceLostError(DeviceError):
+    """A device that is gone, and the tensors on it with it."""
+
 class GradError(WengertError, RuntimeError):
     """Differentiation that cannot be done as asked."""
 
@@ -292,7 +296,10 @@ bool: Final[DType]  # in the module `wengert`: `wg.bool`
 
 @final
 class Device:
-    """Where a tensor's values are; `str` of it is "cpu"."""
+    """Where a tensor's values are; `str` of it is "cpu" or "gpu:0"."""
+
+    def __new__(cls, name: _DeviceLike, /) -> Device:
+        """"cpu", "gpu" (the first one) or "gpu:1"."""
 
     @property
     def type(self) -> str: ...

@@ -75,17 +75,26 @@ pub struct PyDevice(pub DeviceId);
 
 #[pymethods]
 impl PyDevice {
+    /// "cpu", "gpu" (the first one) or "gpu:1".
+    #[new]
+    #[pyo3(signature = (name, /))]
+    fn new(name: PyDevice) -> PyDevice {
+        name
+    }
+
     #[getter]
     fn r#type(&self) -> &'static str {
         match self.0 {
             DeviceId::Cpu => "cpu",
+            DeviceId::Gpu(_) => "gpu",
         }
     }
 
     #[getter]
-    fn index(&self) -> Option<usize> {
+    fn index(&self) -> Option<u8> {
         match self.0 {
             DeviceId::Cpu => None,
+            DeviceId::Gpu(number) => Some(number),
         }
     }
 
@@ -106,12 +115,6 @@ impl<'a, 'py> FromPyObject<'a, 'py> for PyDevice {
             return Ok(*device.get());
         }
         let name: String = object.extract()?;
-        if name == "cpu" {
-            return Ok(PyDevice(DeviceId::Cpu));
-        }
-        Err(refuse(Error::new(
-            ErrorKind::Device,
-            format!("device {name:?} does not exist here; this build has \"cpu\""),
-        )))
+        DeviceId::from_name(&name).map(PyDevice).map_err(refuse)
     }
 }

@@ -11,7 +11,8 @@ use pyo3::types::{PyDict, PyTuple, PyType};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// An exception class of this package: its category, name, meaning, and builtin bases beside `WengertError`.
+/// An exception class of this package: its category, name, meaning, and bases: builtins, beside which stands
+/// `WengertError`, or a class further up in the list.
 struct Class {
     kind: ErrorKind,
     name: &'static str,
@@ -21,7 +22,7 @@ struct Class {
 
 const ROOT: (&str, &str) = ("WengertError", "The root of the errors that this package defines.");
 
-const CLASSES: [Class; 9] = [
+const CLASSES: [Class; 10] = [
     Class { kind: ErrorKind::Shape, name: "ShapeError", doc: "Shapes that do not fit.", bases: &["ValueError"] },
     Class {
         kind: ErrorKind::DType,
@@ -40,6 +41,12 @@ const CLASSES: [Class; 9] = [
         name: "DeviceError",
         doc: "Tensors on different devices, or a device that does not exist.",
         bases: &["RuntimeError"],
+    },
+    Class {
+        kind: ErrorKind::DeviceLost,
+        name: "DeviceLostError",
+        doc: "A device that is gone, and the tensors on it with it.",
+        bases: &["DeviceError"],
     },
     Class {
         kind: ErrorKind::Grad,
@@ -80,13 +87,17 @@ fn classes(py: Python<'_>) -> PyResult<&[Py<PyType>]> {
     MADE.get_or_try_init(py, || {
         let exception = py.import("builtins")?.getattr("Exception")?;
         let root = class(py, ROOT.0, ROOT.1, vec![exception])?;
-        let mut made = Vec::with_capacity(CLASSES.len() + 1);
+        let builtins = py.import("builtins")?;
+        let mut made: Vec<Py<PyType>> = Vec::with_capacity(CLASSES.len() + 1);
         for Class { name, doc, bases, .. } in &CLASSES {
-            let builtins = py.import("builtins")?;
-            let mut all = vec![root.clone().into_any()];
-            for base in *bases {
-                all.push(builtins.getattr(*base)?);
-            }
+            let own = CLASSES.iter().zip(&made).find(|(class, _)| bases.contains(&class.name));
+            let all = match own {
+                Some((_, base)) => vec![base.bind(py).clone().into_any()],
+                None => {
+                    let builtins = bases.iter().map(|base| builtins.getattr(*base));
+                    std::iter::once(Ok(root.clone().into_any())).chain(builtins).collect::<PyResult<_>>()?
+                }
+            };
             made.push(class(py, name, doc, all)?.unbind());
         }
         made.push(root.unbind());

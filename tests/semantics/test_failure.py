@@ -133,6 +133,7 @@ def test_every_error_class_is_what_it_says() -> None:
         wg.DTypeError: (TypeError,),
         wg.AxisError: (IndexError, ValueError),
         wg.DeviceError: (RuntimeError,),
+        wg.DeviceLostError: (wg.DeviceError,),
         wg.GradError: (RuntimeError,),
         wg.CompileError: (RuntimeError,),
         wg.UnsupportedError: (NotImplementedError,),
