@@ -15,6 +15,8 @@ pub struct Lock<T: 'static> {
 
 // SAFETY: `held` is touched only by the thread that holds the lock, as `before_fork` and `after_fork` ask for.
 unsafe impl<T: Send> Sync for Lock<T> {}
+// SAFETY: `held` is set only behind a `&'static` borrow, and what is borrowed for good is never moved.
+unsafe impl<T: Send> Send for Lock<T> {}
 
 impl<T> Lock<T> {
     pub const fn new(value: T) -> Lock<T> {

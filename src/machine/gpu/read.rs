@@ -1,0 +1,137 @@
+//! Reads: from the device into memory of this process. They wait, bring faults along, and can be interrupted.
+
+use super::buffer::{Block, Buffer, Use, whole_words};
+use super::context::{Context, FAULT_BYTES};
+use super::failure::contained;
+use crate::error::{Error, ErrorKind, Result};
+use crate::machine::cpu::par;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use wgpu::{MapMode, PollError, PollType, SubmissionIndex};
+
+/// Between two looks at whether the user wants to stop.
+const SLICE: Duration = Duration::from_millis(50);
+/// Bytes that are read at once.
+const PIECE: usize = 64 << 20;
+
+impl Context {
+    /// Waits for the bytes from `first_byte` on. If a kernel met a bad index since the last read, of whichever thread, the
+    /// fault is cleared and IndexError comes instead.
+    pub fn read(&self, buffer: &Buffer, first_byte: usize, out: &mut [u8]) -> Result<()> {
+        self.owns(buffer.binding())?;
+        if first_byte + out.len() > buffer.len() {
+            return Err(Error::internal(format!("gpu: read {} bytes at {first_byte} of {buffer:?}", out.len())));
+        }
+        if out.is_empty() {
+            return self.piece(buffer, 0, out);
+        }
+        for (n, piece) in out.chunks_mut(PIECE).enumerate() {
+            self.piece(buffer, first_byte + n * PIECE, piece)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until all work that was handed over is done. Faults stay for the next read.
+    pub fn wait(&self) -> Result<()> {
+        self.guarded(|| "gpu: wait".to_owned(), || Ok(self.submit(None))).and_then(|last| self.wait_for(&last))
+    }
+
+    fn piece(&self, buffer: &Buffer, first_byte: usize, out: &mut [u8]) -> Result<()> {
+        // Copies take whole words; the fault comes first.
+        let skipped = first_byte % 4;
+        let end = FAULT_BYTES + whole_words(skipped + out.len());
+        let staging = self.block(Use::Staging, end as usize)?;
+        let result = self.through(&staging, buffer, first_byte - skipped, skipped, out);
+        match result {
+            Ok(fault) => {
+                self.give_back(staging);
+                raise(fault)
+            }
+            // The device may still write to it.
+            Err(error) => {
+                self.free(vec![staging]);
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads through a staging block: after its words of fault come those of the buffer from `start` on, of which the first
+    /// bytes are skipped. Gives the fault.
+    fn through(
+        &self,
+        staging: &Block,
+        buffer: &Buffer,
+        start: usize,
+        skipped: usize,
+        out: &mut [u8],
+    ) -> Result<[u32; 4]> {
+        let bytes = whole_words(skipped + out.len());
+        let end = FAULT_BYTES + bytes;
+        let fault = self.fault()?.block;
+        let mapped = Arc::new(AtomicBool::new(false));
+        let length = out.len();
+        let about = || format!("gpu: read {length} bytes");
+        let index = self.guarded(about, || {
+            let mut encoder = self.device.create_command_encoder(&Default::default());
+            encoder.copy_buffer_to_buffer(&fault.raw, 0, &staging.raw, 0, Some(FAULT_BYTES));
+            encoder.copy_buffer_to_buffer(buffer.raw(), start as u64, &staging.raw, FAULT_BYTES, Some(bytes));
+            encoder.clear_buffer(&fault.raw, 0, Some(FAULT_BYTES));
+            let done = mapped.clone();
+            encoder.map_buffer_on_submit(&staging.raw, MapMode::Read, 0..end, move |result| {
+                done.store(result.is_ok(), Ordering::Release);
+            });
+            Ok(self.submit(Some(encoder.finish())))
+        })?;
+        self.counts.reads.fetch_add(1, Ordering::Relaxed);
+        self.wait_for(&index)?;
+        self.guarded(about, || {
+            if !mapped.load(Ordering::Acquire) {
+                return Err(Error::new(ErrorKind::Device, "gpu: the driver did not give the bytes"));
+            }
+            take(staging, skipped, end, out)
+        })
+    }
+
+    /// Waits for a submission, in slices that let the user stop.
+    fn wait_for(&self, index: &SubmissionIndex) -> Result<()> {
+        // A stop that was meant for an earlier run is over.
+        par::begin();
+        loop {
+            self.check()?;
+            let wait = PollType::Wait { submission_index: Some(index.clone()), timeout: Some(SLICE) };
+            match contained(|| self.device.poll(wait)) {
+                Ok(Ok(_)) => return self.check(),
+                Ok(Err(PollError::Timeout)) => {}
+                Ok(Err(error)) => return Err(Error::internal(format!("gpu: {error}"))),
+                Err(panic) => self.health.lose(&panic),
+            }
+            par::poll().map_err(|par::Stopped| Error::new(ErrorKind::Interrupted, "the run was interrupted"))?;
+        }
+    }
+}
+
+/// Takes the bytes out of a mapped block and unmaps it; gives the words of the fault.
+fn take(staging: &Block, skipped: usize, end: u64, out: &mut [u8]) -> Result<[u32; 4]> {
+    let fault = {
+        let view = staging.raw.get_mapped_range(0..end).map_err(|error| Error::internal(format!("gpu: {error}")))?;
+        let (fault, data) = view.split_at(FAULT_BYTES as usize);
+        out.copy_from_slice(&data[skipped..skipped + out.len()]);
+        let mut words = [0; 4];
+        for (word, bytes) in words.iter_mut().zip(fault.chunks_exact(4)) {
+            *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+        words
+    };
+    staging.raw.unmap();
+    Ok(fault)
+}
+
+/// The error that the words of a fault stand for.
+fn raise([code, low, high, limit]: [u32; 4]) -> Result<()> {
+    if code == 0 {
+        return Ok(());
+    }
+    let index = (i64::from(high as i32) << 32) | i64::from(low);
+    Err(Error::index(format!("gpu: index {index} is out of bounds for an axis of {limit}")))
+}
