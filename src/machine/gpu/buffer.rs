@@ -189,6 +189,9 @@ impl Context {
         self.owns(from.binding())?;
         self.owns(to.binding())?;
         let about = || format!("gpu: copy {bytes} bytes from {from_byte} of {from:?} to {to_byte} of {to:?}");
+        if from_byte + bytes > from.bytes || to_byte + bytes > to.bytes {
+            return Err(Error::internal(about()));
+        }
         if bytes == 0 {
             return Ok(());
         }

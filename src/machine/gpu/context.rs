@@ -32,6 +32,8 @@ pub struct Limits {
     pub group_sizes: [usize; 3],
     /// Bytes of one parameter block.
     pub uniform_bytes: usize,
+    /// Rounds of all loops that a thread runs, summed: past them llvmpipe leaves each loop without a word.
+    pub loop_rounds: usize,
     /// Threads that run in step: the fewest and the most.
     pub subgroup: [usize; 2],
 }
@@ -209,6 +211,7 @@ impl Limits {
                 size(limits.max_compute_workgroup_size_z),
             ],
             uniform_bytes: limits.max_uniform_buffer_binding_size as usize,
+            loop_rounds: if info.name.contains("llvmpipe") { 65_000 } else { usize::MAX },
             subgroup: [size(info.subgroup_min_size), size(info.subgroup_max_size)],
         }
     }

@@ -34,7 +34,7 @@ impl Context {
 
     /// Waits until all work that was handed over is done. Faults stay for the next read.
     pub fn wait(&self) -> Result<()> {
-        self.guarded(|| "gpu: wait".to_owned(), || Ok(self.submit(None))).and_then(|last| self.wait_for(&last))
+        self.wait_for(None)
     }
 
     fn piece(&self, buffer: &Buffer, first_byte: usize, out: &mut [u8]) -> Result<()> {
@@ -42,8 +42,7 @@ impl Context {
         let skipped = first_byte % 4;
         let end = FAULT_BYTES + whole_words(skipped + out.len());
         let staging = self.block(Use::Staging, end as usize)?;
-        let result = self.through(&staging, buffer, first_byte - skipped, skipped, out);
-        match result {
+        match self.through(&staging, buffer, first_byte - skipped, skipped, out) {
             Ok(fault) => {
                 self.give_back(staging);
                 raise(fault)
@@ -84,7 +83,7 @@ impl Context {
             Ok(self.submit(Some(encoder.finish())))
         })?;
         self.counts.reads.fetch_add(1, Ordering::Relaxed);
-        self.wait_for(&index)?;
+        self.wait_for(Some(index))?;
         self.guarded(about, || {
             if !mapped.load(Ordering::Acquire) {
                 return Err(Error::new(ErrorKind::Device, "gpu: the driver did not give the bytes"));
@@ -93,13 +92,13 @@ impl Context {
         })
     }
 
-    /// Waits for a submission, in slices that let the user stop.
-    fn wait_for(&self, index: &SubmissionIndex) -> Result<()> {
+    /// Waits for a submission or the last one, in slices that let the user stop.
+    fn wait_for(&self, index: Option<SubmissionIndex>) -> Result<()> {
         // A stop that was meant for an earlier run is over.
         par::begin();
         loop {
             self.check()?;
-            let wait = PollType::Wait { submission_index: Some(index.clone()), timeout: Some(SLICE) };
+            let wait = PollType::Wait { submission_index: index.clone(), timeout: Some(SLICE) };
             match contained(|| self.device.poll(wait)) {
                 Ok(Ok(_)) => return self.check(),
                 Ok(Err(PollError::Timeout)) => {}

@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::machine::cpu::par;
 use smallvec::smallvec;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `b2[i] = a * b1[i] + b`, with a and b in the parameters.
 const AFFINE: &str = "// affine
@@ -29,6 +31,20 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if id.x < arrayLength(&b1) {
         b1[id.x] += 1u;
     }
+}
+";
+
+/// Keeps each thread busy for `p[0].y` rounds.
+const SLOW: &str = "// slow
+@group(0) @binding(0) var<uniform> p: array<vec4<u32>, 1>;
+@group(0) @binding(1) var<storage, read_write> b1: array<u32>;
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    var x = id.x;
+    for (var i = 0u; i < p[0].y; i++) {
+        x = x * 1664525u + 1013904223u;
+    }
+    b1[id.x] = x;
 }
 ";
 
@@ -109,4 +125,350 @@ fn memory_is_reused() {
     assert_eq!((second.id(), second.len()), (id, 777_000));
     assert!(context.counters().memory >= memory);
     assert_ne!(context.alloc(777_777).unwrap().id(), id);
+}
+
+#[test]
+fn parameters_at_two_offsets() {
+    let Some(context) = device() else { return };
+    let x = context.upload(bytemuck::cast_slice(&[1.0_f32, 2.0, 3.0])).unwrap();
+    let [y, z] = [context.alloc(12).unwrap(), context.alloc(12).unwrap()];
+    let affine = context.pipeline(AFFINE, &[Access::Read, Access::ReadWrite], 4).unwrap();
+    let params = [affine_block(3, 2.0, 1.0), affine_block(3, -1.0, 0.5)].concat();
+    let dispatches = [
+        Dispatch { pipeline: &affine, buffers: smallvec![x.binding(), y.binding()], params: 0, groups: [1, 1, 1] },
+        Dispatch { pipeline: &affine, buffers: smallvec![y.binding(), z.binding()], params: 64, groups: [1, 1, 1] },
+    ];
+    for _ in 0..3 {
+        context.run(&params, &dispatches).unwrap();
+        assert_eq!(floats(&context, &y), [3.0, 5.0, 7.0]);
+        assert_eq!(floats(&context, &z), [-2.5, -4.5, -6.5]);
+    }
+    assert!(Arc::ptr_eq(&affine, &context.pipeline(AFFINE, &[Access::Read, Access::ReadWrite], 4).unwrap()));
+}
+
+#[test]
+fn in_place_and_in_order() {
+    let Some(context) = device() else { return };
+    let counts = context.upload(&[0; 4 * 100]).unwrap();
+    let bump = context.pipeline(BUMP, &[Access::ReadWrite], 0).unwrap();
+    let dispatches: Vec<Dispatch> = (0..10)
+        .map(|_| Dispatch { pipeline: &bump, buffers: smallvec![counts.binding()], params: 0, groups: [2, 1, 1] })
+        .collect();
+    context.run(&[], &dispatches).unwrap();
+    context.run(&[], &dispatches).unwrap();
+    let mut bytes = [0; 400];
+    context.read(&counts, 0, &mut bytes).unwrap();
+    assert_eq!(bytemuck::pod_collect_to_vec::<u8, u32>(&bytes), [20; 100]);
+}
+
+#[test]
+fn more_groups_than_an_axis_takes() {
+    let Some(context) = device() else { return };
+    let n: usize = 65_535 * 64 + 1000;
+    let affine = context.pipeline(AFFINE, &[Access::Read, Access::ReadWrite], 4).unwrap();
+    let ones: Vec<f32> = vec![1.0; n];
+    let (x, y) = (context.upload(bytemuck::cast_slice(&ones)).unwrap(), context.alloc(4 * n).unwrap());
+    let groups = context.limits().grid(n.div_ceil(64));
+    assert!(groups[1] > 1 && groups[0] as usize <= context.limits().groups);
+    let buffers = smallvec![x.binding(), y.binding()];
+    context
+        .run(&affine_block(n as u32, 2.0, 1.0), &[Dispatch { pipeline: &affine, buffers, params: 0, groups }])
+        .unwrap();
+    assert!(floats(&context, &y).iter().all(|y| *y == 3.0));
+}
+
+#[test]
+fn grids_hold_all_groups() {
+    let limits = Limits {
+        storage_buffers: 8,
+        buffer_bytes: 1 << 27,
+        groups: 65_535,
+        group_bytes: 16_384,
+        group_threads: 256,
+        group_sizes: [256, 256, 64],
+        uniform_bytes: 65_536,
+        loop_rounds: usize::MAX,
+        subgroup: [4, 128],
+    };
+    for groups in [0, 1, 65_535, 65_536, 131_070, 1_000_000_007, 65_535 * 65_535] {
+        let [x, y, z] = limits.grid(groups).map(|n| n as usize);
+        assert!(x * y >= groups && x <= 65_535 && y <= 65_535 && z == 1 && x * y < groups + y, "{groups}: {x} {y}");
+    }
+}
+
+#[test]
+fn copies_and_writes() {
+    let Some(context) = device() else { return };
+    let from = context.upload(&[1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+    let to = context.upload(&[0; 12]).unwrap();
+    context.copy(&from, 4, &to, 8, 4).unwrap();
+    context.copy(&from, 0, &to, 0, 0).unwrap();
+    context.write(&to, 4, &[9, 9, 9]).unwrap();
+    let mut bytes = [1; 12];
+    context.read(&to, 0, &mut bytes).unwrap();
+    assert_eq!(bytes, [0, 0, 0, 0, 9, 9, 9, 0, 5, 6, 7, 8]);
+    assert_eq!(context.copy(&from, 0, &to, 0, 16).unwrap_err().kind(), ErrorKind::Internal);
+    assert_eq!(context.write(&to, 8, &[0; 5]).unwrap_err().kind(), ErrorKind::Internal);
+}
+
+#[test]
+fn bind_groups_are_found_again() {
+    let Some(context) = device() else { return };
+    let bump = context.pipeline(BUMP, &[Access::ReadWrite], 0).unwrap();
+    let buffer = context.alloc(4 * 1234).unwrap();
+    let run = || {
+        let dispatch = Dispatch { pipeline: &bump, buffers: smallvec![buffer.binding()], params: 0, groups: [1, 1, 1] };
+        context.run(&[], &[dispatch]).unwrap();
+    };
+    let key_count = || context.bind_groups.lock().len();
+    run();
+    let before = key_count();
+    (0..10).for_each(|_| run());
+    // Other tests add some of their own.
+    assert!(key_count() < before + 10);
+}
+
+#[test]
+fn wrong_kernels_are_told_by_name() {
+    let Some(context) = device() else { return };
+    let pipeline = |text: &str, access: &[Access]| context.pipeline(text, access, 0).unwrap_err();
+    let error = pipeline("// nonsense\nfn main( {", &[]);
+    assert!(error.kind() == ErrorKind::Internal && error.message().starts_with("gpu: kernel nonsense: "), "{error}");
+    let error = pipeline(&BUMP.replace("bump", "read only"), &[Access::Read]);
+    assert!(error.kind() == ErrorKind::Internal && error.message().contains("kernel read only"), "{error}");
+    let error = pipeline("// many", &[Access::Read; 1000]);
+    assert!(error.message().contains("1000 storage buffers"), "{error}");
+    let error = context.pipeline("// params", &[], 1 << 30).unwrap_err();
+    assert!(error.message().contains("words of parameters"), "{error}");
+}
+
+#[test]
+fn wrong_runs_are_told_by_name() {
+    let Some(context) = device() else { return };
+    let buffer = context.alloc(64).unwrap();
+    let bump = context.pipeline(BUMP, &[Access::ReadWrite], 0).unwrap();
+    let affine = context.pipeline(AFFINE, &[Access::Read, Access::ReadWrite], 4).unwrap();
+    let run = |pipeline, buffers, params: u32, groups| {
+        context.run(&[0; 64], &[Dispatch { pipeline, buffers, params, groups }]).unwrap_err()
+    };
+    let one = || smallvec![buffer.binding()];
+    let two = || smallvec![buffer.binding(), buffer.binding()];
+    for (error, word) in [
+        (run(&bump, one(), 0, [65_536, 1, 1]), "run bump (64 bytes)"),
+        (run(&affine, one(), 0, [1, 1, 1]), "number of buffers"),
+        (run(&affine, two(), 0, [1, 1, 1]), "run affine (128 bytes)"),
+        (run(&affine, two(), 4, [1, 1, 1]), "parameters"),
+        (run(&affine, two(), 64, [1, 1, 1]), "parameters"),
+    ] {
+        assert!(error.kind() == ErrorKind::Internal && error.message().contains(word), "{error}");
+    }
+    // The context is as good as before.
+    context.run(&[], &[Dispatch { pipeline: &bump, buffers: one(), params: 0, groups: [0, 1, 1] }]).unwrap();
+    context.run(&[], &[]).unwrap();
+    assert_eq!(floats(&context, &buffer).len(), 16);
+}
+
+#[test]
+fn too_much_memory_is_an_error() {
+    let Some(context) = device() else { return };
+    let most = context.limits().buffer_bytes;
+    let error = context.alloc(most + 1).unwrap_err();
+    assert!(error.kind() == ErrorKind::Memory && error.message().contains(&most.to_string()), "{error}");
+    assert_eq!(context.alloc(usize::MAX).unwrap_err().kind(), ErrorKind::Memory);
+}
+
+#[test]
+fn an_allocation_fails_when_a_test_wants_it() {
+    let Some(context) = device() else { return };
+    let buffer = context.alloc(16).unwrap();
+    fail_allocation(2);
+    let kept = context.alloc(16);
+    let failed = context.upload(&[0; 16]);
+    assert!(kept.is_ok());
+    assert_eq!(failed.unwrap_err().kind(), ErrorKind::Memory);
+    // Reads and runs with parameters allocate too.
+    fail_allocation(1);
+    assert_eq!(context.read(&buffer, 0, &mut [0; 16]).unwrap_err().kind(), ErrorKind::Memory);
+    context.read(&buffer, 0, &mut [0; 16]).unwrap();
+}
+
+#[test]
+fn threads_share_a_context() {
+    let Some(context) = device() else { return };
+    let affine = context.pipeline(AFFINE, &[Access::Read, Access::ReadWrite], 4).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (context, affine) = (&context, &affine);
+            scope.spawn(move || {
+                for round in 0..20 {
+                    let a = (thread * 100 + round) as f32;
+                    let x = context.upload(bytemuck::cast_slice(&[a; 1000])).unwrap();
+                    let y = context.alloc(4000).unwrap();
+                    let buffers = smallvec![x.binding(), y.binding()];
+                    let dispatch = Dispatch { pipeline: affine, buffers, params: 0, groups: [16, 1, 1] };
+                    context.run(&affine_block(1000, 2.0, a), &[dispatch]).unwrap();
+                    assert_eq!(floats(context, &y), [3.0 * a; 1000]);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_wait_can_be_interrupted() {
+    // The hook is the whole process's.
+    if !alone("a_wait_can_be_interrupted", ("XDG_RUNTIME_DIR", "/tmp")) {
+        return;
+    }
+    let Some(context) = device() else { return };
+    static STOP: AtomicBool = AtomicBool::new(true);
+    par::set_poll(|| STOP.load(Ordering::Relaxed));
+    let (groups, rounds) = (100, 60_000);
+    let buffer = context.alloc(4 * 64 * groups as usize).unwrap();
+    let slow = context.pipeline(SLOW, &[Access::ReadWrite], 4).unwrap();
+    let mut block = [0; 64];
+    block[1] = rounds;
+    let buffers = smallvec![buffer.binding()];
+    context.run(&block, &[Dispatch { pipeline: &slow, buffers, params: 0, groups: [groups, 1, 1] }]).unwrap();
+    let result = context.wait();
+    // Another device may be through before anybody asks.
+    if context.info().kind == Kind::Cpu || result.is_err() {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Interrupted);
+    }
+    STOP.store(false, Ordering::Relaxed);
+    let mut bytes = [0; 4];
+    context.read(&buffer, 0, &mut bytes).unwrap();
+    let expected = (0..rounds).fold(0_u32, |x, _| x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    assert_eq!(u32::from_le_bytes(bytes), expected);
+}
+
+#[test]
+fn a_fault_is_raised_by_the_next_read_and_cleared() {
+    // Any read of the process would raise it.
+    if !alone("a_fault_is_raised_by_the_next_read_and_cleared", ("XDG_RUNTIME_DIR", "/tmp")) {
+        return;
+    }
+    let Some(context) = device() else { return };
+    let buffer = context.upload(&[7; 8]).unwrap();
+    let fault = context.pipeline(FAULT, &[Access::ReadWrite], 0).unwrap();
+    let bump = context.pipeline(BUMP, &[Access::ReadWrite], 0).unwrap();
+    let dispatches = [
+        Dispatch { pipeline: &fault, buffers: smallvec![context.fault().unwrap()], params: 0, groups: [1, 1, 1] },
+        Dispatch { pipeline: &fault, buffers: smallvec![context.fault().unwrap()], params: 0, groups: [1, 1, 1] },
+        Dispatch { pipeline: &bump, buffers: smallvec![buffer.binding()], params: 0, groups: [1, 1, 1] },
+    ];
+    context.run(&[], &dispatches).unwrap();
+    context.wait().unwrap();
+    let mut bytes = [0; 8];
+    let error = context.read(&buffer, 0, &mut bytes).unwrap_err();
+    assert!(error.kind() == ErrorKind::Index && error.message().contains("index -3"), "{error}");
+    assert!(error.message().contains("axis of 5"), "{error}");
+    context.read(&buffer, 0, &mut bytes).unwrap();
+    assert_eq!(bytes, [8, 7, 7, 7, 8, 7, 7, 7]);
+    // A read of nothing brings the fault too.
+    context.run(&[], &dispatches[..1]).unwrap();
+    let nothing = context.alloc(0).unwrap();
+    assert_eq!(context.read(&nothing, 0, &mut []).unwrap_err().kind(), ErrorKind::Index);
+}
+
+#[test]
+fn a_lost_device_says_so_until_it_is_reset() {
+    if !alone("a_lost_device_says_so_until_it_is_reset", ("XDG_RUNTIME_DIR", "/tmp")) {
+        return;
+    }
+    let Some(old) = device() else { return };
+    let buffer = old.upload(&[1, 2, 3, 4]).unwrap();
+    let bump = old.pipeline(BUMP, &[Access::ReadWrite], 0).unwrap();
+    old.lose();
+    let mut bytes = [0; 4];
+    let run = || Dispatch { pipeline: &bump, buffers: smallvec![buffer.binding()], params: 0, groups: [1, 1, 1] };
+    let failures = |context: &Arc<Context>| {
+        [
+            context.alloc(4).map(|_| ()),
+            context.upload(&[0; 4]).map(|_| ()),
+            context.read(&buffer, 0, &mut [0; 4]),
+            context.run(&[], &[run()]),
+            context.copy(&buffer, 0, &buffer, 0, 4),
+            context.pipeline(BUMP, &[Access::ReadWrite], 0).map(|_| ()),
+            context.wait(),
+        ]
+    };
+    for result in failures(&old) {
+        let error = result.unwrap_err();
+        assert!(error.kind() == ErrorKind::DeviceLost && error.message().contains("a test wants it"), "{error}");
+    }
+    assert_eq!(context(0).unwrap_err().kind(), ErrorKind::DeviceLost);
+    reset().unwrap();
+    let new = context(0).unwrap();
+    assert!(new.serial() != old.serial() && !devices().is_empty());
+    let fresh = new.upload(&[5, 6, 7, 8]).unwrap();
+    new.read(&fresh, 0, &mut bytes).unwrap();
+    assert_eq!(bytes, [5, 6, 7, 8]);
+    assert_eq!(new.read(&buffer, 0, &mut bytes).unwrap_err().kind(), ErrorKind::DeviceLost);
+    assert_eq!(new.run(&[], &[run()]).unwrap_err().kind(), ErrorKind::DeviceLost);
+    for result in failures(&old) {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::DeviceLost);
+    }
+    drop((buffer, bump, old));
+    // A reset of a device that works takes it away too.
+    reset().unwrap();
+    assert_eq!(new.read(&fresh, 0, &mut bytes).unwrap_err().kind(), ErrorKind::DeviceLost);
+    assert!(context(0).is_ok());
+}
+
+#[test]
+fn a_number_that_does_not_exist_is_an_error() {
+    if device().is_none() {
+        return;
+    }
+    let error = context(200).unwrap_err();
+    assert!(error.kind() == ErrorKind::Device && error.message().starts_with("gpu:200 does not exist"), "{error}");
+    assert!(error.message().contains(&devices()[0].to_string()), "{error}");
+}
+
+#[test]
+fn without_a_driver_there_is_no_device() {
+    if !alone("without_a_driver_there_is_no_device", ("VK_DRIVER_FILES", "/nonexistent")) {
+        return;
+    }
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    assert_eq!(devices(), []);
+    let error = context(0).unwrap_err();
+    assert!(error.kind() == ErrorKind::Device && error.message().contains("no device"), "{error}");
+    assert!(reset().is_ok() && devices().is_empty());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_forked_child_is_told_at_once() {
+    let Some(context) = device() else { return };
+    let buffer = context.upload(&[1, 2, 3, 4]).unwrap();
+    before_fork();
+    // SAFETY: the child touches no lock but the one held here, and leaves by `_exit`.
+    let child = unsafe { libc::fork() };
+    // SAFETY: `before_fork` ran in this thread.
+    unsafe { after_fork() };
+    if child == 0 {
+        let device = |result: crate::error::Result<()>| result.is_err_and(|error| error.kind() == ErrorKind::Device);
+        let told = [
+            device(super::context(0).map(|_| ())),
+            device(context.read(&buffer, 0, &mut [0; 4])),
+            device(context.alloc(4).map(|_| ())),
+            device(reset()),
+            devices().is_empty(),
+        ];
+        drop(buffer);
+        let code = i32::from(told.contains(&false));
+        // SAFETY: ends the child without running anything of the parent's.
+        unsafe { libc::_exit(code) };
+    }
+    let mut status = -1;
+    // SAFETY: waits for the child made above.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!(status, 0);
+    let mut bytes = [0; 4];
+    context.read(&buffer, 0, &mut bytes).unwrap();
+    assert_eq!(bytes, [1, 2, 3, 4]);
 }
