@@ -74,6 +74,20 @@ pub enum Promote {
     Compare,
 }
 
+/// An expression in WGSL for each dtype that has kernels, but for float64. Its operands are named values: f32, i32,
+/// `vec2<u32>` for int64 with the low word first, u32 for uint8 and for bool, which is 0 or 1. The functions that it
+/// calls are in `ops::wgsl`.
+pub type Wgsl = fn(DType) -> Option<&'static str>;
+
+/// How a reduction folds on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fold {
+    /// The value of nothing.
+    pub identity: &'static str,
+    /// An expression in x, what is folded so far, and y.
+    pub combine: &'static str,
+}
+
 pub struct UnaryDef {
     pub name: &'static str,
     pub doc: &'static str,
@@ -84,6 +98,10 @@ pub struct UnaryDef {
     pub promote: Promote,
     /// The kernel for one dtype of input; None: the dtype is refused.
     pub kernels: fn(DType) -> Option<&'static Kernels>,
+    /// The same function in x on a GPU.
+    pub wgsl: Wgsl,
+    /// Largest error of a float32 result there, where the device keeps what WGSL promises of its own operations.
+    pub gpu_ulp: f64,
     /// The same function in float64, as exact as it can be had: the reference executor uses it.
     pub reference: fn(f64) -> f64,
     pub derivative: Derivative,
@@ -97,6 +115,9 @@ pub struct BinaryDef {
     pub ulp: f64,
     pub promote: Promote,
     pub kernels: fn(DType) -> Option<&'static Kernels>,
+    /// The same function in x and y on a GPU.
+    pub wgsl: Wgsl,
+    pub gpu_ulp: f64,
     pub reference: fn(f64, f64) -> f64,
     pub derivative: Derivative,
     pub reads: Reads,
@@ -109,6 +130,8 @@ pub struct ReduceDef {
     /// Whether an empty axis has a value (sum: 0) or is an error (max).
     pub empty: Option<f64>,
     pub kernels: fn(DType) -> Option<&'static ReduceKernels>,
+    /// For each dtype that has kernels, but for float64.
+    pub wgsl: fn(DType) -> Option<Fold>,
     pub reference: fn(f64, f64) -> f64,
     pub derivative: Derivative,
     pub reads: Reads,
@@ -122,6 +145,8 @@ pub struct RandomDef {
     pub doc: &'static str,
     /// None: the dtype is refused.
     pub fill: fn(DType) -> Option<FillFn>,
+    /// Element `i`, a u32, of the stream `stream` of `seed`, both int64.
+    pub wgsl: Wgsl,
 }
 
 /// The types of a composite's outputs, or the error that users see where they record it.

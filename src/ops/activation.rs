@@ -6,6 +6,7 @@ use super::compare::Greater;
 use super::define::{float_fn, float_unary};
 use super::exponential::{ERF, EXPM1, Erf, Exp, LOG1P};
 use super::pattern::pattern;
+use super::wgsl::wgsl;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Attrs, CompositeDef, Derivative, Graph, Op, Promote, Reads, TensorType, UnaryDef, Val};
@@ -27,6 +28,8 @@ pub static TANH: UnaryDef = UnaryDef {
     ulp: 4.0,
     promote: Promote::Float,
     kernels: float_unary!(Tanh),
+    wgsl: wgsl!(F32 => "tanh_f32(x)"),
+    gpu_ulp: 6.0,
     reference: libm::tanh,
     derivative: Derivative::Jvp(|g, rule, t| {
         let y = rule.outputs[0];
@@ -45,6 +48,8 @@ pub static SIGMOID: UnaryDef = UnaryDef {
     ulp: 4.0,
     promote: Promote::Float,
     kernels: float_unary!(Sigmoid),
+    wgsl: wgsl!(F32 => "sigmoid_f32(x)"),
+    gpu_ulp: 6.0,
     reference: |x| if x >= 0.0 { 1.0 / (1.0 + libm::exp(-x)) } else { libm::exp(x) / (1.0 + libm::exp(x)) },
     derivative: Derivative::Jvp(|g, rule, t| {
         let y = rule.outputs[0];
@@ -63,6 +68,8 @@ pub static RELU: UnaryDef = UnaryDef {
     ulp: 0.0,
     promote: Promote::Float,
     kernels: float_unary!(Relu),
+    wgsl: wgsl!(F32 => "relu_f32(x)"),
+    gpu_ulp: 0.0,
     reference: |x| if x <= 0.0 { 0.0 } else { x },
     derivative: Derivative::Jvp(|g, rule, t| {
         let Some(tangent) = t[0] else { return Ok(smallvec![None]) };

@@ -2,6 +2,7 @@
 
 use super::build::*;
 use super::define::{float_binary, float_fn, float_unary, number_binary, number_unary, signed_fn};
+use super::wgsl::wgsl;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{
@@ -175,6 +176,8 @@ pub static ADD: BinaryDef = BinaryDef {
     ulp: 0.5,
     promote: Promote::Same,
     kernels: number_binary!(Add),
+    wgsl: wgsl!(F32 | I32 => "x + y", U8 => "(x + y) & 255u", I64 => "add_i64(x, y)"),
+    gpu_ulp: 0.5,
     reference: |x, y| x + y,
     derivative: Derivative::Linear {
         apply: |g, _, t| sum_of_tangents(g, t[0], t[1]),
@@ -190,6 +193,8 @@ pub static SUBTRACT: BinaryDef = BinaryDef {
     ulp: 0.5,
     promote: Promote::Same,
     kernels: number_binary!(Subtract),
+    wgsl: wgsl!(F32 | I32 => "x - y", U8 => "(x - y) & 255u", I64 => "subtract_i64(x, y)"),
+    gpu_ulp: 0.5,
     reference: |x, y| x - y,
     derivative: Derivative::Linear { apply: subtract_tangents, transpose: subtract_back },
     reads: Reads::NONE,
@@ -202,6 +207,8 @@ pub static MULTIPLY: BinaryDef = BinaryDef {
     ulp: 0.5,
     promote: Promote::Same,
     kernels: number_binary!(Multiply),
+    wgsl: wgsl!(F32 | I32 => "x * y", U8 => "(x * y) & 255u", I64 => "multiply_i64(x, y)"),
+    gpu_ulp: 0.5,
     reference: |x, y| x * y,
     derivative: Derivative::Bilinear([times_other, times_other]),
     reads: Reads::BOTH,
@@ -214,6 +221,8 @@ pub static ZMUL: BinaryDef = BinaryDef {
     ulp: 0.5,
     promote: Promote::Same,
     kernels: float_binary!(ZeroProduct),
+    wgsl: wgsl!(F32 => "zero_product(x, y)"),
+    gpu_ulp: 0.5,
     reference: |x, y| if x == 0.0 || y == 0.0 { 0.0 } else { x * y },
     derivative: Derivative::Bilinear([zmul_other, zmul_other]),
     reads: Reads::BOTH,
@@ -226,6 +235,8 @@ pub static DIVIDE: BinaryDef = BinaryDef {
     ulp: 0.5,
     promote: Promote::Float,
     kernels: float_binary!(Divide),
+    wgsl: wgsl!(F32 => "x / y"),
+    gpu_ulp: 2.5,
     reference: |x, y| x / y,
     derivative: Derivative::Jvp(divide_tangent),
     reads: Reads { inputs: 0b10, outputs: 1 },
@@ -238,6 +249,8 @@ pub static POWER: BinaryDef = BinaryDef {
     ulp: 1.0,
     promote: Promote::Float,
     kernels: float_binary!(Power),
+    wgsl: wgsl!(F32 => "pow_f32(x, y)"),
+    gpu_ulp: 4.0,
     reference: libm::pow,
     derivative: Derivative::Jvp(power_tangent),
     reads: Reads { inputs: 0b11, outputs: 1 },
@@ -250,6 +263,8 @@ pub static MAXIMUM: BinaryDef = BinaryDef {
     ulp: 0.0,
     promote: Promote::Same,
     kernels: number_binary!(Maximum),
+    wgsl: wgsl!(F32 => "maximum_f32(x, y)", I32 | U8 => "max(x, y)", I64 => "select(y, x, less_i64(y, x))"),
+    gpu_ulp: 0.0,
     reference: |x, y| <Maximum as BinaryFn<f64, f64>>::eval::<true>(x, y),
     derivative: Derivative::Jvp(|g, rule, t| choose_tangent(g, rule, t, true)),
     reads: Reads::BOTH,
@@ -262,6 +277,8 @@ pub static MINIMUM: BinaryDef = BinaryDef {
     ulp: 0.0,
     promote: Promote::Same,
     kernels: number_binary!(Minimum),
+    wgsl: wgsl!(F32 => "minimum_f32(x, y)", I32 | U8 => "min(x, y)", I64 => "select(y, x, less_i64(x, y))"),
+    gpu_ulp: 0.0,
     reference: |x, y| <Minimum as BinaryFn<f64, f64>>::eval::<true>(x, y),
     derivative: Derivative::Jvp(|g, rule, t| choose_tangent(g, rule, t, false)),
     reads: Reads::BOTH,
@@ -274,6 +291,8 @@ pub static FLOOR_DIVIDE: BinaryDef = BinaryDef {
     ulp: 0.5,
     promote: Promote::Same,
     kernels: number_binary!(FloorDivide),
+    wgsl: wgsl!(F32 => "floor_divide_f32(x, y)", I32 => "floor_divide_i32(x, y)", U8 => "divide_u8(x, y)", I64 => "floor_divide_i64(x, y)"),
+    gpu_ulp: 3.0,
     reference: floor_divide::<f64>,
     derivative: Derivative::Zero,
     reads: Reads::NONE,
@@ -286,6 +305,8 @@ pub static REMAINDER: BinaryDef = BinaryDef {
     ulp: 0.5,
     promote: Promote::Same,
     kernels: number_binary!(Remainder),
+    wgsl: wgsl!(F32 => "remainder_f32(x, y)", I32 => "remainder_i32(x, y)", U8 => "remainder_u8(x, y)", I64 => "remainder_i64(x, y)"),
+    gpu_ulp: 0.5,
     reference: remainder::<f64>,
     derivative: Derivative::Jvp(remainder_tangent),
     reads: Reads::BOTH,
@@ -298,6 +319,8 @@ pub static NEGATIVE: UnaryDef = UnaryDef {
     ulp: 0.0,
     promote: Promote::Same,
     kernels: number_unary!(Negative),
+    wgsl: wgsl!(F32 | I32 => "-x", U8 => "(0u - x) & 255u", I64 => "negative_i64(x)"),
+    gpu_ulp: 0.0,
     reference: |x| -x,
     derivative: Derivative::Linear {
         apply: linear_apply,
@@ -313,6 +336,8 @@ pub static SQUARE: UnaryDef = UnaryDef {
     ulp: 0.5,
     promote: Promote::Same,
     kernels: number_unary!(Square),
+    wgsl: wgsl!(F32 | I32 => "x * x", U8 => "(x * x) & 255u", I64 => "multiply_i64(x, x)"),
+    gpu_ulp: 0.5,
     reference: |x| x * x,
     derivative: Derivative::Jvp(|g, rule, t| {
         let double = add(g, rule.inputs[0], rule.inputs[0])?;
@@ -328,6 +353,8 @@ pub static RECIPROCAL: UnaryDef = UnaryDef {
     ulp: 0.5,
     promote: Promote::Float,
     kernels: float_unary!(Reciprocal),
+    wgsl: wgsl!(F32 => "1.0 / x"),
+    gpu_ulp: 2.5,
     reference: |x| 1.0 / x,
     derivative: Derivative::Jvp(|g, rule, t| {
         // zmul inside the slope too: it has slopes of its own at second order.
@@ -345,6 +372,8 @@ pub static ABS: UnaryDef = UnaryDef {
     ulp: 0.0,
     promote: Promote::Same,
     kernels: number_unary!(Absolute),
+    wgsl: wgsl!(F32 | I32 => "abs(x)", U8 => "x", I64 => "abs_i64(x)"),
+    gpu_ulp: 0.0,
     reference: f64::abs,
     derivative: Derivative::Jvp(|g, rule, t| {
         let sign = unary(g, &SIGN, rule.inputs[0])?;
@@ -360,6 +389,8 @@ pub static SIGN: UnaryDef = UnaryDef {
     ulp: 0.0,
     promote: Promote::Same,
     kernels: number_unary!(Sign),
+    wgsl: wgsl!(F32 => "sign_f32(x)", I32 => "sign(x)", U8 => "min(x, 1u)", I64 => "sign_i64(x)"),
+    gpu_ulp: 0.0,
     reference: |x| <Sign as UnaryFn<f64, f64>>::eval::<true>(x),
     derivative: Derivative::Zero,
     reads: Reads::NONE,
@@ -415,6 +446,8 @@ pub static HYPOT: BinaryDef = BinaryDef {
     ulp: 1.0,
     promote: Promote::Float,
     kernels: float_binary!(Hypot),
+    wgsl: wgsl!(F32 => "hypot_f32(x, y)"),
+    gpu_ulp: 4.0,
     reference: libm::hypot,
     derivative: Derivative::Jvp(hypot_tangent),
     reads: Reads { inputs: 0b11, outputs: 1 },

@@ -90,3 +90,28 @@ pub fn kernels(from: DType, to: DType) -> &'static Kernels {
         DType::F64 => from_double(to),
     }
 }
+
+/// The cast as an expression in x, in WGSL.
+pub fn wgsl(from: DType, to: DType) -> Option<&'static str> {
+    use DType::{Bool, F32, F64, I32, I64, U8};
+    Some(match (from, to) {
+        (F64, _) | (_, F64) => return None,
+        (Bool, Bool | U8) | (U8, U8) | (I32, I32) | (I64, I64) | (F32, F32) => "x",
+        (Bool | U8, I32) => "i32(x)",
+        (Bool | U8, I64) => "vec2<u32>(x, 0u)",
+        (Bool | U8 | I32, F32) => "f32(x)",
+        (U8, Bool) => "u32(x != 0u)",
+        (I32, Bool) => "u32(x != 0)",
+        (I32, U8) => "bitcast<u32>(x) & 255u",
+        (I32, I64) => "i64_from_i32(x)",
+        (I64, Bool) => "u32(!is_zero_i64(x))",
+        (I64, U8) => "x.x & 255u",
+        (I64, I32) => "bitcast<i32>(x.x)",
+        (I64, F32) => "f32_from_i64(x)",
+        // By its bits, so that NaN and what a device takes for 0 are true.
+        (F32, Bool) => "u32((bitcast<u32>(x) & 0x7fffffffu) != 0u)",
+        (F32, U8) => "i64_from_f32(x).x & 255u",
+        (F32, I32) => "bitcast<i32>(i64_from_f32(x).x)",
+        (F32, I64) => "i64_from_f32(x)",
+    })
+}

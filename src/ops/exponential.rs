@@ -3,6 +3,7 @@
 use super::arithmetic::{ABS, MAXIMUM, times, ztimes};
 use super::build::*;
 use super::define::{float_fn, float_unary};
+use super::wgsl::wgsl;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::def::same_shape;
@@ -32,6 +33,8 @@ pub static EXP: UnaryDef = UnaryDef {
     ulp: 3.0,
     promote: Promote::Float,
     kernels: float_unary!(Exp),
+    wgsl: wgsl!(F32 => "exp_f32(x)"),
+    gpu_ulp: 3.0,
     reference: libm::exp,
     derivative: Derivative::Jvp(|g, rule, t| ztimes(g, t[0], rule.outputs[0])),
     reads: Reads::OUTPUT,
@@ -44,6 +47,8 @@ pub static EXPM1: UnaryDef = UnaryDef {
     ulp: 4.0,
     promote: Promote::Float,
     kernels: float_unary!(Expm1),
+    wgsl: wgsl!(F32 => "expm1_f32(x)"),
+    gpu_ulp: 4.0,
     reference: libm::expm1,
     derivative: Derivative::Jvp(|g, rule, t| {
         let exp = exp(g, rule.inputs[0])?;
@@ -59,6 +64,8 @@ pub static LOG: UnaryDef = UnaryDef {
     ulp: 3.0,
     promote: Promote::Float,
     kernels: float_unary!(Log),
+    wgsl: wgsl!(F32 => "log_f32(x)"),
+    gpu_ulp: 3.0,
     reference: libm::log,
     derivative: Derivative::Jvp(|g, rule, t| log_tangent(g, rule, t, 1.0)),
     reads: Reads::INPUT,
@@ -71,6 +78,8 @@ pub static LOG1P: UnaryDef = UnaryDef {
     ulp: 4.0,
     promote: Promote::Float,
     kernels: float_unary!(Log1p),
+    wgsl: wgsl!(F32 => "log1p_f32(x)"),
+    gpu_ulp: 4.0,
     reference: libm::log1p,
     derivative: Derivative::Jvp(|g, rule, t| {
         let one = full_like(g, 1.0, rule.inputs[0]);
@@ -88,6 +97,8 @@ pub static SQRT: UnaryDef = UnaryDef {
     ulp: 0.5,
     promote: Promote::Float,
     kernels: float_unary!(Sqrt),
+    wgsl: wgsl!(F32 => "sqrt(x)"),
+    gpu_ulp: 5.0,
     reference: libm::sqrt,
     derivative: Derivative::Jvp(|g, rule, t| {
         let half = full_like(g, 0.5, rule.outputs[0]);
@@ -104,6 +115,8 @@ pub static ERF: UnaryDef = UnaryDef {
     ulp: 4.0,
     promote: Promote::Float,
     kernels: float_unary!(Erf),
+    wgsl: wgsl!(F32 => "erf_f32(x)"),
+    gpu_ulp: 4.0,
     reference: libm::erf,
     derivative: Derivative::Jvp(|g, rule, t| bell_tangent(g, rule, t, std::f64::consts::FRAC_2_SQRT_PI)),
     reads: Reads::INPUT,
@@ -116,6 +129,8 @@ pub static ERFC: UnaryDef = UnaryDef {
     ulp: 1.0,
     promote: Promote::Float,
     kernels: float_unary!(Erfc),
+    wgsl: wgsl!(F32 => "erfc_f32(x)"),
+    gpu_ulp: 6.0,
     reference: libm::erfc,
     derivative: Derivative::Jvp(|g, rule, t| bell_tangent(g, rule, t, -std::f64::consts::FRAC_2_SQRT_PI)),
     reads: Reads::INPUT,
@@ -128,6 +143,8 @@ pub static EXP2: UnaryDef = UnaryDef {
     ulp: 1.0,
     promote: Promote::Float,
     kernels: float_unary!(Exp2),
+    wgsl: wgsl!(F32 => "exp2_f32(x)"),
+    gpu_ulp: 3.0,
     reference: libm::exp2,
     derivative: Derivative::Jvp(|g, rule, t| {
         let scale = full_like(g, std::f64::consts::LN_2, rule.outputs[0]);
@@ -144,6 +161,8 @@ pub static LOG2: UnaryDef = UnaryDef {
     ulp: 1.0,
     promote: Promote::Float,
     kernels: float_unary!(Log2),
+    wgsl: wgsl!(F32 => "log2_f32(x)"),
+    gpu_ulp: 3.0,
     reference: libm::log2,
     derivative: Derivative::Jvp(|g, rule, t| log_tangent(g, rule, t, std::f64::consts::LOG2_E)),
     reads: Reads::INPUT,
@@ -156,6 +175,8 @@ pub static LOG10: UnaryDef = UnaryDef {
     ulp: 1.0,
     promote: Promote::Float,
     kernels: float_unary!(Log10),
+    wgsl: wgsl!(F32 => "log10_f32(x)"),
+    gpu_ulp: 4.0,
     reference: libm::log10,
     derivative: Derivative::Jvp(|g, rule, t| log_tangent(g, rule, t, std::f64::consts::LOG10_E)),
     reads: Reads::INPUT,
@@ -168,6 +189,8 @@ pub static RSQRT: UnaryDef = UnaryDef {
     ulp: 1.5,
     promote: Promote::Float,
     kernels: float_unary!(Rsqrt),
+    wgsl: wgsl!(F32 => "inverseSqrt(x)"),
+    gpu_ulp: 2.0,
     reference: |x| 1.0 / libm::sqrt(x),
     derivative: Derivative::Jvp(|g, rule, t| {
         let y = rule.outputs[0];

@@ -34,14 +34,17 @@ pub mod testing;
 mod tests;
 pub mod trigonometric;
 pub mod update;
+pub mod wgsl;
 
 pub use build::*;
 pub use cast::kernels as cast_kernels;
+pub use cast::wgsl as cast_wgsl;
 pub use contract::matmul;
 pub use gather::{gather as gather_elements, scatter as scatter_elements};
 pub use layout::embed_elements;
 pub use layout::{broadcast_to, narrow, permute, reshape, swap_last};
 pub use select::kernels as select_kernels;
+pub use select::wgsl as select_wgsl;
 
 use crate::graph::{Derivative, Layout, Op, Reads};
 

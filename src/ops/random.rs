@@ -6,6 +6,7 @@ use super::arithmetic::REMAINDER;
 use super::build::*;
 use super::compare::GREATER_EQUAL;
 use super::statistics::float_only;
+use super::wgsl::wgsl;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::def::FillFn;
@@ -15,15 +16,25 @@ use crate::machine::cpu::philox;
 use crate::shape::Shape;
 use smallvec::smallvec;
 
-pub static UNIFORM: RandomDef = RandomDef { name: "uniform", doc: "Uniform numbers in [0, 1).", fill: philox::uniform };
+pub static UNIFORM: RandomDef = RandomDef {
+    name: "uniform",
+    doc: "Uniform numbers in [0, 1).",
+    fill: philox::uniform,
+    wgsl: wgsl!(F32 => "uniform_f32(seed, stream, i)"),
+};
 
-pub static NORMAL: RandomDef =
-    RandomDef { name: "normal", doc: "Normal numbers of mean 0 and variance 1.", fill: philox::normal };
+pub static NORMAL: RandomDef = RandomDef {
+    name: "normal",
+    doc: "Normal numbers of mean 0 and variance 1.",
+    fill: philox::normal,
+    wgsl: wgsl!(F32 => "normal_f32(seed, stream, i)"),
+};
 
 pub static RANDOM_BITS: RandomDef = RandomDef {
     name: "random_bits",
     doc: "Uniform int64 numbers of at least 0: 63 random bits.",
     fill: |dtype| if dtype == DType::I64 { Some(fill_bits as FillFn) } else { None },
+    wgsl: wgsl!(I64 => "random_i64(seed, stream, i)"),
 };
 
 pub static BERNOULLI: CompositeDef = CompositeDef {

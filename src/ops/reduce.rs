@@ -3,9 +3,10 @@
 use super::build::*;
 use super::compare;
 use super::layout::narrow;
+use super::wgsl::wgsl;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{CompositeDef, Derivative, Graph, Op, Reads, ReduceDef, Rule, Tangents, TensorType, Val};
+use crate::graph::{CompositeDef, Derivative, Fold, Graph, Op, Reads, ReduceDef, Rule, Tangents, TensorType, Val};
 use crate::machine::cpu::reduce;
 use smallvec::{SmallVec, smallvec};
 
@@ -15,6 +16,11 @@ pub static SUM: ReduceDef = ReduceDef {
     domain: (-2.0, 2.0),
     empty: Some(0.0),
     kernels: reduce::sum,
+    wgsl: wgsl!(
+        F32 => Fold { identity: "0.0", combine: "x + y" },
+        I32 => Fold { identity: "0", combine: "x + y" },
+        I64 => Fold { identity: "vec2<u32>(0u, 0u)", combine: "add_i64(x, y)" }
+    ),
     reference: |x, y| x + y,
     derivative: Derivative::Linear { apply: linear_apply, transpose: |g, rule, ct, _| spread_back(g, rule, ct) },
     reads: Reads::NONE,
@@ -26,6 +32,12 @@ pub static MAX: ReduceDef = ReduceDef {
     domain: (-2.0, 2.0),
     empty: None,
     kernels: reduce::max,
+    wgsl: wgsl!(
+        F32 => Fold { identity: "bitcast<f32>(0xff800000u)", combine: "maximum_f32(x, y)" },
+        Bool | U8 => Fold { identity: "0u", combine: "max(x, y)" },
+        I32 => Fold { identity: "bitcast<i32>(0x80000000u)", combine: "max(x, y)" },
+        I64 => Fold { identity: "vec2<u32>(0u, 0x80000000u)", combine: "select(y, x, less_i64(y, x))" }
+    ),
     reference: |x, y| if x > y || x.is_nan() { x } else { y },
     derivative: Derivative::Jvp(extreme_tangent),
     reads: Reads::INPUT,
@@ -37,6 +49,13 @@ pub static MIN: ReduceDef = ReduceDef {
     domain: (-2.0, 2.0),
     empty: None,
     kernels: reduce::min,
+    wgsl: wgsl!(
+        F32 => Fold { identity: "bitcast<f32>(0x7f800000u)", combine: "minimum_f32(x, y)" },
+        Bool => Fold { identity: "1u", combine: "min(x, y)" },
+        U8 => Fold { identity: "255u", combine: "min(x, y)" },
+        I32 => Fold { identity: "0x7fffffff", combine: "min(x, y)" },
+        I64 => Fold { identity: "vec2<u32>(0xffffffffu, 0x7fffffffu)", combine: "select(y, x, less_i64(x, y))" }
+    ),
     reference: |x, y| if x < y || x.is_nan() { x } else { y },
     derivative: Derivative::Jvp(extreme_tangent),
     reads: Reads::INPUT,
@@ -49,6 +68,7 @@ pub static ANY: ReduceDef = ReduceDef {
     domain: (0.0, 1.0),
     empty: Some(0.0),
     kernels: |dtype| if dtype == DType::Bool { reduce::max(dtype) } else { None },
+    wgsl: wgsl!(Bool => Fold { identity: "0u", combine: "max(x, y)" }),
     reference: f64::max,
     derivative: Derivative::Zero,
     reads: Reads::NONE,
@@ -61,6 +81,7 @@ pub static ALL: ReduceDef = ReduceDef {
     domain: (0.0, 1.0),
     empty: Some(1.0),
     kernels: |dtype| if dtype == DType::Bool { reduce::min(dtype) } else { None },
+    wgsl: wgsl!(Bool => Fold { identity: "1u", combine: "min(x, y)" }),
     reference: f64::min,
     derivative: Derivative::Zero,
     reads: Reads::NONE,

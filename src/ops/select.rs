@@ -36,3 +36,8 @@ pub fn kernels(dtype: DType) -> &'static Kernels {
         _ => &LONGS,
     }
 }
+
+/// The choice as an expression in c (a u32), x and y, in WGSL.
+pub fn wgsl() -> &'static str {
+    "select(y, x, c != 0u)"
+}

@@ -230,6 +230,9 @@ mod tests {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
+            if path.is_dir() {
+                continue;
+            }
             let module = path.file_stem().unwrap().to_str().unwrap().to_owned();
             for line in std::fs::read_to_string(&path).unwrap().lines() {
                 let Some((name, ty)) = line.strip_prefix("pub static ").and_then(|rest| rest.split_once(": ")) else {

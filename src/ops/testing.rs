@@ -56,9 +56,12 @@ fn draw(g: &mut Graph, behaviour: i64, inputs: &[Val]) -> Result<Val> {
     number(g, zero, inputs[0])
 }
 
-static FAIL: RandomDef = RandomDef { name: "testing_fail", doc: "Fails.", fill: |_| Some(fail as FillFn) };
-static SLEEP: RandomDef = RandomDef { name: "testing_sleep", doc: "Sleeps.", fill: |_| Some(sleep as FillFn) };
-static PANIC: RandomDef = RandomDef { name: "testing_panic", doc: "Panics.", fill: |_| Some(panic as FillFn) };
+static FAIL: RandomDef =
+    RandomDef { name: "testing_fail", doc: "Fails.", fill: |_| Some(fail as FillFn), wgsl: |_| None };
+static SLEEP: RandomDef =
+    RandomDef { name: "testing_sleep", doc: "Sleeps.", fill: |_| Some(sleep as FillFn), wgsl: |_| None };
+static PANIC: RandomDef =
+    RandomDef { name: "testing_panic", doc: "Panics.", fill: |_| Some(panic as FillFn), wgsl: |_| None };
 
 /// # Safety
 /// None is needed: nothing is written.

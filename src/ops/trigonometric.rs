@@ -4,6 +4,7 @@ use super::arithmetic::{SQUARE, times, ztimes};
 use super::build::*;
 use super::define::{float_binary, float_fn, float_unary};
 use super::exponential::{RSQRT, SQRT};
+use super::wgsl::wgsl;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{BinaryDef, Derivative, Graph, Promote, Reads, Rule, Tangents, UnaryDef, Val};
@@ -23,6 +24,8 @@ macro_rules! from_libm {
             ulp: 1.0,
             promote: Promote::Float,
             kernels: float_unary!($name),
+    wgsl: wgsl!(F32 => concat!(stringify!($function), "_f32(x)")),
+            gpu_ulp: 5.0,
             reference: libm::$function,
             derivative: Derivative::Jvp(|g, rule, t| {
                 let slope: fn(&mut Graph, Val, Val) -> Result<Val> = $slope;
@@ -129,6 +132,8 @@ pub static ATAN2: BinaryDef = BinaryDef {
     ulp: 1.0,
     promote: Promote::Float,
     kernels: float_binary!(Atan2),
+    wgsl: wgsl!(F32 => "atan2_f32(x, y)"),
+    gpu_ulp: 5.0,
     reference: libm::atan2,
     derivative: Derivative::Jvp(atan2_tangent),
     reads: Reads::BOTH,

@@ -46,6 +46,8 @@ static COUNTED_SQUARE: UnaryDef = UnaryDef {
     ulp: 0.5,
     promote: Promote::Float,
     kernels: |dtype| (dtype == DType::F64).then_some(&COUNTED),
+    wgsl: |_| None,
+    gpu_ulp: 0.5,
     reference: |x| x * x,
     derivative: Derivative::Jvp(tangent),
     reads: Reads::INPUT,

@@ -1,0 +1,78 @@
+//! The functions that the expressions of definitions call on a GPU, as WGSL text in files by family. Where the standard
+//! leaves an accuracy loose they are our own, with the polynomials of `machine::cpu::math`.
+//!
+//! This module knows text alone. A shader declares the uniform `p`, whose first word is 0 at run time.
+
+use std::sync::LazyLock;
+
+/// One function of the files here.
+struct Function {
+    name: &'static str,
+    text: &'static str,
+    /// The functions that it calls, by position.
+    calls: Vec<usize>,
+}
+
+const FILES: [&str; 9] = [
+    include_str!("float.wgsl"),
+    include_str!("division.wgsl"),
+    include_str!("int64.wgsl"),
+    include_str!("exp.wgsl"),
+    include_str!("log.wgsl"),
+    include_str!("pow.wgsl"),
+    include_str!("erf.wgsl"),
+    include_str!("trig.wgsl"),
+    include_str!("philox.wgsl"),
+];
+
+static FUNCTIONS: LazyLock<Vec<Function>> = LazyLock::new(|| {
+    let mut functions: Vec<Function> = FILES.iter().flat_map(|file| functions(file)).collect();
+    let calls: Vec<_> = functions.iter().map(|function| called(&functions, function.text)).collect();
+    for (i, calls) in calls.into_iter().enumerate() {
+        functions[i].calls = calls.into_iter().filter(|&other| other != i).collect();
+    }
+    functions
+});
+
+/// The functions of a file, without their comments.
+fn functions(file: &'static str) -> impl Iterator<Item = Function> {
+    file.split("\n\n").filter_map(|part| {
+        let start = if part.starts_with("fn ") { 0 } else { part.find("\nfn ")? + 1 };
+        let text = part[start..].trim_end();
+        let name = text["fn ".len()..].split('(').next()?;
+        Some(Function { name, text, calls: Vec::new() })
+    })
+}
+
+/// Which functions a text names.
+fn called(functions: &[Function], text: &str) -> Vec<usize> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter_map(|word| functions.iter().position(|function| function.name == word)).collect()
+}
+
+/// The functions that a shader's text uses, and those that they use: what must stand beside it.
+pub fn prelude(body: &str) -> String {
+    let mut is_used = vec![false; FUNCTIONS.len()];
+    let mut open = called(&FUNCTIONS, body);
+    while let Some(next) = open.pop() {
+        if !std::mem::replace(&mut is_used[next], true) {
+            open.extend(&FUNCTIONS[next].calls);
+        }
+    }
+    let used = FUNCTIONS.iter().zip(is_used).filter(|(_, is_used)| *is_used);
+    used.flat_map(|(function, _)| [function.text, "\n"]).collect()
+}
+
+/// An expression for each dtype: `wgsl!(F32 => "exp_f32(x)", I32 | U8 => "x")`.
+macro_rules! wgsl {
+    ($($dtype:ident $(| $more:ident)* => $text:expr),+) => {
+        |dtype| match dtype {
+            $($crate::dtype::DType::$dtype $(| $crate::dtype::DType::$more)* => Some($text),)+
+            _ => None,
+        }
+    };
+}
+pub(crate) use wgsl;
+
+#[cfg(test)]
+mod tests;
