@@ -7,6 +7,9 @@ PY := $(VENV)/bin/python -P
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 say = @printf '\n== %s\n'
 
+# Mesa's software Vulkan complains without it.
+export XDG_RUNTIME_DIR ?= /tmp
+
 # Tests and lints must see what users get: the installed wheel, never the source tree.
 unexport PYTHONPATH
 
@@ -60,10 +63,22 @@ install: $(VENV)/.test
 	$(say) 'test wheel (profile checked: assertions and overflow checks on)'
 	$(call install,checked)
 
+# Without a driver there is no GPU, not even a software one, and what needs one is skipped: this tries to get one.
+.PHONY: vulkan
+vulkan:
+	@if [ "$$(uname)" = Linux ] && ! ls /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json >/dev/null 2>&1 && \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  printf '\n== Mesa: Vulkan in software\n'; \
+	  { apt-get -qq update && apt-get -qq install -y --no-install-recommends libvulkan1 mesa-vulkan-drivers; } >/dev/null || \
+	  echo 'Mesa could not be installed'; \
+	fi
+
 .PHONY: test
-test: install
+test: vulkan install
+	$(say) 'the GPUs of the tests'
+	@$(PY) -c 'import wengert as wg; print(*wg.gpu.devices() or ["NONE: all tests of GPUs are skipped"], sep="\n")'
 	$(say) 'cargo test'
-	cargo test --locked --profile checked
+	cargo test --locked --profile checked --features gpu
 	$(say) 'pytest'
 	$(PY) -m pytest
 	$(say) 'the examples in the docstrings'
@@ -73,9 +88,10 @@ test: install
 # The dev profile keeps its own pyo3: sharing the wheel's would rebuild it at each switch.
 .PHONY: check
 check: $(VENV)/.test
-	$(say) 'clippy, without and with the Python bindings'
-	cargo clippy --locked --all-targets -- -D warnings
+	$(say) 'clippy, with GPUs, with the Python bindings, with both'
+	cargo clippy --locked --all-targets --features gpu -- -D warnings
 	cargo clippy --locked --lib --features python -- -D warnings
+	cargo clippy --locked --lib --features python,gpu -- -D warnings
 	$(say) 'formatting and lints'
 	cargo fmt --check
 	$(VENV)/bin/ruff format --check

@@ -13,9 +13,9 @@ STUB = Path(wg.__file__).with_name("_core.pyi")
 
 # Names of the core that are reached elsewhere, or not meant for users.
 INNER = {
-    "Compiled", "Explanation", "Updater", "_rebuild", "clip_grad_norm", "convert_", "counters", "fill_", "grad_of",
-    "host_call", "load_safetensors", "normal_", "note_replaced", "refuse_setting", "save_safetensors", "set_lines",
-    "step", "testing_op", "uniform_", "zmul",
+    "Compiled", "Explanation", "Updater", "_rebuild", "clip_grad_norm", "convert_", "counters", "fill_",
+    "gpu_devices", "gpu_reset", "grad_of", "host_call", "load_safetensors", "normal_", "note_replaced",
+    "refuse_setting", "save_safetensors", "set_lines", "step", "testing_gpu", "testing_op", "uniform_", "zmul",
 }  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def test_every_name_is_reached_from_the_package() -> None:
 
 
 def test_every_listed_name_exists() -> None:
-    for module in (wg, F, debug, random, autograd, wg.nn, wg.optim):
+    for module in (wg, F, debug, random, autograd, wg.gpu, wg.nn, wg.optim):
         for name in module.__all__:
             assert hasattr(module, name), (module.__name__, name)
     assert sorted(wg.__all__) == sorted(set(wg.__all__))

@@ -1,8 +1,8 @@
 """wengert trains neural networks by backpropagation: record, differentiate, plan, run.
 
 `import wengert as wg` gives tensors, the functions of the Python Array API standard, and differentiation. `wg.nn`,
-`wg.optim`, `wg.autograd`, `wg.random`, `wg.debug` and `wg.datasets` are imported at their first use, so that importing
-the package stays cheap; NumPy is imported only when arrays are exchanged with it.
+`wg.optim`, `wg.autograd`, `wg.random`, `wg.gpu`, `wg.debug` and `wg.datasets` are imported at their first use, so that
+importing the package stays cheap; NumPy is imported only when arrays are exchanged with it.
 """
 
 # ruff: noqa: A004  (the names of the Array API standard)
@@ -174,7 +174,7 @@ from wengert._core import (
 
 TYPE_CHECKING = False  # type checkers know the name; importing `typing` would be a third of the time of this import
 if TYPE_CHECKING:
-    from wengert import autograd, datasets, debug, nn, optim, random
+    from wengert import autograd, datasets, debug, gpu, nn, optim, random
     from wengert.serialization import load, save
 
 __all__ = [
@@ -251,6 +251,7 @@ __all__ = [
     "full_like",
     "gelu",
     "get_num_threads",
+    "gpu",
     "grad",
     "greater",
     "greater_equal",
@@ -350,7 +351,7 @@ __all__ = [
     "zeros_like",
 ]
 
-_MODULES = ("autograd", "datasets", "debug", "nn", "optim", "random")
+_MODULES = ("autograd", "datasets", "debug", "gpu", "nn", "optim", "random")
 _FUNCTIONS = {"load": "serialization", "save": "serialization"}
 
 

@@ -104,6 +104,9 @@ __all__ = [
     "gelu",
     "get_num_threads",
     "get_rng_state",
+    "gpu_counters",
+    "gpu_devices",
+    "gpu_reset",
     "grad",
     "grad_of",
     "greater",
@@ -210,6 +213,7 @@ __all__ = [
     "tan",
     "tanh",
     "tensor",
+    "testing_gpu",
     "testing_op",
     "trunc",
     "uint8",
@@ -1086,6 +1090,18 @@ def plan_cache() -> dict[str, Any]:
 def clear_plan_cache() -> None: ...
 def counters() -> dict[str, int]:
     """Plans (run so far), hits, misses, nodes_computed, pending (in this thread), live_nodes."""
+
+def gpu_devices() -> list[str]:
+    """The GPUs that can be used, by name, "gpu:0" first."""
+
+def gpu_reset() -> None:
+    """Closes all GPUs and forgets what there are: tensors on them are lost."""
+
+def gpu_counters() -> dict[str, int]:
+    """submits, dispatches, reads, pipelines, bind_groups (made so far), memory (bytes held), of all open GPUs."""
+
+def testing_gpu(behaviour: Literal["fail_allocation", "lose"], n: int) -> None:
+    """For tests: the nth allocation of GPU memory by this thread from now on fails, or GPU n is lost."""
 
 def testing_op(x: Tensor, behaviour: Literal["fail", "sleep", "panic"], seconds: float = 0.0) -> Tensor:
     """The identity, which at evaluation fails with ValueError("testing_op: fail"), sleeps, or panics."""

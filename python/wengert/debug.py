@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-from wengert._core import clear_plan_cache, counters, op_table, plan_cache, set_lines
+from wengert._core import clear_plan_cache, counters, gpu_counters, op_table, plan_cache, set_lines
 
-__all__ = ["clear_plan_cache", "counters", "lines", "op_table", "plan_cache"]
+__all__ = ["clear_plan_cache", "counters", "gpu_counters", "lines", "op_table", "plan_cache"]
 
 
 class lines:  # noqa: N801  (used like a function)

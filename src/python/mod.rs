@@ -9,6 +9,7 @@ mod elementwise;
 mod errors;
 mod export;
 mod files;
+mod gpu;
 mod import;
 mod index;
 mod interrupt;
@@ -55,6 +56,8 @@ mod _core {
     };
     #[pymodule_export]
     use super::files::{load_safetensors, save_safetensors};
+    #[pymodule_export]
+    use super::gpu::{gpu_counters, gpu_devices, gpu_reset, testing_gpu};
     #[pymodule_export]
     use super::layers::{
         batch_norm, bernoulli, binary_cross_entropy, binary_cross_entropy_with_logits, clip_grad_norm, convert_,

@@ -1,6 +1,7 @@
 //! Grad mode, the eager switch, evaluation, threads, and what `wengert.debug` and tests look at.
 
 use super::errors::{read, refuse};
+use super::gpu;
 use super::operand::choice;
 use super::tensor::{PyTensor, made};
 use super::{axes, script};
@@ -204,9 +205,10 @@ pub fn plan_cache(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 
 /// Forget all plans, and give free memory back to the system.
 #[pyfunction]
-pub fn clear_plan_cache() {
+pub fn clear_plan_cache(py: Python<'_>) -> PyResult<()> {
     tensor::PLANS.clear();
     arena::trim();
+    gpu::trim(py)
 }
 
 /// One entry for each op: name, kind, doc, inputs, domain, ulp, attrs, reads (two masks), differentiable.

@@ -3,7 +3,8 @@
 
 use super::adapters::Kind;
 use super::context::Context;
-use super::failure::must_fail;
+use super::failure::contained;
+use super::testing::must_fail;
 use crate::error::{Error, ErrorKind, Result};
 use hashbrown::HashMap;
 use std::fmt;
@@ -271,7 +272,7 @@ impl Context {
         for block in blocks {
             self.memory.fetch_sub(block.raw.size(), Ordering::Relaxed);
             // A panic here says that the device is gone, which the next call will see.
-            let _ = super::failure::contained(|| block.raw.destroy());
+            let _ = contained(|| block.raw.destroy());
         }
     }
 

@@ -9,6 +9,7 @@ use super::run::BindGroups;
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::lock::Lock;
 use std::fmt;
+use std::ops::AddAssign;
 use std::process;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -182,16 +183,23 @@ impl Context {
             self.device.poll(wgpu::PollType::Poll)
         });
     }
-
-    /// For tests: the device is lost from now on.
-    pub fn lose(&self) {
-        self.close("a test wants it");
-    }
 }
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "gpu:{} {}", self.index, self.info)
+    }
+}
+
+impl AddAssign for Counters {
+    fn add_assign(&mut self, other: Counters) {
+        let Counters { submits, dispatches, reads, pipelines, bind_groups, memory } = other;
+        self.submits += submits;
+        self.dispatches += dispatches;
+        self.reads += reads;
+        self.pipelines += pipelines;
+        self.bind_groups += bind_groups;
+        self.memory += memory;
     }
 }
 

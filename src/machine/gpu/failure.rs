@@ -5,7 +5,6 @@ use super::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::lock::Lock;
 use std::any::Any;
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -132,20 +131,4 @@ pub(super) fn forked() -> Error {
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-thread_local! {
-    static FAIL_IN: Cell<u32> = const { Cell::new(0) };
-}
-
-/// For tests: the `n`th allocation of this thread from now on fails, counted from 1. 0: none.
-pub fn fail_allocation(n: u32) {
-    FAIL_IN.set(n);
-}
-
-/// Whether a test wants this allocation to fail.
-pub(super) fn must_fail() -> bool {
-    let left = FAIL_IN.get();
-    FAIL_IN.set(left.saturating_sub(1));
-    left == 1
 }

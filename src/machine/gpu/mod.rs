@@ -18,13 +18,14 @@ mod pipeline;
 mod read;
 mod registry;
 mod run;
+mod testing;
 #[cfg(test)]
 mod tests;
 
 pub use adapters::{AdapterInfo, Kind};
 pub use buffer::{Binding, Buffer};
 pub use context::{Context, Counters, Limits};
-pub use failure::fail_allocation;
 pub use pipeline::{Access, Pipeline};
-pub use registry::{after_fork, before_fork, context, devices, reset};
+pub use registry::{after_fork, before_fork, context, counters, devices, reset, trim};
 pub use run::Dispatch;
+pub use testing::{fail_allocation, lose};

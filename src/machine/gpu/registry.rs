@@ -1,7 +1,7 @@
 //! The contexts of this process, opened at first use and kept by their number.
 
 use super::adapters::{self, AdapterInfo, Found};
-use super::context::Context;
+use super::context::{Context, Counters};
 use super::failure::{contained, forked};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::lock::Lock;
@@ -58,6 +58,18 @@ pub fn context(index: u8) -> Result<Arc<Context>> {
     Ok(context)
 }
 
+/// What all open contexts have done so far.
+pub fn counters() -> Counters {
+    let mut sum = Counters::default();
+    open().iter().for_each(|context| sum += context.counters());
+    sum
+}
+
+/// Gives the free memory of all open contexts back to the system.
+pub fn trim() -> Result<()> {
+    open().iter().try_for_each(|context| context.trim())
+}
+
 /// Closes all contexts and forgets what devices there are, after a loss. What was on them is gone: using it is
 /// DeviceLostError.
 pub fn reset() -> Result<()> {
@@ -84,6 +96,14 @@ pub fn before_fork() {
 pub unsafe fn after_fork() {
     // SAFETY: as the caller promises.
     unsafe { REGISTRY.after_fork() };
+}
+
+/// The contexts that work.
+fn open() -> Vec<Arc<Context>> {
+    if is_forked() {
+        return Vec::new();
+    }
+    REGISTRY.lock().contexts.iter().flatten().filter(|context| context.check().is_ok()).cloned().collect()
 }
 
 fn is_forked() -> bool {

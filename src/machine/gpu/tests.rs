@@ -281,13 +281,13 @@ fn too_much_memory_is_an_error() {
 fn an_allocation_fails_when_a_test_wants_it() {
     let Some(context) = device() else { return };
     let buffer = context.alloc(16).unwrap();
-    fail_allocation(2);
+    fail_allocation(2).unwrap();
     let kept = context.alloc(16);
     let failed = context.upload(&[0; 16]);
     assert!(kept.is_ok());
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::Memory);
     // Reads and runs with parameters allocate too.
-    fail_allocation(1);
+    fail_allocation(1).unwrap();
     assert_eq!(context.read(&buffer, 0, &mut [0; 16]).unwrap_err().kind(), ErrorKind::Memory);
     context.read(&buffer, 0, &mut [0; 16]).unwrap();
 }
@@ -379,7 +379,7 @@ fn a_lost_device_says_so_until_it_is_reset() {
     let Some(old) = device() else { return };
     let buffer = old.upload(&[1, 2, 3, 4]).unwrap();
     let bump = old.pipeline(BUMP, &[Access::ReadWrite], 0).unwrap();
-    old.lose();
+    lose(0).unwrap();
     let mut bytes = [0; 4];
     let run = || Dispatch { pipeline: &bump, buffers: smallvec![buffer.binding()], params: 0, groups: [1, 1, 1] };
     let failures = |context: &Arc<Context>| {
