@@ -159,13 +159,13 @@ impl Training<'_> {
 fn inputs(plan: &Plan) -> Result<(Vec<Leaf>, Vec<Scalar>)> {
     let (leaves, numbers) = plan.inputs();
     let leaf = |at: usize| {
-        let buffer = Arc::new(Buffer::from_bytes(&vec![0; 17 << 20])?);
+        let buffer = Buffer::from_bytes(&vec![0; 17 << 20])?;
         if plan.leaf_bytes(at) == 4 {
             // SAFETY: the buffer holds as many floats.
             let floats = unsafe { std::slice::from_raw_parts_mut(buffer.as_mut_ptr().cast::<f32>(), 4 << 20) };
             floats.iter_mut().enumerate().for_each(|(i, x)| *x = ((i * 7919) % 1000) as f32 / 16000.0);
         }
-        Ok(Leaf { buffer, offset: 0 })
+        Ok(Leaf { buffer: Arc::new(buffer.into()), offset: 0 })
     };
     Ok(((0..leaves).map(leaf).collect::<Result<_>>()?, vec![Scalar::F64(0.001); numbers]))
 }

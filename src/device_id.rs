@@ -29,6 +29,14 @@ impl DeviceId {
         })
     }
 
+    /// A number of its own, for keys.
+    pub fn number(self) -> u64 {
+        match self {
+            DeviceId::Cpu => 0,
+            DeviceId::Gpu(number) => 1 + u64::from(number),
+        }
+    }
+
     pub fn is_cpu(self) -> bool {
         self == DeviceId::Cpu
     }

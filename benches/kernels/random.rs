@@ -14,7 +14,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         bench.entries(
             &format!("random {name}, 1 M"),
             Work::Bytes(4 * n),
-            value(|| tensor::random(def, shape.clone(), DType::F32)),
+            value(|| tensor::random(def, shape.clone(), DType::F32, Default::default())),
         )?;
     }
     let x = floats(&[n])?;

@@ -392,7 +392,23 @@ class Tensor:
 
     # Conversion.
     def astype(self, dtype: DType, /, *, copy: _Bool = True) -> Tensor: ...
-    def to(self, target: DType | _DeviceLike, /) -> Tensor: ...
+    def to(self, target: DType | _DeviceLike, dtype: DType | None = None, /) -> Tensor:
+        """This tensor on another device, or with another element type, or both.
+
+        A move between devices evaluates the tensor and copies the value. No gradient passes through it.
+
+        Args:
+            target: a device ("cpu", "gpu", "gpu:1") or an element type.
+            dtype: the element type, after a device.
+
+        Raises:
+            DeviceError: no such device.
+            GradError: a move of a tensor that requires a gradient, outside `no_grad`.
+            UnsupportedError: float64 on a GPU.
+        """
+
+    def cpu(self) -> Tensor:
+        """This tensor on the CPU: itself if it is there."""
 
     # Operators.
     def __add__(self, other: _Operand, /) -> Tensor: ...
@@ -488,9 +504,11 @@ def ones(shape: _Shape, *, dtype: DType | None = None, device: _DeviceLike | Non
 def full(
     shape: _Shape, fill_value: float, *, dtype: DType | None = None, device: _DeviceLike | None = None
 ) -> Tensor: ...
-def zeros_like(x: Tensor, /, *, dtype: DType | None = None) -> Tensor: ...
-def ones_like(x: Tensor, /, *, dtype: DType | None = None) -> Tensor: ...
-def full_like(x: Tensor, /, fill_value: float, *, dtype: DType | None = None) -> Tensor: ...
+def zeros_like(x: Tensor, /, *, dtype: DType | None = None, device: _DeviceLike | None = None) -> Tensor: ...
+def ones_like(x: Tensor, /, *, dtype: DType | None = None, device: _DeviceLike | None = None) -> Tensor: ...
+def full_like(
+    x: Tensor, /, fill_value: float, *, dtype: DType | None = None, device: _DeviceLike | None = None
+) -> Tensor: ...
 def arange(
     start: float,
     /,
@@ -891,8 +909,8 @@ def binary_cross_entropy_with_logits(
 def uniform_(tensor: _T, low: float = 0.0, high: float = 1.0) -> _T: ...
 def normal_(tensor: _T, mean: float = 0.0, std: float = 1.0) -> _T: ...
 def fill_(tensor: _T, value: float) -> _T: ...
-def convert_(tensor: _T, target: DType | _DeviceLike, /) -> _T:
-    """Change dtype or device in place: the handle stays the same variable; its gradient is converted too."""
+def convert_(tensor: _T, target: DType | _DeviceLike, dtype: DType | None = None, /) -> _T:
+    """Change device or dtype, or both, in place: the handle stays the same variable; its gradient is converted too."""
 
 # Grad mode, evaluation, debugging. The classes work with `with` and, the first three, as decorators.
 @final

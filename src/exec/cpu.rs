@@ -7,6 +7,7 @@ use crate::machine::cpu::arena;
 use crate::machine::cpu::buffer::{ALIGN, Buffer};
 use crate::machine::cpu::par::{self, Stopped};
 use crate::machine::cpu::view::View;
+use crate::machine::storage::Storage;
 use crate::planner::plan::{Instr, Kernel, Operand, OutputHome, Place, Plan, base};
 use crate::scalar::Scalar;
 use smallvec::SmallVec;
@@ -16,7 +17,7 @@ use std::time::Instant;
 /// The memory of one leaf: its first element is `offset` elements into the buffer.
 #[derive(Clone)]
 pub struct Leaf {
-    pub buffer: Arc<Buffer>,
+    pub buffer: Arc<Storage>,
     pub offset: usize,
 }
 
@@ -32,12 +33,12 @@ const POLL_NANOS: u64 = 200_000;
 
 /// Runs the plan. Gives the buffer of each output, contiguous from its start; a donated output is its leaf's buffer,
 /// at the leaf's offset. The caller holds the only use of donated buffers. On an error none of them has been written.
-pub fn run(plan: &Plan, inputs: &Inputs) -> Result<Vec<Arc<Buffer>>> {
+pub fn run(plan: &Plan, inputs: &Inputs) -> Result<Vec<Arc<Storage>>> {
     observed(plan, inputs, |_| {})
 }
 
 /// Runs the plan as `run` does and adds the nanoseconds of each kernel to `nanos`.
-pub fn run_timed(plan: &Plan, inputs: &Inputs, nanos: &mut [u64]) -> Result<Vec<Arc<Buffer>>> {
+pub fn run_timed(plan: &Plan, inputs: &Inputs, nanos: &mut [u64]) -> Result<Vec<Arc<Storage>>> {
     let mut before = Instant::now();
     let mut entries = nanos.iter_mut();
     observed(plan, inputs, |is_done| {
@@ -50,7 +51,7 @@ pub fn run_timed(plan: &Plan, inputs: &Inputs, nanos: &mut [u64]) -> Result<Vec<
 }
 
 /// `observe` is called before the first kernel, with false, and after each, with true.
-fn observed(plan: &Plan, inputs: &Inputs, observe: impl FnMut(bool)) -> Result<Vec<Arc<Buffer>>> {
+fn observed(plan: &Plan, inputs: &Inputs, observe: impl FnMut(bool)) -> Result<Vec<Arc<Storage>>> {
     check_inputs(plan, inputs)?;
     let bases = base::FIRST_LEAF as usize + plan.leaves.len() + plan.buffers.len();
     let table = (bases * size_of::<*mut u8>()).next_multiple_of(ALIGN);
@@ -59,8 +60,8 @@ fn observed(plan: &Plan, inputs: &Inputs, observe: impl FnMut(bool)) -> Result<V
     let buffers = plan
         .buffers
         .iter()
-        .map(|&bytes| Buffer::new(bytes).map(Arc::new))
-        .collect::<Result<SmallVec<[Arc<Buffer>; 8]>>>()?;
+        .map(|&bytes| Buffer::new(bytes).map(|buffer| Arc::new(buffer.into())))
+        .collect::<Result<SmallVec<[Arc<Storage>; 8]>>>()?;
     let start = lease.as_mut_ptr();
     // SAFETY: the lease is at least as long as the four areas together.
     let (cell_area, arena_area, scratch) =
@@ -76,10 +77,12 @@ fn observed(plan: &Plan, inputs: &Inputs, observe: impl FnMut(bool)) -> Result<V
     put(base::ARENA, arena_area);
     for (at, leaf) in inputs.leaves.iter().enumerate().take(plan.leaves.len()) {
         // SAFETY: the leaf's elements start inside its buffer.
-        put(base::FIRST_LEAF + at as u32, unsafe { leaf.buffer.as_mut_ptr().add(leaf.offset * plan.leaves[at]) });
+        put(base::FIRST_LEAF + at as u32, unsafe {
+            leaf.buffer.host().as_mut_ptr().add(leaf.offset * plan.leaves[at])
+        });
     }
     for (at, buffer) in buffers.iter().enumerate() {
-        put(base::FIRST_LEAF + (plan.leaves.len() + at) as u32, buffer.as_mut_ptr());
+        put(base::FIRST_LEAF + (plan.leaves.len() + at) as u32, buffer.host().as_mut_ptr());
     }
     for (at, &(slot, dtype)) in plan.cells.iter().enumerate() {
         // SAFETY: the area has a cell for each.

@@ -9,13 +9,14 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Op, Source};
 use crate::machine::cpu::buffer::Buffer;
+use crate::machine::storage::Storage;
 use crate::ops;
 use crate::scalar::Scalar;
 use crate::shape::Strides;
 use std::sync::Arc;
 
 /// Runs the graph; float outputs come as float64, the others in their own dtype.
-pub fn run(graph: &Graph, known: &Known, leaf_strides: &[Strides], inputs: &Inputs) -> Result<Vec<Arc<Buffer>>> {
+pub fn run(graph: &Graph, known: &Known, leaf_strides: &[Strides], inputs: &Inputs) -> Result<Vec<Arc<Storage>>> {
     let graph = expand_to(graph, known, HandKernels::Expand)?;
     let wide = widen(&graph);
     let leaves = inputs.leaves.iter().enumerate().map(|(slot, leaf)| widen_leaf(&graph, slot as u32, leaf));
@@ -45,13 +46,14 @@ fn widen_leaf(graph: &Graph, slot: u32, leaf: &Leaf) -> Result<Leaf> {
     if !graph.nodes.iter().any(is_single) {
         return Ok(leaf.clone());
     }
-    let n = leaf.buffer.len() / 4;
+    let single = leaf.buffer.host();
+    let n = single.len() / 4;
     let wide = Buffer::new(n * 8)?;
     for i in 0..n {
         // SAFETY: element i of both buffers.
-        unsafe { *wide.as_mut_ptr().cast::<f64>().add(i) = f64::from(*leaf.buffer.as_ptr().cast::<f32>().add(i)) };
+        unsafe { *wide.as_mut_ptr().cast::<f64>().add(i) = f64::from(*single.as_ptr().cast::<f32>().add(i)) };
     }
-    Ok(Leaf { buffer: Arc::new(wide), offset: leaf.offset })
+    Ok(Leaf { buffer: Arc::new(wide.into()), offset: leaf.offset })
 }
 
 #[allow(clippy::mut_from_ref, reason = "values are raw memory, as in every executor")]

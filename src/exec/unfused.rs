@@ -15,6 +15,7 @@ use crate::machine::cpu::isa::isa;
 use crate::machine::cpu::par::Stopped;
 use crate::machine::cpu::reduce::{CHUNK_ROWS, ReduceKernels};
 use crate::machine::cpu::view::{self, View};
+use crate::machine::storage::Storage;
 use crate::ops;
 use crate::ops::conv::Convolution;
 use crate::planner::{ReduceStep, reduce_steps};
@@ -23,7 +24,7 @@ use crate::shape::{Shape, Strides};
 use std::sync::Arc;
 
 /// Runs the graph that a plan would be built from, and gives a contiguous buffer for each output.
-pub fn run(graph: &Graph, known: &Known, leaf_strides: &[Strides], inputs: &Inputs) -> Result<Vec<Arc<Buffer>>> {
+pub fn run(graph: &Graph, known: &Known, leaf_strides: &[Strides], inputs: &Inputs) -> Result<Vec<Arc<Storage>>> {
     let graph = expand(graph, known)?;
     let values = nodes(&graph, leaf_strides, inputs, &|_, _, _| Ok(false))?;
     let output = |val: &Val| Arc::clone(&values[val.node as usize][val.output as usize].buffer);
@@ -33,17 +34,17 @@ pub fn run(graph: &Graph, known: &Known, leaf_strides: &[Strides], inputs: &Inpu
 /// A contiguous value.
 #[derive(Clone)]
 pub(super) struct Value {
-    pub buffer: Arc<Buffer>,
+    pub buffer: Arc<Storage>,
     pub ty: TensorType,
 }
 
 impl Value {
     pub fn new(ty: &TensorType) -> Result<Value> {
-        Ok(Value { buffer: Arc::new(Buffer::new(ty.bytes())?), ty: ty.clone() })
+        Ok(Value { buffer: Arc::new(Buffer::new(ty.bytes())?.into()), ty: ty.clone() })
     }
 
     pub fn ptr(&self) -> *mut u8 {
-        self.buffer.as_mut_ptr()
+        self.buffer.host().as_mut_ptr()
     }
 
     fn view(&self) -> View {
@@ -106,7 +107,7 @@ fn source(source: Source, leaf_strides: &[Strides], inputs: &Inputs, out: &Value
         Source::Leaf(slot) => {
             let Leaf { buffer, offset } = &inputs.leaves[slot as usize];
             // SAFETY: the leaf's elements start inside its buffer.
-            let ptr = unsafe { buffer.as_mut_ptr().add(offset * size) };
+            let ptr = unsafe { buffer.host().as_mut_ptr().add(offset * size) };
             let strides = leaf_strides[slot as usize].clone();
             let from = View { ptr, dtype: out.ty.dtype, shape: out.ty.shape.clone(), strides };
             // SAFETY: the caller's strides stay inside the buffer; the copy is new.

@@ -18,6 +18,7 @@ pub use op::{
     Source, Sweep, Sweeps,
 };
 
+use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::shape::Shape;
 use std::fmt;
@@ -41,6 +42,12 @@ impl TensorType {
     /// Bytes of the contiguous value.
     pub fn bytes(&self) -> usize {
         self.shape.size() * self.dtype.size()
+    }
+
+    /// Bytes of the contiguous value in the memory of a device.
+    pub fn bytes_on(&self, device: DeviceId) -> usize {
+        let size = if device.is_cpu() { self.dtype.size() } else { self.dtype.device_size() };
+        self.shape.size() * size
     }
 }
 

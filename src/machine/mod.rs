@@ -4,3 +4,4 @@ pub mod cpu;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod lock;
+pub mod storage;

@@ -42,7 +42,7 @@ fn total_norm(grads: &[Tensor], norm: Norm) -> Result<Tensor> {
     match (total, norm) {
         (Some(total), Norm::Two) => tensor::unary(&exponential::SQRT, (&total).into()),
         (Some(total), _) => Ok(total),
-        (None, _) => tensor::full(Default::default(), 0.0.into(), crate::dtype::DType::F32),
+        (None, _) => tensor::full(Default::default(), 0.0.into(), crate::dtype::DType::F32, Default::default()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! New values for variables and plain tensors, in any grad mode. They leave no history, and a tensor that has one is
 //! refused.
 
+use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ops::{arithmetic, random};
@@ -38,7 +39,7 @@ fn drawn(op: &str, target: &Tensor, def: &'static crate::graph::RandomDef, scale
     refuse_history(op, target)?;
     let ty = target.ty();
     let _mode = GradGuard::new(false);
-    let draw = tensor::random(def, ty.shape, ty.dtype)?;
+    let draw = tensor::random(def, ty.shape, ty.dtype, target.device())?;
     let scaled = tensor::binary(&arithmetic::MULTIPLY, (&draw).into(), scale.into())?;
     assign(op, target, &tensor::binary(&arithmetic::ADD, (&scaled).into(), shift.into())?)
 }
@@ -46,22 +47,24 @@ fn drawn(op: &str, target: &Tensor, def: &'static crate::graph::RandomDef, scale
 /// One number in every element.
 pub fn fill(target: &Tensor, value: Scalar) -> Result<()> {
     let ty = target.ty();
-    assign("fill_", target, &tensor::filled(ty.shape, value, ty.dtype)?)
+    assign("fill_", target, &tensor::filled(ty.shape, value, ty.dtype, target.device())?)
 }
 
-/// Another dtype in place: the handle stays the same variable, and its gradient is converted too.
-pub fn convert(target: &Tensor, dtype: DType) -> Result<()> {
+/// Another device or dtype in place: the handle stays the same variable, and its gradient is converted too.
+pub fn convert(target: &Tensor, device: Option<DeviceId>, dtype: Option<DType>) -> Result<()> {
     refuse_history("convert_", target)?;
-    if target.dtype() == dtype {
+    let device = device.filter(|device| *device != target.device());
+    let dtype = dtype.filter(|dtype| *dtype != target.dtype());
+    if device.is_none() && dtype.is_none() {
         return Ok(());
     }
     let _mode = GradGuard::new(false);
     let variable = target.is_variable();
-    if variable && !dtype.is_float() {
+    if let Some(dtype) = dtype.filter(|dtype| variable && !dtype.is_float()) {
         return Err(Error::dtype(format!("convert_: a variable cannot become {dtype}; only floats have gradients")));
     }
-    let grad = target.grad().map(|grad| tensor::cast(&grad, dtype)).transpose()?;
-    let value = tensor::cast(target, dtype)?;
+    let grad = target.grad().map(|grad| tensor::convert(&grad, device, dtype)).transpose()?;
+    let value = tensor::convert(target, device, dtype)?;
     target.set_requires_grad(false)?;
     target.rebind(&value)?;
     target.set_requires_grad(variable)?;

@@ -1,5 +1,6 @@
 //! Convolutions and pools in one call.
 
+use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Attrs, TensorType};
@@ -156,21 +157,21 @@ pub fn adaptive_avg_pool(input: &Tensor, axes: usize, sizes: &[Option<i64>]) -> 
         let size = usize::try_from(size)
             .map_err(|_| Error::value(format!("{op}: output_size {size} is negative; it must be at least 0")))?;
         if size != extent {
-            result = average_along(&result, rank - axes + axis, &averages(extent, size, ty.dtype)?)?;
+            result = average_along(&result, rank - axes + axis, &averages(extent, size, ty.dtype, input.device())?)?;
         }
     }
     Ok(result)
 }
 
 /// A column of weights for each window.
-fn averages(extent: usize, size: usize, dtype: DType) -> Result<Tensor> {
+fn averages(extent: usize, size: usize, dtype: DType, device: DeviceId) -> Result<Tensor> {
     let mut bytes = Vec::new();
     for (at, window) in (0..extent).flat_map(|at| (0..size).map(move |window| (at, window))) {
         let range = window * extent / size..((window + 1) * extent).div_ceil(size);
         let weight = if range.contains(&at) { 1.0 / range.len() as f64 } else { 0.0 };
         bytes.extend_from_slice(&Scalar::F64(weight).to_bytes(dtype)[..dtype.size()]);
     }
-    Tensor::from_bytes(&bytes, TensorType::new(dtype, [extent, size]))
+    Tensor::from_bytes_on(device, &bytes, TensorType::new(dtype, [extent, size]))
 }
 
 fn average_along(x: &Tensor, axis: usize, weights: &Tensor) -> Result<Tensor> {

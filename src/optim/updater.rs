@@ -74,7 +74,7 @@ impl Updater {
                 param.set_grad(None)?;
             } else if let Some(grad) = param.grad() {
                 let ty = grad.ty();
-                grad.rebind(&tensor::full(ty.shape, Scalar::F64(0.0), ty.dtype)?)?;
+                grad.rebind(&tensor::full(ty.shape, Scalar::F64(0.0), ty.dtype, grad.device())?)?;
             }
         }
         Ok(())
@@ -114,8 +114,9 @@ impl Updater {
         }
         for Update { index, next, .. } in updates.iter_mut() {
             for (slot, _) in next.tensors.iter_mut().zip(uses).filter(|(slot, used)| *used && slot.is_none()) {
-                let ty = self.params[*index].ty();
-                *slot = Some(tensor::full(ty.shape, Scalar::F64(0.0), ty.dtype)?);
+                let param = &self.params[*index];
+                let ty = param.ty();
+                *slot = Some(tensor::full(ty.shape, Scalar::F64(0.0), ty.dtype, param.device())?);
             }
         }
         let states = uses.iter().filter(|used| **used).count();

@@ -1,10 +1,11 @@
 //! Functions that make tensors: from data, from shapes, at random.
 
-use super::dtype::{PyDType, PyDevice};
+use super::dtype::{PyDType, PyDevice, place};
 use super::errors::{read, record, refuse};
 use super::import;
 use super::operand::{self, Dims};
 use super::tensor::{PyTensor, made};
+use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::scalar::Scalar;
@@ -26,12 +27,17 @@ fn or(dtype: Option<PyDType>, default: DType) -> DType {
     dtype.map_or(default, |dtype| dtype.0)
 }
 
+/// The device that an argument names, else that of `x`.
+fn like(x: &Tensor, device: Option<PyDevice>) -> PyResult<DeviceId> {
+    device.map_or(Ok(x.device()), |device| place(Some(device)))
+}
+
 /// Copy numbers, nested lists, buffers, arrays or a tensor.
 ///
 /// Args:
 ///     data: what to copy. Python floats become float32, integers int64; buffers and arrays keep their dtype.
 ///     dtype: the element type, if another one is wanted.
-///     device: "cpu".
+///     device: "cpu" or "gpu"; that of the data by default.
 ///     requires_grad: make it a variable.
 ///
 /// Raises:
@@ -50,8 +56,8 @@ pub fn new_tensor(
     device: Option<PyDevice>,
     requires_grad: bool,
 ) -> PyResult<PyTensor> {
-    let _ = device;
-    let made = import::tensor(data, dtype.map(|dtype| dtype.0))?;
+    let device = device.map(|device| place(Some(device))).transpose()?;
+    let made = import::tensor(data, dtype.map(|dtype| dtype.0), device)?;
     if requires_grad {
         record(|| made.set_requires_grad(true))?;
     }
@@ -67,16 +73,19 @@ pub fn asarray<'py>(
     device: Option<PyDevice>,
     copy: Option<bool>,
 ) -> PyResult<Bound<'py, PyTensor>> {
-    let _ = device;
     let wanted = dtype.map(|dtype| dtype.0);
+    let device = device.map(|device| place(Some(device))).transpose()?;
     if let (Ok(tensor), true) = (obj.cast::<PyTensor>(), copy != Some(true)) {
         let own = &tensor.get().0;
-        if wanted.is_none_or(|wanted| wanted == own.dtype()) {
+        if wanted.is_none_or(|wanted| wanted == own.dtype()) && device.is_none_or(|device| device == own.device()) {
             return Ok(tensor.clone());
         }
     }
     if copy != Some(false) {
-        return Bound::new(obj.py(), PyTensor(import::tensor(obj, wanted)?));
+        return Bound::new(obj.py(), PyTensor(import::tensor(obj, wanted, device)?));
+    }
+    if let Some(device) = device.filter(|device| !device.is_cpu()) {
+        return Err(refuse(Error::value(format!("asarray: {device} needs a copy, which copy=False forbids"))));
     }
     let shared = import::share(obj)?;
     match wanted.filter(|wanted| *wanted != shared.dtype()) {
@@ -92,7 +101,7 @@ pub fn asarray<'py>(
 #[pyfunction]
 #[pyo3(signature = (array, *, copy = true))]
 pub fn from_numpy(array: &Bound<'_, PyAny>, copy: bool) -> PyResult<PyTensor> {
-    let made = if copy { import::tensor(array, None)? } else { import::share(array)? };
+    let made = if copy { import::tensor(array, None, None)? } else { import::share(array)? };
     Ok(PyTensor(made))
 }
 
@@ -100,54 +109,62 @@ pub fn from_numpy(array: &Bound<'_, PyAny>, copy: bool) -> PyResult<PyTensor> {
 #[pyfunction]
 #[pyo3(signature = (shape, *, dtype = None, device = None))]
 pub fn zeros(shape: Dims, dtype: Option<PyDType>, device: Option<PyDevice>) -> PyResult<PyTensor> {
-    let _ = device;
-    made(|| constant(shape, 0, or(dtype, DType::F32)))
+    let device = place(device)?;
+    made(|| constant(shape, 0, or(dtype, DType::F32), device))
 }
 
 /// Ones of this shape.
 #[pyfunction]
 #[pyo3(signature = (shape, *, dtype = None, device = None))]
 pub fn ones(shape: Dims, dtype: Option<PyDType>, device: Option<PyDevice>) -> PyResult<PyTensor> {
-    let _ = device;
-    made(|| constant(shape, 1, or(dtype, DType::F32)))
+    let device = place(device)?;
+    made(|| constant(shape, 1, or(dtype, DType::F32), device))
 }
 
-fn constant(shape: Dims, value: i64, dtype: DType) -> Result<Tensor> {
+fn constant(shape: Dims, value: i64, dtype: DType, device: DeviceId) -> Result<Tensor> {
     let constant = match dtype {
         DType::Bool => Scalar::Bool(value != 0),
         DType::F32 | DType::F64 => Scalar::F64(value as f64),
         DType::U8 | DType::I32 | DType::I64 => Scalar::I64(value),
     };
-    tensor::full(shape.0, constant, dtype)
+    tensor::full(shape.0, constant, dtype, device)
 }
 
 /// A number in every element; the dtype is that of the number unless given.
 #[pyfunction]
 #[pyo3(signature = (shape, fill_value, *, dtype = None, device = None))]
 pub fn full(shape: Dims, fill_value: Number, dtype: Option<PyDType>, device: Option<PyDevice>) -> PyResult<PyTensor> {
-    let _ = device;
-    made(|| tensor::filled(shape.0, fill_value.0, or(dtype, fill_value.0.dtype())))
+    let device = place(device)?;
+    made(|| tensor::filled(shape.0, fill_value.0, or(dtype, fill_value.0.dtype()), device))
 }
 
-/// Zeros of the shape and dtype of x.
+/// Zeros of the shape and dtype of x, on its device unless another is given.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, dtype = None))]
-pub fn zeros_like(x: PyRef<'_, PyTensor>, dtype: Option<PyDType>) -> PyResult<PyTensor> {
-    made(|| constant(Dims(x.0.shape()), 0, or(dtype, x.0.dtype())))
+#[pyo3(signature = (x, /, *, dtype = None, device = None))]
+pub fn zeros_like(x: PyRef<'_, PyTensor>, dtype: Option<PyDType>, device: Option<PyDevice>) -> PyResult<PyTensor> {
+    let device = like(&x.0, device)?;
+    made(|| constant(Dims(x.0.shape()), 0, or(dtype, x.0.dtype()), device))
 }
 
-/// Ones of the shape and dtype of x.
+/// Ones of the shape and dtype of x, on its device unless another is given.
 #[pyfunction]
-#[pyo3(signature = (x, /, *, dtype = None))]
-pub fn ones_like(x: PyRef<'_, PyTensor>, dtype: Option<PyDType>) -> PyResult<PyTensor> {
-    made(|| constant(Dims(x.0.shape()), 1, or(dtype, x.0.dtype())))
+#[pyo3(signature = (x, /, *, dtype = None, device = None))]
+pub fn ones_like(x: PyRef<'_, PyTensor>, dtype: Option<PyDType>, device: Option<PyDevice>) -> PyResult<PyTensor> {
+    let device = like(&x.0, device)?;
+    made(|| constant(Dims(x.0.shape()), 1, or(dtype, x.0.dtype()), device))
 }
 
-/// A number in every element, of the shape and dtype of x.
+/// A number in every element, of the shape and dtype of x, on its device unless another is given.
 #[pyfunction]
-#[pyo3(signature = (x, /, fill_value, *, dtype = None))]
-pub fn full_like(x: PyRef<'_, PyTensor>, fill_value: Number, dtype: Option<PyDType>) -> PyResult<PyTensor> {
-    made(|| tensor::filled(x.0.shape(), fill_value.0, or(dtype, x.0.dtype())))
+#[pyo3(signature = (x, /, fill_value, *, dtype = None, device = None))]
+pub fn full_like(
+    x: PyRef<'_, PyTensor>,
+    fill_value: Number,
+    dtype: Option<PyDType>,
+    device: Option<PyDevice>,
+) -> PyResult<PyTensor> {
+    let device = like(&x.0, device)?;
+    made(|| tensor::filled(x.0.shape(), fill_value.0, or(dtype, x.0.dtype()), device))
 }
 
 /// start, start + step, … before stop; from 0 if only one number is given.
@@ -165,12 +182,12 @@ pub fn arange(
     dtype: Option<PyDType>,
     device: Option<PyDevice>,
 ) -> PyResult<PyTensor> {
-    let _ = device;
+    let device = place(device)?;
     let (first, end) = match stop {
         Some(stop) => (start.0, stop.0),
         None => (Scalar::I64(0), start.0),
     };
-    made(|| tensor::arange(first, end, step.0, dtype.map(|dtype| dtype.0)))
+    made(|| tensor::arange(first, end, step.0, dtype.map(|dtype| dtype.0), device))
 }
 
 /// 1 where the new last axis counts to the index, else 0; an index out of range gives a row of zeros.

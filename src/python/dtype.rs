@@ -4,6 +4,8 @@ use super::errors::refuse;
 use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::{Error, ErrorKind};
+use crate::machine::storage;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
@@ -105,6 +107,33 @@ impl PyDevice {
     fn __str__(&self) -> String {
         self.0.to_string()
     }
+}
+
+/// What `to` is asked for.
+pub struct Target {
+    pub device: Option<DeviceId>,
+    pub dtype: Option<DType>,
+}
+
+impl Target {
+    /// From a dtype, or a device and perhaps a dtype.
+    pub fn of(target: &Bound<'_, PyAny>, dtype: Option<PyDType>) -> PyResult<Target> {
+        match (target.cast::<PyDType>(), dtype) {
+            (Ok(_), Some(_)) => Err(PyTypeError::new_err("to: one dtype is taken, after the device if there is one")),
+            (Ok(only), None) => Ok(Target { device: None, dtype: Some(only.get().0) }),
+            (Err(_), dtype) => {
+                let device = place(Some(target.extract()?))?;
+                Ok(Target { device: Some(device), dtype: dtype.map(|dtype| dtype.0) })
+            }
+        }
+    }
+}
+
+/// The device that an argument names, ready for use; the CPU if there is none.
+pub fn place(device: Option<PyDevice>) -> PyResult<DeviceId> {
+    let device = device.map_or(DeviceId::Cpu, |device| device.0);
+    storage::open(device).map_err(refuse)?;
+    Ok(device)
 }
 
 impl<'a, 'py> FromPyObject<'a, 'py> for PyDevice {

@@ -43,10 +43,10 @@ fn list<'py, 'a>(
     Ok(PyList::new(py, items)?.into_any())
 }
 
-/// A read-only array on the memory of the tensor.
+/// A read-only array on the memory of the tensor, or on a copy if that is a device's.
 pub fn numpy<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyAny>> {
     read(|| trace::refuse_read("numpy"))?;
-    let (value, ty) = read(|| tensor.value())?;
+    let (value, ty) = read(|| tensor.host_value())?;
     let window = Bound::new(py, Window::new(value, ty))?;
     py.import("numpy")?.call_method1("asarray", (window,))
 }
@@ -122,7 +122,7 @@ impl Window {
         // SAFETY: the window, which the view keeps alive, owns the memory, the shape and the strides; the offset of a
         // value lies in its buffer.
         unsafe {
-            (*view).buf = window.value.buffer.as_mut_ptr().add(window.value.offset * size).cast::<c_void>();
+            (*view).buf = window.value.buffer.host().as_mut_ptr().add(window.value.offset * size).cast::<c_void>();
             (*view).len = window.ty.bytes() as ffi::Py_ssize_t;
             (*view).readonly = 1;
             (*view).itemsize = size as ffi::Py_ssize_t;

@@ -3,6 +3,7 @@
 use super::errors::{read, record, refuse};
 use super::operand;
 use super::tensor::PyTensor;
+use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::TensorType;
@@ -22,24 +23,39 @@ use std::sync::Arc;
 /// Nested deeper than this, a list is not data.
 const MAX_DEPTH: usize = 32;
 
-/// A new handle on the data, copied unless it is a tensor's.
-pub fn tensor(data: &Bound<'_, PyAny>, dtype: Option<DType>) -> PyResult<Tensor> {
+/// A new handle on the data, copied unless it is a tensor's. What is no tensor goes to the CPU if no device is given.
+pub fn tensor(data: &Bound<'_, PyAny>, dtype: Option<DType>, device: Option<DeviceId>) -> PyResult<Tensor> {
     if let Ok(tensor) = data.cast::<PyTensor>() {
         return record(|| {
             let value = tensor::detach(&tensor.get().0)?;
-            match dtype {
-                Some(dtype) if dtype != value.dtype() => {
+            match (dtype.filter(|dtype| *dtype != value.dtype()), device.filter(|device| *device != value.device())) {
+                (None, None) => Ok(value),
+                (dtype, device) => {
                     let _mode = tensor::GradGuard::new(false);
-                    tensor::cast(&value, dtype)
+                    tensor::convert(&value, device, dtype)
                 }
-                _ => Ok(value),
             }
         });
     }
-    let made = if is_nested(data) { nested(data, dtype)? } else { single(data, dtype)? };
+    let target = Target { dtype, device: device.unwrap_or_default() };
+    let made = if is_nested(data) { nested(data, target)? } else { single(data, target)? };
     match dtype {
-        Some(dtype) if dtype != made.dtype() => record(|| tensor::cast(&made, dtype)),
+        Some(dtype) if dtype != made.dtype() => record(|| tensor::convert(&made, Some(target.device), Some(dtype))),
         _ => Ok(made),
+    }
+}
+
+/// What is wanted of data that become a tensor.
+#[derive(Clone, Copy)]
+struct Target {
+    dtype: Option<DType>,
+    device: DeviceId,
+}
+
+impl Target {
+    /// Where data of this dtype are put: first on the CPU if they must change their dtype.
+    fn device_for(self, dtype: DType) -> DeviceId {
+        if self.dtype.is_none_or(|wanted| wanted == dtype) { self.device } else { DeviceId::Cpu }
     }
 }
 
@@ -47,7 +63,7 @@ pub fn tensor(data: &Bound<'_, PyAny>, dtype: Option<DType>) -> PyResult<Tensor>
 pub fn borrow(data: &Bound<'_, PyAny>) -> PyResult<Tensor> {
     match data.cast::<PyTensor>() {
         Ok(tensor) => Ok(tensor.get().0.clone()),
-        Err(_) => tensor(data, None),
+        Err(_) => tensor(data, None, None),
     }
 }
 
@@ -68,7 +84,7 @@ pub fn share(data: &Bound<'_, PyAny>) -> PyResult<Tensor> {
         let owner = Box::new(Shared(Some(buffer)));
         // SAFETY: the exporter keeps the memory until `owner` gives the buffer back.
         let memory = unsafe { Buffer::from_owner(ptr, bytes, owner) };
-        Ok(Tensor::from_value(Value { buffer: Arc::new(memory), offset, strides: layout.strides }, layout.ty))
+        Ok(Tensor::from_value(Value { buffer: Arc::new(memory.into()), offset, strides: layout.strides }, layout.ty))
     })
 }
 
@@ -77,40 +93,41 @@ fn is_nested(data: &Bound<'_, PyAny>) -> bool {
 }
 
 /// A number, or an object that can show its elements.
-fn single(data: &Bound<'_, PyAny>, dtype: Option<DType>) -> PyResult<Tensor> {
+fn single(data: &Bound<'_, PyAny>, target: Target) -> PyResult<Tensor> {
     // NumPy's float64 is a float by inheritance; it has a dtype of its own all the same.
     if data.is_exact_instance_of::<PyFloat>() || data.is_instance_of::<PyInt>() || data.is_instance_of::<PyBool>() {
-        return from_scalar(operand::number(data.as_borrowed())?, dtype);
+        return from_scalar(operand::number(data.as_borrowed())?, target);
     }
-    if let Some(tensor) = from_buffer(data)? {
+    if let Some(tensor) = from_buffer(data, target)? {
         return Ok(tensor);
     }
     // SciPy, pandas, torch and others say so.
     if data.hasattr("__array__")? {
         let array = data.call_method0("__array__")?;
-        if let Some(tensor) = from_buffer(&array)? {
+        if let Some(tensor) = from_buffer(&array, target)? {
             return Ok(tensor);
         }
     }
-    from_scalar(operand::number(data.as_borrowed())?, dtype)
+    from_scalar(operand::number(data.as_borrowed())?, target)
 }
 
-fn from_scalar(number: Scalar, dtype: Option<DType>) -> PyResult<Tensor> {
-    let dtype = dtype.unwrap_or(number.dtype());
-    read(|| Tensor::from_bytes(&number.to_bytes(dtype)[..dtype.size()], TensorType::scalar(dtype)))
+fn from_scalar(number: Scalar, target: Target) -> PyResult<Tensor> {
+    let dtype = target.dtype.unwrap_or(number.dtype());
+    let bytes = &number.to_bytes(dtype)[..dtype.size()];
+    record(|| Tensor::from_bytes_on(target.device, bytes, TensorType::scalar(dtype)))
 }
 
 /// A copy of the buffer of an object that has one.
-fn from_buffer(data: &Bound<'_, PyAny>) -> PyResult<Option<Tensor>> {
+fn from_buffer(data: &Bound<'_, PyAny>, target: Target) -> PyResult<Option<Tensor>> {
     match buffer(data) {
-        Ok(Some(buffer)) => read(|| copy(&buffer)).map(Some),
+        Ok(Some(buffer)) => record(|| copy(&buffer, target)).map(Some),
         Ok(None) => Ok(None),
-        Err(error) => element(data)?.map_or(Err(error), |tensor| Ok(Some(tensor))),
+        Err(error) => element(data, target)?.map_or(Err(error), |tensor| Ok(Some(tensor))),
     }
 }
 
 /// A buffer without axes. NumPy leaves its shape unset, which `PyUntypedBuffer` refuses.
-fn element(data: &Bound<'_, PyAny>) -> PyResult<Option<Tensor>> {
+fn element(data: &Bound<'_, PyAny>, target: Target) -> PyResult<Option<Tensor>> {
     let view = data.py().import("builtins")?.getattr("memoryview")?.call1((data,))?;
     if view.getattr("ndim")?.extract::<usize>()? != 0 {
         return Ok(None);
@@ -118,7 +135,11 @@ fn element(data: &Bound<'_, PyAny>) -> PyResult<Option<Tensor>> {
     let format: String = view.getattr("format")?.extract()?;
     let size: usize = view.getattr("itemsize")?.extract()?;
     let bytes: Vec<u8> = view.call_method0("tobytes")?.extract()?;
-    read(|| Tensor::from_bytes(&bytes, TensorType::scalar(element_type(&format, size)?))).map(Some)
+    record(|| {
+        let dtype = element_type(&format, size)?;
+        Tensor::from_bytes_on(target.device_for(dtype), &bytes, TensorType::scalar(dtype))
+    })
+    .map(Some)
 }
 
 /// The buffer of an object that has one.
@@ -200,14 +221,18 @@ fn element_type(format: &str, size: usize) -> Result<DType> {
     })
 }
 
-fn copy(buffer: &PyUntypedBuffer) -> Result<Tensor> {
+fn copy(buffer: &PyUntypedBuffer, target: Target) -> Result<Tensor> {
     let Layout { ty, first, strides } = Layout::of(buffer)?;
     let memory = Buffer::new(ty.bytes())?;
     let from = View { ptr: first, dtype: ty.dtype, shape: ty.shape.clone(), strides };
     let to = View::contiguous(memory.as_mut_ptr(), ty.dtype, ty.shape.clone());
     // SAFETY: the exporter describes valid memory; the new block has room for every element.
     unsafe { view::copy(&from, &to) };
-    Ok(Tensor::from_buffer(Arc::new(memory), ty))
+    match target.device_for(ty.dtype) {
+        DeviceId::Cpu => Ok(Tensor::from_buffer(memory, ty)),
+        // SAFETY: the block holds every element of this type.
+        device => Tensor::from_bytes_on(device, unsafe { std::slice::from_raw_parts(memory.as_ptr(), ty.bytes()) }, ty),
+    }
 }
 
 /// A buffer of another object. It goes back only where the interpreter's lock is held: a tensor can end anywhere.
@@ -248,7 +273,7 @@ struct Elements {
     shape: Option<Shape>,
 }
 
-fn nested(data: &Bound<'_, PyAny>, dtype: Option<DType>) -> PyResult<Tensor> {
+fn nested(data: &Bound<'_, PyAny>, target: Target) -> PyResult<Tensor> {
     let mut elements = Elements { numbers: Vec::new(), strong: None, weak: None, shape: None };
     let mut position = Vec::new();
     elements.collect(data, &mut position)?;
@@ -259,11 +284,11 @@ fn nested(data: &Bound<'_, PyAny>, dtype: Option<DType>) -> PyResult<Tensor> {
         (Some(strong), _) => strong,
         (None, weak) => weak.unwrap_or(DType::F32),
     };
-    let dtype = dtype.unwrap_or(found);
-    read(|| {
+    let dtype = target.dtype.unwrap_or(found);
+    record(|| {
         let mut bytes = Vec::with_capacity(elements.numbers.len() * dtype.size());
         elements.numbers.iter().for_each(|number| bytes.extend_from_slice(&number.to_bytes(dtype)[..dtype.size()]));
-        Tensor::from_bytes(&bytes, TensorType { dtype, shape: shape.checked("tensor")? })
+        Tensor::from_bytes_on(target.device, &bytes, TensorType { dtype, shape: shape.checked("tensor")? })
     })
 }
 
@@ -304,7 +329,7 @@ impl Elements {
             if let Ok(tensor) = data.cast::<PyTensor>() {
                 return self.array(&tensor.get().0);
             }
-            if let Some(tensor) = from_buffer(data)? {
+            if let Some(tensor) = from_buffer(data, Target { dtype: None, device: DeviceId::Cpu })? {
                 return self.array(&tensor);
             }
         }

@@ -5,6 +5,7 @@ use super::errors::{record, refuse};
 use super::import;
 use super::operand::Operand;
 use super::tensor::PyTensor;
+use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{GatherMode, TensorType};
@@ -36,7 +37,7 @@ struct Plan {
 
 /// `x[index]`.
 pub fn get(x: &Tensor, index: &Bound<'_, PyAny>) -> PyResult<Tensor> {
-    let items = parse(index)?;
+    let items = parse(index, x.device())?;
     record(|| {
         let Plan { slices, shown, tensors } = plan(&x.shape(), items)?;
         let basic = tensor::reshape_to(&tensor::slice(x, &slices)?, shown)?;
@@ -46,12 +47,14 @@ pub fn get(x: &Tensor, index: &Bound<'_, PyAny>) -> PyResult<Tensor> {
 
 /// `x[index] = value`: the handle is rebound to a tensor with the value in that place.
 pub fn set(x: &Tensor, index: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    let items = parse(index)?;
+    let items = parse(index, x.device())?;
     let imported;
     let value = match value.extract::<Operand<'_, '_>>() {
         Ok(operand) => operand,
         Err(_) => {
-            imported = Bound::new(value.py(), PyTensor(import::tensor(value, None)?))?;
+            let device = x.device();
+            let dtype = (!device.is_cpu()).then(|| x.dtype());
+            imported = Bound::new(value.py(), PyTensor(import::tensor(value, dtype, Some(device))?))?;
             Operand::Tensor(imported.as_borrowed())
         }
     };
@@ -76,14 +79,15 @@ pub fn set(x: &Tensor, index: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> Py
     })
 }
 
-fn parse(index: &Bound<'_, PyAny>) -> PyResult<Vec<Item>> {
+/// The entries of an index on a tensor of this device, to which lists and arrays are taken.
+fn parse(index: &Bound<'_, PyAny>, device: DeviceId) -> PyResult<Vec<Item>> {
     match index.cast::<PyTuple>() {
-        Ok(items) => items.iter().map(|item| parse_item(&item)).collect(),
-        Err(_) => Ok(vec![parse_item(index)?]),
+        Ok(items) => items.iter().map(|item| parse_item(&item, device)).collect(),
+        Err(_) => Ok(vec![parse_item(index, device)?]),
     }
 }
 
-fn parse_item(item: &Bound<'_, PyAny>) -> PyResult<Item> {
+fn parse_item(item: &Bound<'_, PyAny>, device: DeviceId) -> PyResult<Item> {
     if item.is_none() {
         return Ok(Item::NewAxis);
     }
@@ -100,7 +104,7 @@ fn parse_item(item: &Bound<'_, PyAny>) -> PyResult<Item> {
         return of_tensor(tensor.get().0.clone());
     }
     if item.is_instance_of::<PyList>() || item.hasattr("__array__")? && item.hasattr("__len__")? {
-        let tensor = import::tensor(item, None)?;
+        let tensor = import::tensor(item, None, Some(device))?;
         // An empty list has no numbers to tell its dtype.
         let empty = tensor.shape().size() == 0 && tensor.dtype().is_float();
         return of_tensor(if empty { record(|| tensor::cast(&tensor, DType::I64))? } else { tensor });
@@ -265,7 +269,7 @@ fn places(mask: &Tensor) -> Result<Tensor> {
     let places: Vec<u8> =
         bytes.iter().enumerate().filter(|(_, on)| **on != 0).flat_map(|(at, _)| (at as i64).to_ne_bytes()).collect();
     let ty = TensorType { dtype: DType::I64, shape: Shape::from([places.len() / 8]) };
-    Tensor::from_bytes(&places, ty)
+    Tensor::from_bytes_on(mask.device(), &places, ty)
 }
 
 /// Indices on adjacent axes as one index into the merged axis.
@@ -307,7 +311,7 @@ fn with_mask(x: &Tensor, axis: usize, mask: &Tensor, value: Arg) -> Result<Tenso
             return tensor::select(&mask_open, (&value).into(), x.into());
         }
         number => {
-            let value = tensor::filled(Shape::scalar(), scalar(number), ty.dtype)?;
+            let value = tensor::filled(Shape::scalar(), scalar(number), ty.dtype, x.device())?;
             return tensor::select(&mask_open, (&value).into(), x.into());
         }
     };
@@ -317,7 +321,7 @@ fn with_mask(x: &Tensor, axis: usize, mask: &Tensor, value: Arg) -> Result<Tenso
     part.dims_mut()[axis] = places.shape()[0];
     let value = tensor::broadcast_to(&tensor::cast(value, ty.dtype)?, part)?;
     let merged_ty = merged.ty();
-    let zeros = tensor::full(merged_ty.shape, 0.0.into(), merged_ty.dtype)?;
+    let zeros = tensor::full(merged_ty.shape, 0.0.into(), merged_ty.dtype, x.device())?;
     let placed = tensor::scatter_add(GatherMode::Take, &zeros, &places, &value, axis as i64)?;
     let placed = tensor::reshape_to(&placed, ty.shape)?;
     tensor::select(&mask_open, (&placed).into(), x.into())

@@ -1,7 +1,7 @@
 //! Layers and losses in one call, random tensors, initial values.
 
 use super::axes::borrowed;
-use super::dtype::{PyDType, PyDevice};
+use super::dtype::{PyDType, PyDevice, Target, place};
 use super::errors::{record, refuse};
 use super::operand::{Dims, choice, number};
 use super::tensor::{PyTensor, made};
@@ -33,16 +33,16 @@ fn float(dtype: Option<PyDType>) -> DType {
 #[pyfunction]
 #[pyo3(signature = (shape, *, dtype = None, device = None))]
 pub fn rand(shape: Dims, dtype: Option<PyDType>, device: Option<PyDevice>) -> PyResult<PyTensor> {
-    let _ = device;
-    made(|| tensor::random(&random::UNIFORM, shape.0, float(dtype)))
+    let device = place(device)?;
+    made(|| tensor::random(&random::UNIFORM, shape.0, float(dtype), device))
 }
 
 /// Normal numbers of mean 0 and variance 1.
 #[pyfunction]
 #[pyo3(signature = (shape, *, dtype = None, device = None))]
 pub fn randn(shape: Dims, dtype: Option<PyDType>, device: Option<PyDevice>) -> PyResult<PyTensor> {
-    let _ = device;
-    made(|| tensor::random(&random::NORMAL, shape.0, float(dtype)))
+    let device = place(device)?;
+    made(|| tensor::random(&random::NORMAL, shape.0, float(dtype), device))
 }
 
 /// Uniform integers of at least low and less than high.
@@ -55,9 +55,9 @@ pub fn randint(
     dtype: Option<PyDType>,
     device: Option<PyDevice>,
 ) -> PyResult<PyTensor> {
-    let _ = device;
+    let device = place(device)?;
     made(|| {
-        let drawn = tensor::randint(low, high, &shape.0)?;
+        let drawn = tensor::randint(low, high, &shape.0, device)?;
         tensor::cast(&drawn, dtype.map_or(DType::I64, |dtype| dtype.0))
     })
 }
@@ -380,16 +380,16 @@ pub fn fill_<'py>(tensor: &Bound<'py, PyTensor>, value: &Bound<'py, PyAny>) -> P
     Ok(tensor.clone())
 }
 
-/// Change dtype or device in place: the handle stays the same variable; its gradient is converted too.
+/// Change device or dtype, or both, in place: the handle stays the same variable; its gradient is converted too.
 #[pyfunction]
-#[pyo3(signature = (tensor, target, /))]
-pub fn convert_<'py>(tensor: &Bound<'py, PyTensor>, target: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTensor>> {
-    match target.cast::<PyDType>() {
-        Ok(dtype) => record(|| nn::convert(&tensor.get().0, dtype.get().0))?,
-        Err(_) => {
-            target.extract::<PyDevice>()?;
-        }
-    }
+#[pyo3(signature = (tensor, target, dtype = None, /))]
+pub fn convert_<'py>(
+    tensor: &Bound<'py, PyTensor>,
+    target: &Bound<'py, PyAny>,
+    dtype: Option<PyDType>,
+) -> PyResult<Bound<'py, PyTensor>> {
+    let Target { device, dtype } = Target::of(target, dtype)?;
+    record(|| nn::convert(&tensor.get().0, device, dtype))?;
     Ok(tensor.clone())
 }
 

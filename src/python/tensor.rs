@@ -1,6 +1,6 @@
 //! The class `Tensor`: properties, reads, operators, and the methods that are functions of the same name.
 
-use super::dtype::{PyDType, PyDevice, dtype_object};
+use super::dtype::{PyDType, PyDevice, Target, dtype_object};
 use super::errors::{read, record, refuse};
 use super::operand::{Ints, Operand, Other, refuse_other};
 use super::{export, import, index, objects, print};
@@ -43,7 +43,7 @@ impl PyTensor {
     #[new]
     #[pyo3(signature = (data, *, dtype = None))]
     fn new(data: &Bound<'_, PyAny>, dtype: Option<PyDType>) -> PyResult<PyTensor> {
-        import::tensor(data, dtype.map(|dtype| dtype.0)).map(PyTensor)
+        import::tensor(data, dtype.map(|dtype| dtype.0), None).map(PyTensor)
     }
 
     #[classattr]
@@ -72,7 +72,7 @@ impl PyTensor {
 
     #[getter]
     fn device(&self) -> PyDevice {
-        PyDevice(DeviceId::Cpu)
+        PyDevice(self.0.device())
     }
 
     #[getter]
@@ -258,14 +258,16 @@ impl PyTensor {
         made(|| Ok(tensor::alias(&self.0)))
     }
 
-    /// Take the values of `source`, broadcast and cast. For variables and plain values, in any grad mode.
+    /// Take the values of `source`, broadcast and cast, from any device. For variables and plain values, in any grad mode.
     fn copy_<'py>(slf: &Bound<'py, Self>, source: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
         let source = import::borrow(source)?;
         record(|| {
             let own = &slf.get().0;
             let ty = own.ty();
-            let cast = tensor::cast(&source, ty.dtype)?;
-            crate::nn::assign("copy_", own, &tensor::broadcast_to(&cast, ty.shape)?)
+            let device = own.device();
+            let _mode = (source.device() != device).then(|| tensor::GradGuard::new(false));
+            let taken = tensor::convert(&source, Some(device), Some(ty.dtype))?;
+            crate::nn::assign("copy_", own, &tensor::broadcast_to(&taken, ty.shape)?)
         })?;
         Ok(slf.clone())
     }
@@ -276,16 +278,32 @@ impl PyTensor {
         made(|| tensor::cast(&self.0, dtype.0))
     }
 
-    /// This tensor with another element type, or on another device.
-    #[pyo3(signature = (target, /))]
-    fn to(&self, target: &Bound<'_, PyAny>) -> PyResult<PyTensor> {
-        match target.cast::<PyDType>() {
-            Ok(dtype) => made(|| tensor::cast(&self.0, dtype.get().0)),
-            Err(_) => {
-                target.extract::<PyDevice>()?;
-                made(|| Ok(tensor::alias(&self.0)))
-            }
-        }
+    /// This tensor on another device, or with another element type, or both.
+    ///
+    /// A move between devices evaluates the tensor and copies the value. No gradient passes through it.
+    ///
+    /// Args:
+    ///     target: a device ("cpu", "gpu", "gpu:1") or an element type.
+    ///     dtype: the element type, after a device.
+    ///
+    /// Raises:
+    ///     DeviceError: no such device.
+    ///     GradError: a move of a tensor that requires a gradient, outside `no_grad`.
+    ///     UnsupportedError: float64 on a GPU.
+    ///
+    /// Example:
+    ///     >>> import wengert as wg
+    ///     >>> wg.ones((2,)).to("cpu", wg.int64)
+    ///     tensor([1, 1])
+    #[pyo3(signature = (target, dtype = None, /))]
+    fn to(&self, target: &Bound<'_, PyAny>, dtype: Option<PyDType>) -> PyResult<PyTensor> {
+        let Target { device, dtype } = Target::of(target, dtype)?;
+        made(|| tensor::convert(&self.0, device, dtype))
+    }
+
+    /// This tensor on the CPU: itself if it is there.
+    fn cpu(&self) -> PyResult<PyTensor> {
+        made(|| tensor::to_device(&self.0, DeviceId::Cpu))
     }
 
     fn __add__(&self, other: Operand<'_, '_>) -> PyResult<PyTensor> {
@@ -669,7 +687,7 @@ fn replacement(name: &str) -> Option<&'static str> {
         "expand" => "use x.broadcast_to(shape)",
         "clamp" => "use x.clip(min, max)",
         "norm" => "use wg.vector_norm(x)",
-        "cuda" | "cpu" => "use x.to(device)",
+        "cuda" | "gpu" => "use x.to(\"gpu\")",
         "float" => "use x.astype(wg.float32)",
         "double" => "use x.astype(wg.float64)",
         "long" => "use x.astype(wg.int64)",

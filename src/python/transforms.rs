@@ -204,7 +204,7 @@ fn operand(given: &Bound<'_, PyAny>, op: &str) -> PyResult<Tensor> {
         return Ok(tensor.get().0.clone());
     }
     if given.is_instance_of::<PyFloat>() {
-        return super::import::tensor(given, None);
+        return super::import::tensor(given, None, None);
     }
     let kind = given.get_type().name()?;
     Err(PyTypeError::new_err(format!("{op}: an argument that is differentiated is a {kind}, it must be a tensor")))
@@ -678,7 +678,7 @@ fn cotangents(outputs: &[&Tensor], given: &[Option<PyRef<'_, PyTensor>>]) -> cra
                 if ty.shape.size() != 1 {
                     return Err(Error::grad(format!("grad: an output of shape {} needs its grad_output", ty.shape)));
                 }
-                tensor::full(ty.shape, 1.0.into(), ty.dtype)
+                tensor::full(ty.shape, 1.0.into(), ty.dtype, output.device())
             }
         })
         .collect()

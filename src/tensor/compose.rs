@@ -4,11 +4,12 @@ use super::checks::check_classes;
 use super::engine::Operand;
 use super::functions::{
     SliceArg, binary, broadcast_to, cast, composite, composite_all, concat, full, iota, mask_of, permute,
-    random_composite, reduce, reshape_to, result_type, select, slice, unary,
+    random_composite, random_composite_on, reduce, reshape_to, result_type, select, slice, unary,
 };
 use super::handle::Tensor;
 use super::record::{Arg, Recorder};
 use super::trace;
+use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{BinaryDef, CompositeDef, Layout, Op, SliceDim, TensorType};
@@ -43,14 +44,14 @@ pub fn first_row(x: &Tensor) -> Result<Tensor> {
 }
 
 /// A number of the user's in every element. It is a plan input, not a constant.
-pub fn filled(shape: Shape, value: Scalar, dtype: DType) -> Result<Tensor> {
+pub fn filled(shape: Shape, value: Scalar, dtype: DType, device: DeviceId) -> Result<Tensor> {
     let ty = TensorType { dtype, shape: shape.checked("full")? };
     let number = Operand::Number(value, dtype);
-    Recorder::begin().finish(Op::Layout(Layout::Broadcast), smallvec![number], ty)
+    Recorder::on(device).finish(Op::Layout(Layout::Broadcast), smallvec![number], ty)
 }
 
 /// `start`, `start + step`, … before `stop`.
-pub fn arange(start: Scalar, stop: Scalar, step: Scalar, dtype: Option<DType>) -> Result<Tensor> {
+pub fn arange(start: Scalar, stop: Scalar, step: Scalar, dtype: Option<DType>, device: DeviceId) -> Result<Tensor> {
     let numbers = [start, stop, step];
     let whole = numbers.iter().all(|number| !matches!(number, Scalar::F64(_)));
     let (first, end, by) = (start.as_f64(), stop.as_f64(), step.as_f64());
@@ -67,11 +68,21 @@ pub fn arange(start: Scalar, stop: Scalar, step: Scalar, dtype: Option<DType>) -
         return Err(Error::shape(format!("arange: {count} elements are too many")));
     }
     let dtype = dtype.unwrap_or(if whole { DType::I64 } else { DType::F32 });
-    let index = iota(count as usize)?;
+    if !whole && !device.is_cpu() {
+        return counted_on(device, count as usize, first, by, dtype);
+    }
+    let index = iota(count as usize, device)?;
     // Floats are computed in float64 and rounded once.
     let index = if whole { index } else { cast(&index, DType::F64)? };
     let scaled = binary(&arithmetic::MULTIPLY, (&index).into(), Arg::Number(step))?;
     cast(&binary(&arithmetic::ADD, (&scaled).into(), Arg::Number(start))?, dtype)
+}
+
+/// The floats of `arange` for a device without float64: made on the host, by the same two roundings.
+fn counted_on(device: DeviceId, count: usize, first: f64, by: f64, dtype: DType) -> Result<Tensor> {
+    let element = |at: usize| Scalar::F64(at as f64 * by + first).to_bytes(dtype);
+    let bytes: Vec<u8> = (0..count).flat_map(|at| element(at)[..dtype.size()].to_vec()).collect();
+    Tensor::from_bytes_on(device, &bytes, TensorType::new(dtype, [count]))
 }
 
 /// 1 where the new last axis counts to the index, else 0.
@@ -82,12 +93,12 @@ pub fn one_hot(indices: &Tensor, classes: i64, dtype: DType) -> Result<Tensor> {
 }
 
 /// Uniform integers of at least `low` and less than `high`.
-pub fn randint(low: i64, high: i64, shape: &Shape) -> Result<Tensor> {
+pub fn randint(low: i64, high: i64, shape: &Shape, device: DeviceId) -> Result<Tensor> {
     if low >= high {
         return Err(Error::value(format!("randint: no integer is at least {low} and less than {high}")));
     }
     let attrs = shape.iter().map(|&dim| dim as i64).collect();
-    random_composite(&ops::random::RANDINT, attrs, &[low.into(), high.into()])
+    random_composite_on(device, &ops::random::RANDINT, attrs, &[low.into(), high.into()])
 }
 
 /// 1 with probability p, else 0.
@@ -105,16 +116,18 @@ pub fn dropout(x: &Tensor, p: f64) -> Result<Tensor> {
 fn broadcast_together<const N: usize>(op: &str, args: [Arg; N]) -> Result<[Tensor; N]> {
     let dtype = result_type(&args);
     let mut shape = Shape::scalar();
+    let mut device = DeviceId::Cpu;
     for arg in args {
         if let Arg::Tensor(tensor) = arg {
             let other = tensor.shape();
+            device = tensor.device();
             shape = broadcast(&shape, &other)
                 .ok_or_else(|| Error::shape(format!("{op}: shapes {shape} and {other} do not broadcast")))?;
         }
     }
     let spread = |arg: Arg| match arg {
         Arg::Tensor(tensor) => broadcast_to(&cast(tensor, dtype)?, shape.clone()),
-        Arg::Number(number) => filled(shape.clone(), number, dtype),
+        Arg::Number(number) => filled(shape.clone(), number, dtype, device),
     };
     let made: Vec<Tensor> = args.into_iter().map(spread).collect::<Result<_>>()?;
     made.try_into().map_err(|_| Error::internal("broadcast_together: operands were lost"))
@@ -472,17 +485,17 @@ pub fn testing_op(x: &Tensor, behaviour: Behaviour, seconds: f64) -> Result<Tens
 /// `x` with `value` in the place of a basic slice. `value` broadcasts to `shown`, the shape of the slice as the user
 /// sees it: without the axes that an integer index drops.
 pub fn with_slice(x: &Tensor, slices: &[SliceArg], shown: &Shape, value: Arg) -> Result<Tensor> {
-    let ty = x.ty();
+    let (ty, device) = (x.ty(), x.device());
     let mut sliced = ty.shape.clone();
     slices.iter().for_each(|slice| sliced.dims_mut()[slice.axis] = slice.length);
     let part = match value {
-        Arg::Number(number) => filled(sliced.clone(), number, ty.dtype)?,
+        Arg::Number(number) => filled(sliced.clone(), number, ty.dtype, device)?,
         Arg::Tensor(tensor) => reshape_to(&broadcast_to(&cast(tensor, ty.dtype)?, shown.clone())?, sliced.clone())?,
     };
     if slices.is_empty() {
         return Ok(part);
     }
-    let inside = embed(&full(sliced, Scalar::Bool(true), DType::Bool)?, slices, &ty.shape)?;
+    let inside = embed(&full(sliced, Scalar::Bool(true), DType::Bool, device)?, slices, &ty.shape)?;
     let placed = embed(&part, slices, &ty.shape)?;
     select(&inside, (&placed).into(), x.into())
 }

@@ -3,12 +3,13 @@
 //! kernel runs or while anything waits for the interpreter, and no tensor may be dropped while it is held.
 
 use super::handle::Cell;
+use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::graph::{Op, Source, TensorType};
-use crate::machine::cpu::buffer::Buffer;
 use crate::machine::cpu::view::View;
 use crate::machine::lock::{self, Guard, Lock};
+use crate::machine::storage::Storage;
 use crate::scalar::Scalar;
 use crate::shape::Strides;
 use smallvec::SmallVec;
@@ -21,7 +22,7 @@ pub(super) type Slot = u32;
 /// A value that exists: a strided window on an immutable buffer. The offset counts elements.
 #[derive(Debug)]
 pub struct Value {
-    pub buffer: Arc<Buffer>,
+    pub buffer: Arc<Storage>,
     pub offset: usize,
     pub strides: Strides,
 }
@@ -34,17 +35,11 @@ impl Clone for Value {
 }
 
 impl Value {
-    /// The memory of a value of this type, for whoever holds the value while it looks.
+    /// The memory of a value of this type on the host, for whoever holds the value while it looks.
     pub fn view(&self, ty: &TensorType) -> View {
         // SAFETY: a value's offset lies in its buffer.
-        let ptr = unsafe { self.buffer.as_mut_ptr().add(self.offset * ty.dtype.size()) };
+        let ptr = unsafe { self.buffer.host().as_mut_ptr().add(self.offset * ty.dtype.size()) };
         View { ptr, dtype: ty.dtype, shape: ty.shape.clone(), strides: self.strides.clone() }
-    }
-}
-
-impl std::fmt::Debug for Buffer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Buffer({} bytes)", self.len())
     }
 }
 
@@ -72,6 +67,8 @@ pub(super) struct Record {
     pub refs: u32,
     pub handles: u32,
     pub op: Op,
+    /// Where its values are. Its operands are there too: edges never cross from one device to another.
+    pub device: DeviceId,
     pub operands: SmallVec<[Operand; 3]>,
     pub types: SmallVec<[TensorType; 1]>,
     pub values: SmallVec<[Option<Value>; 1]>,

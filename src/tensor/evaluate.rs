@@ -1,5 +1,7 @@
 //! Evaluation: walk, describe, claim, look up or build, run, publish. All or nothing: a plan that fails leaves every
-//! value and every handle as it was, and only the node that failed and its users keep the error.
+//! value and every handle as it was, and only the node that failed and its users keep the error. What is wanted of
+//! several devices is a plan for each, one after another; only the last writes over values, so that all or nothing
+//! holds for a step on several devices too.
 
 use super::context;
 use super::engine::{self, Engine, Slot, State, Value};
@@ -9,11 +11,13 @@ use super::lower::{self, Lowered};
 use super::publish::{self, Decisions};
 use super::trace;
 use super::walk::{Node, Outcome, Role, Walk, walk};
+use crate::device_id::DeviceId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{self, Cache, Inputs, OutputHome, Plan};
 use crate::graph::Op;
-use crate::machine::cpu::buffer::Buffer;
+use crate::machine::storage::Storage;
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -230,6 +234,7 @@ fn blame(roots: &[Slot]) -> Option<Error> {
 
 /// What one plan needs to run, once its records are claimed.
 struct Claimed {
+    device: DeviceId,
     walk: Walk,
     decisions: Decisions,
     description: Description,
@@ -240,6 +245,30 @@ struct Claimed {
 }
 
 fn run(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
+    match by_device(roots) {
+        None => run_in_scope(roots, rebound),
+        Some(parts) => {
+            let last = parts.len() - 1;
+            let mut each = parts.iter().enumerate();
+            each.try_for_each(|(at, roots)| run_in_scope(roots, if at == last { rebound } else { &[] }))
+        }
+    }
+}
+
+/// The roots on each device, the CPU's first, if there are several.
+fn by_device(roots: &[Slot]) -> Option<Vec<Vec<Slot>>> {
+    let engine = engine::lock();
+    let device = |slot: &Slot| engine.get(*slot).device;
+    let first = device(roots.first()?);
+    if roots.iter().all(|slot| device(slot) == first) {
+        return None;
+    }
+    let mut parts: BTreeMap<DeviceId, Vec<Slot>> = BTreeMap::new();
+    roots.iter().for_each(|slot| parts.entry(device(slot)).or_default().push(*slot));
+    Some(parts.into_values().collect())
+}
+
+fn run_in_scope(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
     let Some(scope) = SCOPE.get() else { return run_here(roots, rebound) };
     let mut result = Ok(());
     scope(&mut || result = run_here(roots, rebound));
@@ -323,10 +352,14 @@ fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Option<Claimed>> 
             record.state = State::Claimed(generation);
         }
     }
-    Ok(Some(Claimed { walk, decisions, description, lowered, plan, draft }))
+    let device = walk.nodes.first().map_or(DeviceId::Cpu, |node| engine.get(node.slot).device);
+    Ok(Some(Claimed { device, walk, decisions, description, lowered, plan, draft }))
 }
 
-fn execute(claimed: &mut Claimed) -> Result<(Arc<Plan>, Vec<Arc<Buffer>>)> {
+fn execute(claimed: &mut Claimed) -> Result<(Arc<Plan>, Vec<Arc<Storage>>)> {
+    if !claimed.device.is_cpu() {
+        return Err(Error::internal(format!("plans do not run on {} yet", claimed.device)));
+    }
     let plan = match (claimed.plan.take(), &claimed.lowered) {
         (Some(plan), _) => plan,
         (None, Some(lowered)) => {
@@ -343,7 +376,7 @@ fn execute(claimed: &mut Claimed) -> Result<(Arc<Plan>, Vec<Arc<Buffer>>)> {
 }
 
 /// Sets the values, marks the records done and forgets what nothing needs any more.
-fn publish_values(engine: &mut Engine, claimed: &Claimed, plan: &Plan, buffers: Vec<Arc<Buffer>>) {
+fn publish_values(engine: &mut Engine, claimed: &Claimed, plan: &Plan, buffers: Vec<Arc<Storage>>) {
     let Claimed { walk, decisions, .. } = claimed;
     for donation in &decisions.donations {
         let position = decisions.outputs.binary_search(&donation.new);

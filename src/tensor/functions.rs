@@ -9,6 +9,7 @@ use super::handle::Tensor;
 use super::record::{Arg, Found, Recorder};
 use super::rng;
 use super::trace;
+use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::infer::infer;
@@ -121,16 +122,33 @@ pub fn mask_of(op: &str, axes: Option<&[i64]>, rank: usize) -> Result<u32> {
 
 /// Records a composite of one output. Tensors go in as they are; numbers take the promoted dtype of the float tensors.
 pub fn composite(def: &'static CompositeDef, attrs: Attrs, args: &[Arg]) -> Result<Tensor> {
-    composite_of_one(def, attrs, args, &[])
+    composite_of_one(Recorder::begin(), def, attrs, args, &[])
 }
 
 /// Records a composite that draws random numbers: seed, stream and examples follow the operands given.
 pub fn random_composite(def: &'static CompositeDef, attrs: Attrs, args: &[Arg]) -> Result<Tensor> {
-    composite_of_one(def, attrs, args, &draw())
+    let drawn = draw();
+    composite_of_one(Recorder::begin(), def, attrs, args, &drawn)
 }
 
-fn composite_of_one(def: &'static CompositeDef, attrs: Attrs, args: &[Arg], more: &[Operand]) -> Result<Tensor> {
-    let mut recorder = Recorder::begin();
+/// Likewise, of numbers alone: the result is on this device.
+pub fn random_composite_on(
+    device: DeviceId,
+    def: &'static CompositeDef,
+    attrs: Attrs,
+    numbers: &[Arg],
+) -> Result<Tensor> {
+    let drawn = draw();
+    composite_of_one(Recorder::on(device), def, attrs, numbers, &drawn)
+}
+
+fn composite_of_one(
+    mut recorder: Recorder,
+    def: &'static CompositeDef,
+    attrs: Attrs,
+    args: &[Arg],
+    more: &[Operand],
+) -> Result<Tensor> {
     let (slot, count) = composite_node(&mut recorder, def, attrs, args, more)?;
     debug_assert_eq!(count, 1, "{} has several outputs", def.name);
     let made = recorder.tensor(slot, 0);
@@ -437,7 +455,7 @@ pub fn to_i64(tensor: &Tensor) -> Result<Vec<i64>> {
 
 /// The bytes of a tensor, in row-major order.
 pub fn to_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
-    let (value, ty) = tensor.value()?;
+    let (value, ty) = tensor.host_value()?;
     // SAFETY: a value's shape and strides stay in its buffer, which is held here.
     Ok(unsafe { bytes_of(&value.view(&ty)) })
 }
@@ -474,15 +492,15 @@ pub fn detach(x: &Tensor) -> Result<Tensor> {
 }
 
 /// A constant of the program in every element.
-pub fn full(shape: Shape, value: Scalar, dtype: DType) -> Result<Tensor> {
+pub fn full(shape: Shape, value: Scalar, dtype: DType, device: DeviceId) -> Result<Tensor> {
     let ty = TensorType { dtype, shape: shape.checked("full")? };
-    Recorder::begin().finish(Op::Source(Source::Full(value)), SmallVec::new(), ty)
+    Recorder::on(device).finish(Op::Source(Source::Full(value)), SmallVec::new(), ty)
 }
 
 /// 0, 1, … n - 1.
-pub fn iota(n: usize) -> Result<Tensor> {
+pub fn iota(n: usize, device: DeviceId) -> Result<Tensor> {
     let ty = TensorType { dtype: DType::I64, shape: Shape::from([n]).checked("arange")? };
-    Recorder::begin().finish(Op::Source(Source::Iota), SmallVec::new(), ty)
+    Recorder::on(device).finish(Op::Source(Source::Iota), SmallVec::new(), ty)
 }
 
 /// The operands that every random op takes: seed and stream, and below a batch the examples it differs for.
@@ -496,12 +514,12 @@ fn draw() -> SmallVec<[Operand; 3]> {
 }
 
 /// Random numbers of this shape and dtype.
-pub fn random(def: &'static RandomDef, shape: Shape, dtype: DType) -> Result<Tensor> {
+pub fn random(def: &'static RandomDef, shape: Shape, dtype: DType, device: DeviceId) -> Result<Tensor> {
     if (def.fill)(dtype).is_none() {
         return Err(Error::dtype(format!("{}: {dtype} is not supported", def.name)));
     }
     let ty = TensorType { dtype, shape: shape.checked(def.name)? };
-    Recorder::begin().finish(Op::Random(def), draw(), ty)
+    Recorder::on(device).finish(Op::Random(def), draw(), ty)
 }
 
 /// The number in a tensor of one element.
@@ -510,10 +528,10 @@ pub fn item(tensor: &Tensor) -> Result<Scalar> {
     if ty.shape.size() != 1 {
         return Err(Error::value(format!("item: shape {} has {} elements, not one", ty.shape, ty.shape.size())));
     }
-    let (Value { buffer, offset, .. }, ty) = tensor.value()?;
+    let (Value { buffer, offset, .. }, ty) = tensor.host_value()?;
     let size = ty.dtype.size();
     let mut bytes = [0u8; 8];
     // SAFETY: the value has one element, at its offset.
-    unsafe { bytes.as_mut_ptr().copy_from_nonoverlapping(buffer.as_ptr().add(offset * size), size) };
+    unsafe { bytes.as_mut_ptr().copy_from_nonoverlapping(buffer.host().as_ptr().add(offset * size), size) };
     Ok(Scalar::from_bytes(ty.dtype, &bytes))
 }

@@ -4,11 +4,14 @@
 use super::context;
 use super::engine::{self, Engine, Operand, Record, Slot, State, Value, Visit};
 use super::evaluate;
+use super::record::no_float64;
 use super::trace;
+use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Op, Source, TensorType};
 use crate::machine::cpu::buffer::Buffer;
+use crate::machine::storage::{self, Storage};
 use crate::shape::Shape;
 use parking_lot::Mutex;
 use smallvec::{SmallVec, smallvec};
@@ -78,12 +81,24 @@ impl Tensor {
         if bytes.len() != ty.bytes() {
             return Err(Error::internal(format!("{} bytes for {ty}", bytes.len())));
         }
-        Ok(Tensor::from_buffer(Arc::new(Buffer::from_bytes(bytes)?), ty))
+        Ok(Tensor::from_buffer(Buffer::from_bytes(bytes)?, ty))
     }
 
-    pub fn from_buffer(buffer: Arc<Buffer>, ty: TensorType) -> Tensor {
+    /// Likewise, on a device.
+    pub fn from_bytes_on(device: DeviceId, bytes: &[u8], ty: TensorType) -> Result<Tensor> {
+        if device.is_cpu() {
+            return Tensor::from_bytes(bytes, ty);
+        }
+        if ty.dtype == DType::F64 {
+            return Err(no_float64("tensor", device));
+        }
+        Ok(Tensor::from_buffer(storage::upload(device, bytes, ty.dtype)?, ty))
+    }
+
+    /// A tensor on memory that holds its elements in row-major order.
+    pub fn from_buffer(buffer: impl Into<Storage>, ty: TensorType) -> Tensor {
         let strides = ty.shape.strides();
-        Tensor::from_value(Value { buffer, offset: 0, strides }, ty)
+        Tensor::from_value(Value { buffer: Arc::new(buffer.into()), offset: 0, strides }, ty)
     }
 
     pub fn ty(&self) -> TensorType {
@@ -100,6 +115,13 @@ impl Tensor {
         let engine = engine::lock();
         let state = self.0.lock();
         engine.get(state.slot).types[state.output as usize].dtype
+    }
+
+    /// Where its values are.
+    pub fn device(&self) -> DeviceId {
+        let engine = engine::lock();
+        let state = self.0.lock();
+        engine.get(state.slot).device
     }
 
     /// Whether gradients flow to or through this tensor.
@@ -165,6 +187,7 @@ impl Tensor {
             if own != new {
                 return Err(Error::grad(format!("grad: a gradient of {new} was given for a variable of {own}")));
             }
+            refuse_device("grad", self.device(), grad.device())?;
         }
         trace::note_grad(self, true);
         let old = match &mut self.0.lock().variable {
@@ -188,6 +211,9 @@ impl Tensor {
         let (own, new) = (self.ty(), other.ty());
         if self.is_variable() && own != new {
             return Err(Error::shape(format!("a variable of {own} cannot take a value of {new}")));
+        }
+        if self.is_variable() {
+            refuse_device("rebind", self.device(), other.device())?;
         }
         let previous = self.point_to(other);
         context::log_rebind(self, previous);
@@ -336,6 +362,7 @@ pub(super) fn leaf(value: Value, ty: TensorType) -> Record {
         refs: 0,
         handles: 0,
         op: Op::Source(Source::Leaf(0)),
+        device: value.buffer.device(),
         operands: SmallVec::new(),
         types: smallvec![ty],
         values: smallvec![Some(value)],
@@ -345,6 +372,18 @@ pub(super) fn leaf(value: Value, ty: TensorType) -> Record {
         transforms: 0,
         variable: None,
         visit: Visit::default(),
+    }
+}
+
+/// Refuses a value that is not where its variable is.
+fn refuse_device(what: &str, own: DeviceId, given: DeviceId) -> Result<()> {
+    match own == given {
+        true => Ok(()),
+        false => Err(Error::device(format!(
+            "{what}: the variable is on {own} and the value on {given}; move the value with .to({:?}), or the module \
+             that has the variable with its own to()",
+            own.short()
+        ))),
     }
 }
 

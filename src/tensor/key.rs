@@ -1,10 +1,11 @@
 //! The key of a plan, and its run-time inputs: one pass over a walk that names everything planning depends on (ops,
-//! attributes, types, topology, what is known, exact strides, shared buffers, outputs, donations) and collects what it
+//! attributes, types, topology, device, what is known, exact strides, shared buffers, outputs, donations) and collects what it
 //! does not (buffers, offsets, numbers). `lower` visits in the same order and numbers its sources the same way.
 
 use super::engine::{Engine, Operand, Record, Value};
 use super::publish::{Donation, Output};
 use super::walk::{Edge, Node, Role, Walk};
+use crate::device_id::DeviceId;
 use crate::exec::Leaf;
 use crate::graph::infer::is_typed;
 use crate::scalar::Scalar;
@@ -28,6 +29,9 @@ pub(super) fn describe(
     mut words: Vec<u64>,
 ) -> Description {
     words.clear();
+    // Edges do not cross devices, so one record tells the device of all.
+    let device = walk.nodes.first().map_or(DeviceId::Cpu, |node| engine.get(node.slot).device);
+    words.push(device.number());
     let mut key = Key {
         words,
         leaves: Vec::with_capacity(walk.len()),
@@ -121,7 +125,7 @@ impl Key {
                 None => self.words.push(0),
                 Some(value) => {
                     let next = self.leaves.len() as u64;
-                    let first = self.buffers.first(value.buffer.as_ptr() as usize, next);
+                    let first = self.buffers.first(value.buffer.id(), next);
                     self.words.push(1 | first << 8);
                     self.words.extend(value.strides.iter().map(|&stride| stride as u64));
                     self.leaves.push(Leaf { buffer: value.buffer.clone(), offset: value.offset });

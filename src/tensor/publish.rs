@@ -154,7 +154,7 @@ fn donations(engine: &Engine, walk: &Walk, fates: &mut [Fate], rebound: &[(Place
         let ours = record.values[old.output as usize].as_ref().is_some_and(|value| {
             value.offset == 0
                 && value.buffer.is_owned()
-                && value.buffer.len() == record.types[0].bytes()
+                && value.buffer.bytes() == record.types[0].bytes_on(record.device)
                 && is_contiguous(&record.types[0].shape, &value.strides)
                 && std::sync::Arc::strong_count(&value.buffer) == 1
         });

@@ -6,6 +6,7 @@ use super::engine::{self, EXAMPLES, Engine, Operand, Record, Slot, State, Visit}
 use super::evaluate;
 use super::handle::{Cell, Tensor};
 use super::trace;
+use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Op, Source, TensorType};
@@ -57,6 +58,8 @@ pub struct Recorder {
     engine: Guard<'static, Engine>,
     grad: bool,
     full: bool,
+    /// Where nodes without tensor operands are made; None: wherever their operands are, else on the CPU.
+    device: Option<DeviceId>,
     /// The user's line, if lines are kept.
     line: Option<String>,
 }
@@ -65,7 +68,12 @@ impl Recorder {
     pub fn begin() -> Recorder {
         // Asked before the lock is taken: the answer may run other code, which may drop tensors.
         let line = if context::lines() || trace::is_open() { crate::location::current() } else { None };
-        Recorder { engine: engine::lock(), grad: context::grad_enabled(), full: false, line }
+        Recorder { engine: engine::lock(), grad: context::grad_enabled(), full: false, device: None, line }
+    }
+
+    /// For the recording of nodes that have their values on this device.
+    pub(super) fn on(device: DeviceId) -> Recorder {
+        Recorder { device: Some(device), ..Recorder::begin() }
     }
 
     pub(super) fn with_grad(grad: bool) -> Recorder {
@@ -200,13 +208,20 @@ impl Recorder {
         }
         let mut history = false;
         let mut transforms = 0;
+        let mut device = self.device;
         let differentiable = self.grad && types.iter().any(|ty| ty.dtype.is_float()) && ops::passes_gradient(&op);
         for (position, operand) in operands.iter().enumerate() {
             let Operand::Node(slot, output) = *operand else { continue };
             let record = self.engine.get_mut(slot);
             if let State::Failed(error) = &record.state {
                 let error = error.clone();
-                self.forget(&operands[..position]);
+                self.forget(&operands, position);
+                return Err(error);
+            }
+            let place = *device.get_or_insert(record.device);
+            if place != record.device {
+                let error = mixed_devices(&op, place, record.device);
+                self.forget(&operands, position);
                 return Err(error);
             }
             record.refs += 1;
@@ -216,8 +231,13 @@ impl Recorder {
             }
             history |= differentiable && flow == Flow::Tangent && record.history;
             if let (Some(value), false) = (&record.values[output as usize], record.history) {
-                self.full |= context::note_leaf(value.buffer.as_ptr() as usize, value.buffer.len());
+                self.full |= context::note_leaf(value.buffer.id(), value.buffer.bytes());
             }
+        }
+        let device = device.unwrap_or_default();
+        if !device.is_cpu() && types.iter().any(|ty| ty.dtype == DType::F64) {
+            self.forget(&operands, operands.len());
+            return Err(no_float64(op.name(), device));
         }
         let outputs = types.len();
         let slot = self.engine.insert(Record {
@@ -225,6 +245,7 @@ impl Recorder {
             refs: 0,
             handles: 0,
             op,
+            device,
             operands,
             types,
             values: SmallVec::from_elem(None, outputs),
@@ -242,11 +263,12 @@ impl Recorder {
         Ok(slot)
     }
 
-    /// Lets go of operands that were held for a node that is not recorded after all.
-    fn forget(&mut self, operands: &[Operand]) {
-        for slot in operands.iter().filter_map(super::handle::operand_slot) {
+    /// Lets go of operands of a node that is not recorded after all, of which the first ones were held.
+    fn forget(&mut self, operands: &[Operand], held: usize) {
+        for slot in operands[..held].iter().filter_map(super::handle::operand_slot) {
             self.engine.release(slot);
         }
+        self.discard(&operands[held..]);
     }
 
     /// Takes transform bits off a record: the result of a transform does not depend on its own arguments.
@@ -292,6 +314,24 @@ impl Recorder {
     }
 }
 
+#[cold]
+fn mixed_devices(op: &Op, one: DeviceId, other: DeviceId) -> Error {
+    let target = if one.is_cpu() { other } else { one };
+    Error::device(format!(
+        "{}: operands are on {one} and {other}, all must be on one device; use x.to({:?})",
+        op.name(),
+        target.short()
+    ))
+}
+
+/// The error for an operation on float64 where that does not exist.
+#[cold]
+pub(super) fn no_float64(op: &str, device: DeviceId) -> Error {
+    Error::unsupported(format!(
+        "{op}: float64 is not supported on {device}; use float32, or move the operands with x.to(\"cpu\")"
+    ))
+}
+
 /// What passes from an operand to the result.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Flow {
@@ -317,12 +357,13 @@ fn flow(op: &Op, position: usize) -> Flow {
 pub(super) fn push_marker(engine: &mut Engine, slot: Slot, output: u32, variable: Option<&Arc<Cell>>) -> Slot {
     engine.retain(slot);
     let record = engine.get(slot);
-    let (ty, transforms) = (record.types[output as usize].clone(), record.transforms);
+    let (ty, transforms, device) = (record.types[output as usize].clone(), record.transforms, record.device);
     engine.insert(Record {
         id: 0,
         refs: 1,
         handles: 0,
         op: Op::Marker,
+        device,
         operands: smallvec![Operand::Node(slot, output)],
         types: smallvec![ty],
         values: smallvec![None],
@@ -336,13 +377,14 @@ pub(super) fn push_marker(engine: &mut Engine, slot: Slot, output: u32, variable
 }
 
 /// A placeholder: the argument of an open batch, or the cotangent of a custom gradient. Its caller holds it.
-pub(super) fn push_placeholder(engine: &mut Engine, ty: TensorType, bit: u64) -> Slot {
+pub(super) fn push_placeholder(engine: &mut Engine, ty: TensorType, device: DeviceId, bit: u64) -> Slot {
     debug_assert!(bit & EXAMPLES != 0);
     engine.insert(Record {
         id: 0,
         refs: 1,
         handles: 0,
         op: Op::Source(Source::Placeholder),
+        device,
         operands: SmallVec::new(),
         types: smallvec![ty],
         values: smallvec![None],

@@ -73,9 +73,9 @@ impl Transform {
     pub fn example(&self, tensor: &Tensor) -> Result<Tensor> {
         let mut ty = tensor.ty();
         ty.shape.remove(0);
-        let history = tensor.requires_grad();
+        let (history, device) = (tensor.requires_grad(), tensor.device());
         let mut engine = engine::lock();
-        let slot = push_placeholder(&mut engine, ty, self.bit);
+        let slot = push_placeholder(&mut engine, ty, device, self.bit);
         engine.get_mut(slot).history = history;
         context::with_top_frame(|frame| frame.placeholders.push(slot));
         Ok(Tensor::on(&mut engine, slot, 0))
@@ -169,9 +169,10 @@ impl CustomTrace {
             return Err(Error::grad(format!("custom_gradient: the value is {}, only floats have gradients", ty.dtype)));
         }
         let frame = Transform::batch()?;
+        let device = value.device();
         let placeholder = {
             let mut engine = engine::lock();
-            let slot = push_placeholder(&mut engine, ty, frame.bit);
+            let slot = push_placeholder(&mut engine, ty, device, frame.bit);
             engine.get_mut(slot).history = true;
             let tensor = Tensor::on(&mut engine, slot, 0);
             engine.release(slot);

@@ -360,26 +360,38 @@ class Module:
         fn(self)
         return self
 
-    def to(self, target: DType | Device | str) -> Self:
-        """Change the dtype of all float parameters and buffers, or the device of all; returns this module.
+    def to(self, target: DType | Device | str, dtype: DType | None = None) -> Self:
+        """Move all parameters and buffers to a device, or change the dtype of the float ones; returns this module.
 
-        The parameters stay the same objects, so an optimizer made before keeps them.
+        The parameters stay the same objects, so an optimizer made before keeps them; their gradients are moved and
+        converted with them.
 
         Args:
-            target: a float dtype or a device.
+            target: a device ("cpu", "gpu", "gpu:1"), or a float dtype.
+            dtype: a float dtype, after a device.
 
         Raises:
             DTypeError: a dtype that is no float.
             DeviceError: no such device.
+            UnsupportedError: float64 on a GPU.
+
+        Example:
+            >>> from wengert import nn
+            >>> str(nn.Linear(2, 1).to("cpu").weight.device)
+            'cpu'
         """
-        if isinstance(target, DType) and not target.is_floating_point:
+        device, wanted = (None, target) if isinstance(target, DType) else (target, dtype)
+        if wanted is not None and not wanted.is_floating_point:
             from wengert._core import DTypeError
 
-            raise DTypeError(f"to: parameters are floats; {target.name} is none")
+            raise DTypeError(f"to: parameters are floats; {wanted.name} is none")
         for members in (self.parameters(), self.buffers()):
             for tensor in members:
-                if not isinstance(target, DType) or tensor.dtype.is_floating_point:
-                    convert_(tensor, target)
+                own = wanted if tensor.dtype.is_floating_point else None
+                if device is not None:
+                    convert_(tensor, device, own)
+                elif own is not None:
+                    convert_(tensor, own)
         return self
 
     def double(self) -> Self:

@@ -101,7 +101,8 @@ fn the_reference_bounds_errors() {
     }
 }
 
-fn doubles(buffer: &crate::machine::cpu::buffer::Buffer) -> Vec<f64> {
+fn doubles(storage: &crate::machine::storage::Storage) -> Vec<f64> {
+    let buffer = storage.host();
     // SAFETY: the buffer holds this many elements.
     unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast(), buffer.len() / 8) }.to_vec()
 }

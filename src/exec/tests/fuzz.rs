@@ -347,8 +347,9 @@ fn digest() -> u64 {
             let ty = case.graph.ty(val);
             for i in 0..ty.shape.size() {
                 // SAFETY: element i of the output.
-                let bytes =
-                    unsafe { std::slice::from_raw_parts(buffer.as_ptr().add(i * ty.dtype.size()), ty.dtype.size()) };
+                let bytes = unsafe {
+                    std::slice::from_raw_parts(buffer.host().as_ptr().add(i * ty.dtype.size()), ty.dtype.size())
+                };
                 let element = Scalar::from_bytes(ty.dtype, bytes);
                 let is_nan = element.as_f64().is_nan();
                 let bits = if is_nan { u64::MAX } else { u64::from_ne_bytes(element.to_bytes(ty.dtype)) };

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::exec::{Donation, Inputs, Leaf, Plan, build, run, unfused};
 use crate::graph::{Graph, Op, Source, TensorType, Val};
 use crate::machine::cpu::buffer::Buffer;
+use crate::machine::storage::Storage;
 use crate::scalar::Scalar;
 use crate::shape::{Shape, Strides};
 use std::sync::Arc;
@@ -38,7 +39,7 @@ impl Case {
             let x = if dtype.is_float() { Scalar::F64(x) } else { Scalar::I64(x as i64) };
             bytes.extend_from_slice(&x.to_bytes(dtype)[..dtype.size()]);
         }
-        let buffer = Arc::new(Buffer::from_bytes(&bytes).unwrap());
+        let buffer = Arc::new(Buffer::from_bytes(&bytes).unwrap().into());
         self.leaves.push(Leaf { buffer, offset });
         self.strides.push(strides);
         let slot = self.leaves.len() as u32 - 1;
@@ -60,11 +61,11 @@ impl Case {
         build(&self.graph, &[], &self.strides, donations).unwrap()
     }
 
-    pub fn run(&self, plan: &Plan) -> Result<Vec<Arc<Buffer>>> {
+    pub fn run(&self, plan: &Plan) -> Result<Vec<Arc<Storage>>> {
         run(plan, &self.inputs())
     }
 
-    pub fn unfused(&self) -> Result<Vec<Arc<Buffer>>> {
+    pub fn unfused(&self) -> Result<Vec<Arc<Storage>>> {
         unfused::run(&self.graph, &[], &self.strides, &self.inputs())
     }
 
@@ -82,17 +83,18 @@ impl Case {
     }
 }
 
-pub fn floats(buffer: &Buffer) -> Vec<f32> {
+pub fn floats(storage: &Storage) -> Vec<f32> {
+    let buffer = storage.host();
     // SAFETY: the buffer holds this many floats.
     unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast(), buffer.len() / 4) }.to_vec()
 }
 
 /// The first element whose bits differ; NaNs count as equal.
-pub fn difference(dtype: DType, x: &Buffer, y: &Buffer, n: usize) -> Option<(usize, Scalar, Scalar)> {
+pub fn difference(dtype: DType, x: &Storage, y: &Storage, n: usize) -> Option<(usize, Scalar, Scalar)> {
     let size = dtype.size();
-    let at = |buffer: &Buffer, i: usize| {
+    let at = |storage: &Storage, i: usize| {
         // SAFETY: both buffers hold n elements.
-        let bytes = unsafe { std::slice::from_raw_parts(buffer.as_ptr().add(i * size), size) };
+        let bytes = unsafe { std::slice::from_raw_parts(storage.host().as_ptr().add(i * size), size) };
         Scalar::from_bytes(dtype, bytes)
     };
     (0..n).map(|i| (i, at(x, i), at(y, i))).find(|(_, x, y)| x != y && !(x.as_f64().is_nan() && y.as_f64().is_nan()))

@@ -7,7 +7,7 @@ use crate::autodiff::tests::evaluate::Value;
 use crate::autodiff::tests::{self as derivatives, Recording};
 use crate::dtype::DType;
 use crate::graph::{GradientSpec, Graph, Op, Val};
-use crate::machine::cpu::buffer::Buffer;
+use crate::machine::storage::Storage;
 use crate::scalar::Scalar;
 
 /// The op's outputs, and the gradient of their sum.
@@ -47,10 +47,10 @@ fn expected(case: &derivatives::Case) -> Vec<Value> {
     r.run(&outputs)
 }
 
-fn numbers(buffer: &Buffer, dtype: DType, n: usize) -> Vec<f64> {
+fn numbers(storage: &Storage, dtype: DType, n: usize) -> Vec<f64> {
     let size = dtype.size();
     // SAFETY: the buffer holds n elements of this dtype.
-    let bytes = unsafe { std::slice::from_raw_parts(buffer.as_ptr(), n * size) };
+    let bytes = unsafe { std::slice::from_raw_parts(storage.host().as_ptr(), n * size) };
     bytes.chunks_exact(size).map(|element| Scalar::from_bytes(dtype, element).as_f64()).collect()
 }
 

@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::graph::TensorType;
 use crate::machine::cpu::buffer::Buffer;
 use crate::machine::cpu::view::{self, View};
+use crate::machine::storage::Storage;
 use crate::python::errors::{raise, read, record, refuse};
 use crate::python::tensor::PyTensor;
 use crate::tensor::{self, GradGuard, SliceArg, Tensor, Value};
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 /// A result of all steps: one row a step.
 struct Stack {
-    rows: Arc<Buffer>,
+    rows: Arc<Storage>,
     ty: TensorType,
 }
 
@@ -173,7 +174,7 @@ fn each_tensor<'py>(arg: &Bound<'py, PyAny>, change: ForTensor<'_, 'py>) -> PyRe
 impl Stack {
     fn new(first: &Tensor, steps: usize) -> crate::error::Result<Stack> {
         let ty = first.ty();
-        Ok(Stack { rows: Arc::new(Buffer::new(ty.bytes() * steps)?), ty })
+        Ok(Stack { rows: Arc::new(Buffer::new(ty.bytes() * steps)?.into()), ty })
     }
 
     fn put(&self, step: usize, tensor: &Tensor) -> crate::error::Result<()> {
@@ -183,7 +184,7 @@ impl Stack {
         }
         // SAFETY: a row of this type for each step; nobody else has the buffer yet.
         unsafe {
-            let to = self.rows.as_mut_ptr().add(step * ty.bytes());
+            let to = self.rows.host().as_mut_ptr().add(step * ty.bytes());
             view::copy(&value.view(&ty), &View::contiguous(to, ty.dtype, ty.shape.clone()));
         }
         Ok(())

@@ -319,7 +319,7 @@ impl Build {
         }
         for block in &mut self.blocks[(first - self.first_block) as usize..] {
             if matches!(block.kind, BlockKind::Kept) {
-                block.current = Some(Arc::new(Buffer::new(block.bytes)?));
+                block.current = Some(Arc::new(Buffer::new(block.bytes)?.into()));
             }
         }
         let mut step = PlanStep { nanos: prepared.nanos(), prepared, leaves: Vec::new(), buffers, numbers: Vec::new() };

@@ -153,17 +153,17 @@ impl Replay {
                 // Another thread may rebind the handle meanwhile.
                 record.refs += 1;
                 self.addresses[at] =
-                    spec.taken.as_ref().map_or(std::ptr::null_mut(), |value| value.buffer.as_mut_ptr());
+                    spec.taken.as_ref().map_or(std::ptr::null_mut(), |value| value.buffer.host().as_mut_ptr());
             } else if let (Some(value), Some((ty, _))) = (value, &spec.leaf) {
                 // SAFETY: a value's offset lies in its buffer.
-                self.addresses[at] = unsafe { value.buffer.as_mut_ptr().add(value.offset * ty.dtype.size()) };
+                self.addresses[at] = unsafe { value.buffer.host().as_mut_ptr().add(value.offset * ty.dtype.size()) };
                 spec.buffer = Some((Arc::clone(&value.buffer), value.offset));
             }
         }
         for (at, (value, ty)) in self.constants.iter().enumerate() {
             // SAFETY: as above.
             self.addresses[self.names.len() + at] =
-                unsafe { value.buffer.as_mut_ptr().add(value.offset * ty.dtype.size()) };
+                unsafe { value.buffer.host().as_mut_ptr().add(value.offset * ty.dtype.size()) };
         }
         for at in 0..self.grads.len() {
             if !self.grads[at].reuses {
@@ -194,13 +194,13 @@ impl Replay {
                 BlockKind::Grad(grad) => Some(self.grads[grad as usize].taken.as_ref()),
             };
             if let Some(taken) = taken {
-                block.current = Some(match taken.filter(|(_, value)| value.buffer.len() == block.bytes) {
+                block.current = Some(match taken.filter(|(_, value)| value.buffer.bytes() == block.bytes) {
                     Some((_, value)) => Arc::clone(&value.buffer),
-                    None => Arc::new(Buffer::new(block.bytes)?),
+                    None => Arc::new(Buffer::new(block.bytes)?.into()),
                 });
             }
             self.addresses[self.first_block as usize + at] =
-                block.current.as_ref().map_or(std::ptr::null_mut(), |buffer| buffer.as_mut_ptr());
+                block.current.as_ref().map_or(std::ptr::null_mut(), |buffer| buffer.host().as_mut_ptr());
         }
         Ok(())
     }
@@ -256,7 +256,7 @@ fn is_alone(engine: &Engine, slot: Slot, output: u32) -> bool {
     let ours = |value: &Value| {
         value.offset == 0
             && value.buffer.is_owned()
-            && value.buffer.len() == record.types[output as usize].bytes()
+            && value.buffer.bytes() == record.types[output as usize].bytes_on(record.device)
             && Arc::strong_count(&value.buffer) == 1
             && is_contiguous(&record.types[output as usize].shape, &value.strides)
     };
@@ -267,7 +267,7 @@ fn is_alone(engine: &Engine, slot: Slot, output: u32) -> bool {
 fn unshare(tensor: &Tensor) -> Result<()> {
     let (slot, output) = tensor.place();
     let Some((value, ty)) = tensor.known_value()? else { return Ok(()) };
-    let buffer = Arc::new(Buffer::new(ty.bytes())?);
+    let buffer = Arc::new(Buffer::new(ty.bytes())?.into());
     let copy = Value { buffer, offset: 0, strides: ty.shape.strides() };
     // SAFETY: the old value is held; the new one is ours alone.
     unsafe { view::copy(&value.view(&ty), &copy.view(&ty)) };

@@ -22,8 +22,8 @@ use crate::error::Result;
 use crate::exec::Prepared;
 use crate::graph::TensorType;
 use crate::machine::cpu::arena::Lease;
-use crate::machine::cpu::buffer::Buffer;
 use crate::machine::cpu::view::View;
+use crate::machine::storage::Storage;
 use crate::scalar::Scalar;
 use crate::shape::Strides;
 use smallvec::SmallVec;
@@ -50,7 +50,7 @@ struct NameSpec {
     cell: usize,
     place: Option<(Slot, u32)>,
     taken: Option<Value>,
-    buffer: Option<(Arc<Buffer>, usize)>,
+    buffer: Option<(Arc<Storage>, usize)>,
 }
 
 /// Memory of a result.
@@ -59,7 +59,7 @@ struct Block {
     kind: BlockKind,
     /// Results that lie here.
     outputs: u32,
-    current: Option<Arc<Buffer>>,
+    current: Option<Arc<Storage>>,
 }
 
 enum BlockKind {

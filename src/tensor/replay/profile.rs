@@ -130,7 +130,7 @@ fn copy(name: &NameSpec) -> Result<(Buffer, usize)> {
     };
     if let Some((value, own)) = known.filter(|(value, own)| own == ty && value.strides == *strides) {
         // SAFETY: the buffer is held and holds as many bytes.
-        let bytes = unsafe { std::slice::from_raw_parts(value.buffer.as_ptr(), value.buffer.len()) };
+        let bytes = unsafe { std::slice::from_raw_parts(value.buffer.host().as_ptr(), value.buffer.bytes()) };
         return Ok((Buffer::from_bytes(bytes)?, value.offset * own.dtype.size()));
     }
     let span = |sign: isize| -> usize {

@@ -1,0 +1,87 @@
+//! Values from one device to another. What is pending is evaluated first: a record belongs to one device, and so does a
+//! plan, so a move is never part of either.
+
+use super::compose::alias;
+use super::context;
+use super::engine::Value;
+use super::functions::{bytes_of, cast};
+use super::handle::Tensor;
+use super::record::{Recorder, no_float64};
+use super::trace;
+use crate::device_id::DeviceId;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Op, TensorType};
+use crate::machine::cpu::view::is_contiguous;
+use crate::machine::storage;
+use smallvec::smallvec;
+use std::sync::Arc;
+
+/// `x` on a device: itself if it is there, else a copy without history.
+pub fn to_device(x: &Tensor, device: DeviceId) -> Result<Tensor> {
+    let own = x.device();
+    if own == device {
+        return Ok(alias(x));
+    }
+    trace::refuse_call("to: a compiled step stays on its devices; move tensors before the call, or after it")?;
+    if context::grad_enabled() && x.requires_grad() {
+        return Err(Error::grad(format!(
+            "to: gradients do not pass from {own} to {device}; move what this tensor is computed from, or a module by its \
+             own to(), or cut the history off with x.detach().to({:?})",
+            device.short()
+        )));
+    }
+    storage::open(device)?;
+    let ty = x.ty();
+    if !device.is_cpu() && ty.dtype == DType::F64 {
+        return Err(no_float64("to", device));
+    }
+    let (value, ty) = x.host_value()?;
+    if device.is_cpu() {
+        return Ok(Tensor::from_value(value, ty));
+    }
+    let view = value.view(&ty);
+    if view.is_contiguous() {
+        // SAFETY: the value holds this many bytes from its offset on, and is held here.
+        let bytes = unsafe { std::slice::from_raw_parts(view.ptr, ty.bytes()) };
+        return Tensor::from_bytes_on(device, bytes, ty);
+    }
+    // SAFETY: a value's shape and strides stay in its buffer, which is held here.
+    let bytes = unsafe { bytes_of(&view) };
+    Tensor::from_bytes_on(device, &bytes, ty)
+}
+
+/// `x` with another element type and on another device, each if given. The type changes where both exist.
+pub fn convert(x: &Tensor, device: Option<DeviceId>, dtype: Option<DType>) -> Result<Tensor> {
+    let dtype = dtype.unwrap_or(x.dtype());
+    match device {
+        None => cast(x, dtype),
+        Some(DeviceId::Cpu) => cast(&to_device(x, DeviceId::Cpu)?, dtype),
+        Some(device) => to_device(&cast(x, dtype)?, device),
+    }
+}
+
+impl Tensor {
+    /// The value in memory of the host, computed now if it is pending and copied there if it lies on a device.
+    pub fn host_value(&self) -> Result<(Value, TensorType)> {
+        let (mut value, ty) = self.value()?;
+        if value.buffer.device().is_cpu() {
+            return Ok((value, ty));
+        }
+        if !is_contiguous(&ty.shape, &value.strides) {
+            value = gathered(value, &ty)?;
+        }
+        let memory = value.buffer.download(ty.dtype, value.offset, ty.shape.size())?;
+        let strides = ty.shape.strides();
+        Ok((Value { buffer: Arc::new(memory.into()), offset: 0, strides }, ty))
+    }
+}
+
+/// The value with its elements one after another, put so on its device: only what is asked for is then copied.
+fn gathered(value: Value, ty: &TensorType) -> Result<Value> {
+    let window = Tensor::from_value(value, ty.clone());
+    let mut recorder = Recorder::with_grad(false);
+    let operand = recorder.operand(&window);
+    let copy = recorder.finish(Op::Detach, smallvec![operand], ty.clone())?;
+    Ok(copy.value()?.0)
+}
