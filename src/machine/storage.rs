@@ -1,14 +1,26 @@
 //! Memory of values, wherever it lies, and the ways between the devices. Knows no tensors.
+//!
+//! A GPU's smallest type has four bytes, so bool and uint8 elements take as many there; all others are as on the host.
 
 use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::machine::cpu::buffer::Buffer;
+#[cfg(feature = "gpu")]
+use crate::machine::gpu;
 use std::fmt;
 
 /// A block of memory of one device. `Arc<Storage>` is what values hold.
 pub enum Storage {
     Host(Buffer),
+    #[cfg(feature = "gpu")]
+    Device(gpu::Buffer),
+}
+
+#[cold]
+#[cfg(feature = "gpu")]
+fn not_on_host() -> ! {
+    unreachable!("code of the host was given memory of a device")
 }
 
 impl Storage {
@@ -17,12 +29,25 @@ impl Storage {
     pub fn host(&self) -> &Buffer {
         match self {
             Storage::Host(buffer) => buffer,
+            #[cfg(feature = "gpu")]
+            Storage::Device(_) => not_on_host(),
+        }
+    }
+
+    /// The memory, for code that runs on its device.
+    #[cfg(feature = "gpu")]
+    pub fn gpu(&self) -> Result<&gpu::Buffer> {
+        match self {
+            Storage::Device(buffer) => Ok(buffer),
+            Storage::Host(_) => Err(Error::internal("code of a device was given memory of the host")),
         }
     }
 
     pub fn device(&self) -> DeviceId {
         match self {
             Storage::Host(_) => DeviceId::Cpu,
+            #[cfg(feature = "gpu")]
+            Storage::Device(buffer) => DeviceId::Gpu(buffer.context().index()),
         }
     }
 
@@ -31,18 +56,8 @@ impl Storage {
     pub fn id(&self) -> usize {
         match self {
             Storage::Host(buffer) => buffer.as_ptr() as usize,
-        }
-    }
-
-    /// Elements of a device's block as the host has them.
-    pub fn download(&self, dtype: DType, first: usize, count: usize) -> Result<Buffer> {
-        let size = dtype.size();
-        match self {
-            Storage::Host(buffer) => {
-                // SAFETY: the block is as long as it says.
-                let whole = unsafe { std::slice::from_raw_parts(buffer.as_ptr(), buffer.len()) };
-                Buffer::from_bytes(&whole[first * size..(first + count) * size])
-            }
+            #[cfg(feature = "gpu")]
+            Storage::Device(_) => std::ptr::from_ref(self) as usize,
         }
     }
 
@@ -51,6 +66,8 @@ impl Storage {
     pub fn bytes(&self) -> usize {
         match self {
             Storage::Host(buffer) => buffer.len(),
+            #[cfg(feature = "gpu")]
+            Storage::Device(buffer) => buffer.len(),
         }
     }
 
@@ -59,8 +76,83 @@ impl Storage {
     pub fn is_owned(&self) -> bool {
         match self {
             Storage::Host(buffer) => buffer.is_owned(),
+            #[cfg(feature = "gpu")]
+            Storage::Device(_) => true,
         }
     }
+
+    /// A new block of a device for this many bytes.
+    pub fn new(device: DeviceId, bytes: usize) -> Result<Storage> {
+        match device {
+            DeviceId::Cpu => Buffer::new(bytes).map(Storage::Host),
+            #[cfg(feature = "gpu")]
+            DeviceId::Gpu(index) => gpu::context(index)?.alloc(bytes).map(Storage::Device),
+            #[cfg(not(feature = "gpu"))]
+            DeviceId::Gpu(_) => Err(no_gpu(device)),
+        }
+    }
+
+    /// A block of a device with these elements of the host.
+    pub fn upload(device: DeviceId, bytes: &[u8], dtype: DType) -> Result<Storage> {
+        match device {
+            DeviceId::Cpu => Buffer::from_bytes(bytes).map(Storage::Host),
+            #[cfg(feature = "gpu")]
+            DeviceId::Gpu(index) => {
+                let context = gpu::context(index)?;
+                let made = match dtype.size() {
+                    1 => context.upload(&widened(bytes)),
+                    _ => context.upload(bytes),
+                };
+                made.map(Storage::Device)
+            }
+            #[cfg(not(feature = "gpu"))]
+            DeviceId::Gpu(_) => {
+                let _ = dtype;
+                Err(no_gpu(device))
+            }
+        }
+    }
+
+    /// Elements that lie one after another, as the host has them. Waits for the device.
+    pub fn download(&self, dtype: DType, first: usize, count: usize) -> Result<Buffer> {
+        let size = dtype.size();
+        match self {
+            Storage::Host(buffer) => {
+                // SAFETY: the block is as long as it says.
+                let whole = unsafe { std::slice::from_raw_parts(buffer.as_ptr(), buffer.len()) };
+                Buffer::from_bytes(&whole[first * size..(first + count) * size])
+            }
+            #[cfg(feature = "gpu")]
+            Storage::Device(buffer) => {
+                let memory = Buffer::new(count * size)?;
+                // SAFETY: the new block is this long, and nobody else has it yet.
+                let out = unsafe {
+                    memory.as_mut_ptr().write_bytes(0, count * size);
+                    std::slice::from_raw_parts_mut(memory.as_mut_ptr(), count * size)
+                };
+                match size {
+                    1 => read_narrowed(buffer, first, out)?,
+                    _ => buffer.context().read(buffer, first * size, out)?,
+                }
+                Ok(memory)
+            }
+        }
+    }
+}
+
+/// One word for each byte.
+#[cfg(feature = "gpu")]
+fn widened(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().flat_map(|&byte| [byte, 0, 0, 0]).collect()
+}
+
+/// Reads words and keeps the low byte of each.
+#[cfg(feature = "gpu")]
+fn read_narrowed(buffer: &gpu::Buffer, first: usize, out: &mut [u8]) -> Result<()> {
+    let mut words = vec![0; out.len() * 4];
+    buffer.context().read(buffer, first * 4, &mut words)?;
+    out.iter_mut().zip(words.chunks_exact(4)).for_each(|(byte, word)| *byte = word[0]);
+    Ok(())
 }
 
 impl From<Buffer> for Storage {
@@ -75,16 +167,18 @@ impl fmt::Debug for Storage {
     }
 }
 
-/// Memory of a device with these elements of the host.
-pub fn upload(device: DeviceId, bytes: &[u8], _dtype: DType) -> Result<Storage> {
-    open(device)?;
-    Ok(Buffer::from_bytes(bytes)?.into())
-}
-
-/// Makes sure that a device can be used.
+/// Makes sure that a device can be used, and opens it.
 pub fn open(device: DeviceId) -> Result<()> {
     match device {
         DeviceId::Cpu => Ok(()),
-        DeviceId::Gpu(_) => Err(Error::device(format!("{device}: this build has no part for GPUs; use \"cpu\""))),
+        #[cfg(feature = "gpu")]
+        DeviceId::Gpu(index) => gpu::context(index).map(drop),
+        #[cfg(not(feature = "gpu"))]
+        DeviceId::Gpu(_) => Err(no_gpu(device)),
     }
+}
+
+#[cfg(not(feature = "gpu"))]
+fn no_gpu(device: DeviceId) -> Error {
+    Error::device(format!("{device}: this build has no part for GPUs; use \"cpu\""))
 }

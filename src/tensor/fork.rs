@@ -7,6 +7,8 @@ use super::record::NUMBERS;
 use super::replaced::REPLACED;
 use super::rng::GENERATOR;
 use crate::machine::cpu::{arena, buffer, isa};
+#[cfg(feature = "gpu")]
+use crate::machine::gpu;
 use std::sync::LazyLock;
 
 /// Takes the locks, in the thread that is about to fork. What is made at its first use is made before: a child would wait
@@ -20,6 +22,8 @@ pub fn before_fork() {
     REPLACED.before_fork();
     arena::POOL.before_fork();
     buffer::POOL.before_fork();
+    #[cfg(feature = "gpu")]
+    gpu::before_fork();
 }
 
 /// Gives them back, in the parent and in the child.
@@ -29,6 +33,8 @@ pub fn before_fork() {
 pub unsafe fn after_fork() {
     // SAFETY: as the caller promises.
     unsafe {
+        #[cfg(feature = "gpu")]
+        gpu::after_fork();
         buffer::POOL.after_fork();
         arena::POOL.after_fork();
         REPLACED.after_fork();

@@ -11,7 +11,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Op, Source, TensorType};
 use crate::machine::cpu::buffer::Buffer;
-use crate::machine::storage::{self, Storage};
+use crate::machine::storage::Storage;
 use crate::shape::Shape;
 use parking_lot::Mutex;
 use smallvec::{SmallVec, smallvec};
@@ -92,7 +92,7 @@ impl Tensor {
         if ty.dtype == DType::F64 {
             return Err(no_float64("tensor", device));
         }
-        Ok(Tensor::from_buffer(storage::upload(device, bytes, ty.dtype)?, ty))
+        Ok(Tensor::from_buffer(Storage::upload(device, bytes, ty.dtype)?, ty))
     }
 
     /// A tensor on memory that holds its elements in row-major order.

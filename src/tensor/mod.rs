@@ -43,6 +43,8 @@ pub use transfer::{convert, to_device};
 pub use transform::{CustomTrace, Transform, gradient, jvp, result, results, vmap_axis};
 
 #[cfg(test)]
+mod device_tests;
+#[cfg(test)]
 mod publication_tests;
 #[cfg(test)]
 mod tests;

@@ -31,11 +31,10 @@ pub fn to_device(x: &Tensor, device: DeviceId) -> Result<Tensor> {
             device.short()
         )));
     }
-    storage::open(device)?;
-    let ty = x.ty();
-    if !device.is_cpu() && ty.dtype == DType::F64 {
+    if !device.is_cpu() && x.dtype() == DType::F64 {
         return Err(no_float64("to", device));
     }
+    storage::open(device)?;
     let (value, ty) = x.host_value()?;
     if device.is_cpu() {
         return Ok(Tensor::from_value(value, ty));
