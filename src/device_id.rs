@@ -22,7 +22,7 @@ impl DeviceId {
         number.map(DeviceId::Gpu).ok_or_else(|| {
             let kind = name.split(':').next().unwrap_or(name);
             let hint = match kind {
-                "cuda" | "mps" | "xpu" | "rocm" | "vulkan" | "metal" | "wgpu" => "every GPU is called \"gpu\" here",
+                "cuda" | "mps" | "xpu" | "rocm" | "vulkan" | "metal" | "wgpu" => "use \"gpu\", whatever makes it",
                 _ => "use \"cpu\", \"gpu\" or, for another GPU than the first, \"gpu:1\"",
             };
             Error::device(format!("device {name:?} does not exist here; {hint}"))
@@ -78,6 +78,6 @@ mod tests {
             let error = DeviceId::from_name(name).unwrap_err();
             assert!(error.message().contains("\"gpu\""), "{name}: {error}");
         }
-        assert!(DeviceId::from_name("cuda:1").unwrap_err().message().contains("every GPU is called"));
+        assert!(DeviceId::from_name("cuda:1").unwrap_err().message().contains("use \"gpu\""));
     }
 }
