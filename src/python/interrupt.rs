@@ -87,8 +87,6 @@ fn find_line(py: Python<'_>) -> PyResult<Option<String>> {
 
 #[cfg(unix)]
 mod fork {
-    #[cfg(feature = "gpu")]
-    use crate::machine::gpu;
     use crate::tensor;
 
     /// Holds the engine's locks across a fork. No thread that has one waits for the interpreter, so this cannot hang.
@@ -99,30 +97,16 @@ mod fork {
 
     unsafe extern "C" fn before() {
         tensor::before_fork();
-        #[cfg(feature = "gpu")]
-        gpu::before_fork();
     }
 
     unsafe extern "C" fn parent() {
         // SAFETY: `before` ran in this thread just now.
-        unsafe { after() };
+        unsafe { tensor::after_fork() };
     }
 
     unsafe extern "C" fn child() {
         // SAFETY: as in the parent; the child has this one thread.
-        unsafe { after() };
-        tensor::enter_child();
-    }
-
-    /// # Safety
-    /// Must follow `before` in the same thread, once in each process.
-    unsafe fn after() {
-        #[cfg(feature = "gpu")]
-        // SAFETY: as the caller promises.
-        unsafe {
-            gpu::after_fork();
-        };
-        // SAFETY: likewise.
         unsafe { tensor::after_fork() };
+        tensor::enter_child();
     }
 }
