@@ -17,7 +17,10 @@ macro_rules! rounding {
             ulp: 0.0,
             promote: Promote::Same,
             kernels: number_unary!($name),
-    wgsl: wgsl!(F32 => $wgsl, I32 | U8 | I64 => "x"),
+            wgsl: wgsl!(
+                F32 => $wgsl,
+                I32 | U8 | I64 => "x"
+            ),
             gpu_ulp: 0.0,
             reference: f64::$method,
             derivative: Derivative::Zero,

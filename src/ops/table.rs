@@ -155,6 +155,16 @@ pub fn op_table() -> Vec<Row> {
 }
 
 impl Definition {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Unary(def) => def.name,
+            Binary(def) => def.name,
+            Reduce(def) => def.name,
+            Random(def) => def.name,
+            Composite(def) => def.name,
+        }
+    }
+
     fn row(&self) -> Row {
         let passes = |derivative: &Derivative| !matches!(derivative, Derivative::Zero);
         match *self {

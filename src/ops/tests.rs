@@ -52,7 +52,7 @@ fn run(kernels: &Kernels, operands: &[&[f64]], from: DType, to: DType, check: im
 }
 
 /// The distance of neighbours near x in the dtype.
-fn unit(x: f64, dtype: DType) -> f64 {
+pub(crate) fn unit(x: f64, dtype: DType) -> f64 {
     let (digits, smallest) = if dtype == DType::F32 { (23, -149) } else { (52, -1074) };
     let exponent = if x == 0.0 || !x.is_finite() { smallest } else { libm::ilogb(x) - digits };
     libm::ldexp(1.0, exponent.max(smallest))
@@ -182,5 +182,42 @@ fn casts_follow_the_scalar_rule() {
                 assert_eq!(format!("{made:?}"), format!("{expected:?}"), "{from} to {to}");
             });
         }
+    }
+}
+
+/// The one result of a float kernel, on every instruction set.
+fn assert_float(kernels: fn(DType) -> Option<&'static Kernels>, operands: &[f64], expected: f64) {
+    for dtype in [DType::F32, DType::F64] {
+        let operands: Vec<&[f64]> = operands.chunks(1).collect();
+        run(kernels(dtype).expect("a float kernel"), &operands, dtype, dtype, |isa, made| {
+            let same = made[0] == expected || (made[0].is_nan() && expected.is_nan());
+            assert!(same, "{operands:?} in {dtype} on {}: {} instead of {expected}", isa.name(), made[0]);
+        });
+    }
+}
+
+#[test]
+fn acosh_below_one_is_nan() {
+    use super::trigonometric::ACOSH;
+    for x in [0.5, 0.0, -1.0, -2.0, -16.0, -104_302.0, -1e9, f64::NEG_INFINITY] {
+        assert_float(ACOSH.kernels, &[x], f64::NAN);
+        assert!((ACOSH.reference)(x).is_nan(), "{x}");
+    }
+}
+
+#[test]
+fn a_quotient_by_infinity_is_rounded_down() {
+    use super::arithmetic::FLOOR_DIVIDE;
+    let infinity = f64::INFINITY;
+    for (x, y, quotient) in [
+        (1.0, infinity, 0.0),
+        (-1.0, infinity, -1.0),
+        (1.0, -infinity, -1.0),
+        (-1.0, -infinity, 0.0),
+        (-0.0, infinity, 0.0),
+        (infinity, infinity, f64::NAN),
+        (infinity, 2.0, f64::NAN),
+    ] {
+        assert_float(FLOOR_DIVIDE.kernels, &[x, y], quotient);
     }
 }

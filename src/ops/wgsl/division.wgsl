@@ -42,22 +42,26 @@ fn float_of(m: u32, e: i32) -> f32 {
     return bitcast<f32>((exponent << 23u) | (whole & 0x7fffffu));
 }
 
-// |x| mod |y| of finite numbers, y not 0, by long division of integers, eight bits at a time: exact.
-fn modulus_f32(x: f32, y: f32) -> f32 {
+// |x| / |y| of finite numbers, y not 0, by long division of integers, eight bits at a time: the lower word of the
+// quotient, and the rest in units of the last place of the smaller number.
+fn long_division(x: f32, y: f32) -> vec2<u32> {
     let divisor = integer_of(y);
     let end = exponent_of(y);
-    var rest = integer_of(x);
     var at = exponent_of(x);
+    var rest = integer_of(x);
     if at < end {
-        return abs(x);
+        return vec2<u32>(0u, rest);
     }
+    var quotient = rest / divisor;
     rest = rest % divisor;
     while at > end {
         let step = min(at - end, 8);
-        rest = (rest << u32(step)) % divisor;
+        rest = rest << u32(step);
+        quotient = (quotient << u32(step)) + rest / divisor;
+        rest = rest % divisor;
         at = at - step;
     }
-    return select(float_of(rest, end), 0.0, rest == 0u);
+    return vec2<u32>(quotient, rest);
 }
 
 // The sign of the divisor.
@@ -65,17 +69,28 @@ fn remainder_f32(x: f32, y: f32) -> f32 {
     if !is_finite(x) || is_nan(y) || y == 0.0 {
         return bitcast<f32>(0x7fc00000u);
     }
-    let rest = select(modulus_f32(x, y), abs(x), is_inf(y));
-    if rest == 0.0 {
+    let rest = long_division(x, y).y;
+    if rest == 0u {
         return copy_sign(0.0, y);
     }
-    let signed = copy_sign(rest, x);
+    let signed = copy_sign(float_of(rest, min(exponent_of(x), exponent_of(y))), x);
     return select(signed, signed + y, is_negative(x) != is_negative(y));
 }
 
+// Rounded toward minus infinity. From 2^24 on every float is whole.
 fn floor_divide_f32(x: f32, y: f32) -> f32 {
+    let ratio = x / y;
     if y == 0.0 {
-        return x / y;
+        return ratio;
     }
-    return round((x - remainder_f32(x, y)) / y);
+    if !is_finite(x) || is_nan(y) {
+        return bitcast<f32>(0x7fc00000u);
+    }
+    if abs(ratio) >= 0x1p24 {
+        return ratio;
+    }
+    let parts = long_division(x, y);
+    let is_apart = is_negative(x) != is_negative(y);
+    let size = f32(parts.x + u32(is_apart && parts.y != 0u));
+    return select(size, -size, is_apart);
 }

@@ -68,7 +68,7 @@ fn hypot_f32(x: f32, y: f32) -> f32 {
     let down = select(select(1.0, 0x1p-70, large < 0x1p-50), 0x1p70, large > 0x1p50);
     let u = br(a * up);
     let v = br(b * up);
-    let root = br(sqrt(u * u + v * v)) * down;
+    let root = br(rounded_sqrt(u * u + v * v)) * down;
     let known = select(root, a + b, is_nan(x) || is_nan(y));
     return select(known, bitcast<f32>(0x7f800000u), is_inf(x) || is_inf(y));
 }

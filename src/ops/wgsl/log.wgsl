@@ -62,8 +62,7 @@ fn log1p_f32(x: f32) -> f32 {
     let lost = select(1.0 - br(u - x), x - br(u - 1.0), k < 2.0);
     let is_near = k == 0.0;
     let y = joined_log(select(br(parts.y - 1.0), x, is_near), k, select(lost / u, 0.0, is_near));
-    let known = select(checked_log(u, y), x, x == 0.0 || is_nan(x));
-    return known;
+    return select(checked_log(u, y), x, x == 0.0 || is_nan(x));
 }
 
 fn asinh_f32(x: f32) -> f32 {
@@ -77,7 +76,7 @@ fn asinh_f32(x: f32) -> f32 {
 
 fn acosh_f32(x: f32) -> f32 {
     let above = x - 1.0;
-    let near = log1p_f32(above + sqrt(above * (above + 2.0)));
+    let near = log1p_f32(above + rounded_sqrt(above * (above + 2.0)));
     let y = select(near, log_f32(x) + 0.6931472, x > 4096.0);
     return select(y, bitcast<f32>(0x7fc00000u), x < 1.0 || is_nan(x));
 }

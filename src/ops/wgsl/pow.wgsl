@@ -18,6 +18,14 @@ fn times_pair(x: vec2<f32>, y: vec2<f32>) -> vec2<f32> {
     return vec2<f32>(product.x, product.y + (x.x * y.y + x.y * y.x));
 }
 
+// The square root, with what a device may leave of its error taken away.
+fn rounded_sqrt(x: f32) -> f32 {
+    let root = br(sqrt(x));
+    let square = product_pair(root, root);
+    let correction = (br(x - square.x) - square.y) / (2.0 * root);
+    return select(root, root + correction, x > 0.0 && is_finite(correction));
+}
+
 // log2 of a normal number above 0: 2 s (1 + z / 3 + z² Q(z)) / ln 2 with s = (m - 1) / (m + 1) and z = s².
 fn log2_pair(x: f32) -> vec2<f32> {
     let parts = split_any_log(x);
@@ -42,7 +50,7 @@ fn exp2_polynomial(f: f32) -> f32 {
     sum = sum * f + 0.009618004;
     sum = sum * f + 0.05550328;
     sum = sum * f + 0.2402265;
-    return sum * f * f + 0.6931472 * f;
+    return br((sum * f + 0.6931472) * f);
 }
 
 // |x|^y for a finite x that is not 0.

@@ -1,5 +1,8 @@
 //! What the definitions say in WGSL: complete, and valid beside its prelude.
 
+#[cfg(feature = "gpu")]
+mod device;
+
 use super::prelude;
 use crate::dtype::DType;
 use crate::graph::{BinaryDef, Promote, UnaryDef};

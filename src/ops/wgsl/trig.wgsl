@@ -95,7 +95,7 @@ fn asin_f32(x: f32) -> f32 {
     let size = abs(x);
     let is_far = size > 0.5;
     let z = select(size * size, 0.5 * (1.0 - size), is_far);
-    let t = near_asin(select(size, sqrt(z), is_far), z);
+    let t = near_asin(select(size, rounded_sqrt(z), is_far), z);
     let y = select(t, 1.5707964 - (2.0 * t + 4.371139e-8), is_far);
     let known = select(copy_sign(y, x), bitcast<f32>(0x7fc00000u), size > 1.0);
     return select(known, x, is_nan(x));
@@ -105,7 +105,7 @@ fn acos_f32(x: f32) -> f32 {
     let size = abs(x);
     let is_far = size > 0.5;
     let z = select(size * size, 0.5 * (1.0 - size), is_far);
-    let t = near_asin(select(x, sqrt(z), is_far), z);
+    let t = near_asin(select(x, rounded_sqrt(z), is_far), z);
     let far = select(2.0 * t, 3.1415927 - (2.0 * t + 8.742278e-8), x < 0.0);
     let y = select(1.5707964 - (t + 4.371139e-8), far, is_far);
     return select(y, bitcast<f32>(0x7fc00000u), size > 1.0 || is_nan(x));
