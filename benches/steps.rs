@@ -237,19 +237,20 @@ fn measure(workload: &Workload, kernels: bool) -> Result<()> {
 
 /// Times the largest plan that is kept, and its kernels.
 fn print_plan(name: &str, kernels: bool) -> Result<()> {
-    let plan = tensor::PLANS.plans().into_iter().max_by_key(|plan| plan.kernels());
+    let plans = tensor::PLANS.plans();
+    let plan = plans.iter().filter_map(|plan| plan.on_cpu()).max_by_key(|plan| plan.kernels());
     let Some(plan) = plan else { return Ok(()) };
-    let (leaves, numbers) = inputs(&plan)?;
+    let (leaves, numbers) = inputs(plan)?;
     let inputs = Inputs { leaves: &leaves, numbers: &numbers };
     let mut least = vec![u64::MAX; plan.kernels()];
     let (mut alone, end) = (f64::MAX, Instant::now());
     let mut runs = 0;
     while end.elapsed().as_secs_f64() < 1.0 || runs < 5 {
         let start = Instant::now();
-        drop(exec::run(&plan, &inputs)?);
+        drop(exec::run(plan, &inputs)?);
         alone = alone.min(start.elapsed().as_secs_f64());
         let mut nanos = vec![0; plan.kernels()];
-        drop(exec::run_timed(&plan, &inputs, &mut nanos)?);
+        drop(exec::run_timed(plan, &inputs, &mut nanos)?);
         least.iter_mut().zip(&nanos).for_each(|(least, &nanos)| *least = nanos.min(*least));
         runs += 1;
     }

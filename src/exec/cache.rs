@@ -2,8 +2,8 @@
 //! of plans and keys: the plans that were used least recently go first. The lock is held for a lookup only, never while
 //! a plan is made or run.
 
+use super::device::DevicePlan;
 use crate::machine::lock::Lock;
-use crate::planner::Plan;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
@@ -35,7 +35,7 @@ struct State {
 struct Entry {
     hash: u64,
     key: Box<[u64]>,
-    plan: Arc<Plan>,
+    plan: Arc<DevicePlan>,
     bytes: usize,
     used: u64,
 }
@@ -53,7 +53,7 @@ impl Cache {
     }
 
     /// The plan of exactly this key. Counts a hit or a miss.
-    pub fn get(&self, key: &[u64]) -> Option<Arc<Plan>> {
+    pub fn get(&self, key: &[u64]) -> Option<Arc<DevicePlan>> {
         let hash = hash(key);
         let mut state = self.state.lock();
         state.clock += 1;
@@ -70,7 +70,7 @@ impl Cache {
     }
 
     /// Keeps a plan. If another thread was first, its plan stays and is given back.
-    pub fn insert(&self, key: Vec<u64>, plan: Arc<Plan>) -> Arc<Plan> {
+    pub fn insert(&self, key: Vec<u64>, plan: Arc<DevicePlan>) -> Arc<DevicePlan> {
         let hash = hash(&key);
         let bytes = plan.bytes() + key.len() * 8 + size_of::<Entry>();
         let mut evicted = Vec::new();
@@ -91,7 +91,7 @@ impl Cache {
     }
 
     /// The plans that are kept, in no order.
-    pub fn plans(&self) -> Vec<Arc<Plan>> {
+    pub fn plans(&self) -> Vec<Arc<DevicePlan>> {
         self.state.lock().table.iter().map(|entry| Arc::clone(&entry.plan)).collect()
     }
 
@@ -170,8 +170,8 @@ mod tests {
     use crate::exec::build;
     use crate::graph::Graph;
 
-    fn plan() -> Arc<Plan> {
-        Arc::new(build(&Graph::new(), &[], &[], &[]).unwrap())
+    fn plan() -> Arc<DevicePlan> {
+        Arc::new(DevicePlan::Cpu(build(&Graph::new(), &[], &[], &[]).unwrap()))
     }
 
     #[test]

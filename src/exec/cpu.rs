@@ -162,13 +162,7 @@ impl Run {
     }
 
     pub(super) fn check_starts(&self, plan: &Plan) -> Result<()> {
-        for check in &plan.checks {
-            let start = self.number(check.cell);
-            if !(check.low..=check.high).contains(&start) {
-                return Err(Error::index(format!("slice: start {start} is out of range for an axis of {}", check.dim)));
-            }
-        }
-        Ok(())
+        plan.checks.iter().try_for_each(|check| check.hold(self.number(check.cell)))
     }
 
     pub(super) fn instructions(&self, plan: &Plan, scratch: *mut u8, mut observe: impl FnMut(bool)) -> Result<()> {

@@ -5,6 +5,9 @@
 pub mod build;
 pub mod cache;
 mod cpu;
+mod device;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 mod hosts;
 mod interpret;
 mod prepared;
@@ -18,4 +21,5 @@ pub use crate::planner::{Account, Donation, OutputHome, Plan};
 pub use build::build;
 pub use cache::{Cache, Counters};
 pub use cpu::{Inputs, Leaf, run, run_timed};
+pub use device::DevicePlan;
 pub use prepared::Prepared;

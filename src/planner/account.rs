@@ -2,7 +2,6 @@
 //! and the bytes that it must move. Decides nothing.
 
 use super::fuse::{Group, Groups};
-use super::memory::Home;
 use super::tasks::{Origin, Program, Task, TaskKind};
 use crate::ops::conv::Convolution;
 
@@ -17,7 +16,7 @@ pub struct Account {
     pub bytes: u64,
 }
 
-pub fn account(program: &Program, groups: &Groups, homes: &[Home], group: u32) -> Account {
+pub fn account(program: &Program, groups: &Groups, group: u32, is_stored: impl Fn(u32) -> bool) -> Account {
     let tasks = match &groups.groups[group as usize] {
         Group::Rows(rows) => rows.tasks.as_slice(),
         Group::Alone(task) => std::slice::from_ref(task),
@@ -36,7 +35,7 @@ pub fn account(program: &Program, groups: &Groups, homes: &[Home], group: u32) -
                 account.bytes += (window.size().min(value.size) * value.dtype.size()) as u64;
             }
         }
-        if homes[task.output as usize] != Home::Register {
+        if is_stored(task.output) {
             account.bytes += program.values[task.output as usize].bytes() as u64;
         }
     }

@@ -6,14 +6,26 @@
 use super::chains::Chain;
 use super::tasks::{Origin, Program, Task, TaskKind};
 use super::window::{Window, split};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
 /// Rows up to this long are whole in a tile, so that what they are reduced to can be used in the same group. Longer ones
 /// are reduced block by block, and complete only at the end.
 pub const LONGEST_ROW: usize = 8192;
-/// Bounds what one interpreter pass keeps in registers and in the L1 cache.
-const MOST_TASKS: usize = 96;
+
+/// What a machine can do in one kernel.
+pub struct Rules {
+    /// Bounds what a kernel keeps at a time.
+    most_tasks: usize,
+    /// Whether reductions over rows, and of rows longer than the longest, join the kernel that makes what they add up.
+    sums: bool,
+}
+
+/// One interpreter pass keeps its tile in the first-level cache.
+pub const ON_CPU: Rules = Rules { most_tasks: 96, sums: true };
+
+/// A generated function should stay short: drivers compile it.
+pub const ON_GPU: Rules = Rules { most_tasks: 64, sums: false };
 
 pub enum Group {
     /// Elementwise work over rows.
@@ -50,9 +62,10 @@ pub struct Groups {
     pub places: Vec<(u32, Class)>,
 }
 
-pub fn fuse(program: &Program) -> Groups {
+pub fn fuse(program: &Program, rules: &Rules) -> Groups {
     let mut fuser = Fuser {
         program,
+        rules,
         groups: Vec::new(),
         places: Vec::with_capacity(program.tasks.len()),
         readers: vec![NONE; program.values.len()],
@@ -87,6 +100,7 @@ enum Outside {
 
 struct Fuser<'a> {
     program: &'a Program,
+    rules: &'a Rules,
     groups: Vec<Group>,
     places: Vec<(u32, Class)>,
     /// The last group that read each value.
@@ -140,7 +154,7 @@ impl Fuser<'_> {
             && old.size > 0
             && agrees(old.row, new.row)
             && agrees(old.segment, new.segment)
-            && old.tasks.len() + new.tasks.len() <= MOST_TASKS;
+            && old.tasks.len() + new.tasks.len() <= self.rules.most_tasks;
         if !fits {
             return;
         }
@@ -175,7 +189,8 @@ impl Fuser<'_> {
     fn place(&mut self, index: u32, task: &Task) -> (u32, Class) {
         let size = match task.kind {
             TaskKind::Map { .. } => self.program.values[task.output as usize].size,
-            TaskKind::RowReduce { .. } | TaskKind::OuterReduce { .. } => task.inputs[0].size(),
+            TaskKind::RowReduce { len, .. } if self.rules.sums || len <= LONGEST_ROW => task.inputs[0].size(),
+            TaskKind::OuterReduce { .. } if self.rules.sums => task.inputs[0].size(),
             _ => {
                 return (self.open(Group::Alone(index)), Class::Late);
             }
@@ -243,7 +258,7 @@ impl Fuser<'_> {
     /// As what the task can join the group, if it can.
     fn fits(&self, task: &Task, size: usize, group: u32) -> Option<Class> {
         let Group::Rows(rows) = &self.groups[group as usize] else { return None };
-        if rows.tasks.len() >= MOST_TASKS {
+        if rows.tasks.len() >= self.rules.most_tasks {
             return None;
         }
         if rows.size == size {
@@ -283,6 +298,74 @@ impl Fuser<'_> {
             rows.segment = rows.segment.or(segment);
         }
         rows.tasks.push(index);
+    }
+}
+
+/// Cuts row groups until each reads and leaves at most so many values in memory. A cut keeps the order of tasks, so all
+/// that a part reads is made in it or earlier.
+pub fn split_wide(program: &Program, groups: Groups, most_values: usize) -> Groups {
+    let readers = Readers::of(program);
+    let Groups { groups: whole, mut places } = groups;
+    let mut parts: Vec<Group> = Vec::with_capacity(whole.len());
+    for group in whole {
+        let Group::Rows(rows) = group else {
+            parts.push(group);
+            continue;
+        };
+        let mut rest = rows.tasks.clone();
+        while !rest.is_empty() {
+            let mut part = rest.clone();
+            while part.len() > 1 && readers.values(program, &part) > most_values {
+                part.truncate(part.len().div_ceil(2));
+            }
+            rest.drain(..part.len());
+            parts.push(Group::Rows(Rows { tasks: part, chains: Vec::new(), ..rows }));
+        }
+    }
+    for (number, group) in parts.iter().enumerate() {
+        match group {
+            Group::Rows(rows) => rows.tasks.iter().for_each(|&task| places[task as usize].0 = number as u32),
+            Group::Alone(task) => places[*task as usize].0 = number as u32,
+        }
+    }
+    Groups { groups: parts, places }
+}
+
+/// Which tasks read each value.
+struct Readers {
+    tasks: Vec<SmallVec<[u32; 4]>>,
+    is_output: Vec<bool>,
+}
+
+impl Readers {
+    fn of(program: &Program) -> Readers {
+        let mut readers = Readers {
+            tasks: vec![SmallVec::new(); program.values.len()],
+            is_output: vec![false; program.values.len()],
+        };
+        for (index, task) in program.tasks.iter().enumerate() {
+            task.inputs.iter().for_each(|window| readers.tasks[window.value as usize].push(index as u32));
+        }
+        program.outputs.iter().for_each(|&value| readers.is_output[value as usize] = true);
+        readers
+    }
+
+    /// How many values a kernel of these tasks reads from memory and leaves there.
+    fn values(&self, program: &Program, tasks: &[u32]) -> usize {
+        let is_inside = |task: &u32| tasks.binary_search(task).is_ok();
+        let mut outside: HashSet<u32> = HashSet::new();
+        for window in tasks.iter().flat_map(|&task| &program.tasks[task as usize].inputs) {
+            match program.values[window.value as usize].origin {
+                Origin::Task(maker) if is_inside(&maker) => {}
+                Origin::Task(_) | Origin::Leaf(_) => _ = outside.insert(window.value),
+                Origin::Number(_) | Origin::Constant(_) => {}
+            }
+        }
+        let leaves = |task: &&u32| {
+            let value = program.tasks[**task as usize].output as usize;
+            self.is_output[value] || !self.tasks[value].iter().all(is_inside)
+        };
+        outside.len() + tasks.iter().filter(leaves).count()
     }
 }
 

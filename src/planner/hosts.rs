@@ -71,8 +71,9 @@ pub fn lower(scene: &Scene, index: u32, task: &Task) -> Result<Option<Instr>> {
             Kernel::Embed { from: input(0), window: see(scene, &window), out: out() }
         }
         TaskKind::Concat(axis) => Kernel::Concat { parts: parts(scene, task, *axis as usize) },
-        TaskKind::Random(fill) => Kernel::Random {
-            fill: *fill,
+        TaskKind::Random(def) => Kernel::Random {
+            fill: (def.fill)(value.dtype)
+                .ok_or_else(|| Error::internal("random numbers of a dtype without a kernel"))?,
             seed: scene.place(&task.inputs[0]),
             stream: scene.place(&task.inputs[1]),
             out: scene.place(&scene.whole(task.output)),

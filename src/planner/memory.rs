@@ -132,7 +132,7 @@ fn is_read_before(program: &Program, groups: &Groups, tasks: &[u32], position: u
 }
 
 /// When values are needed, in positions of the execution order.
-struct Lives {
+pub struct Lives {
     /// Whether another group than its maker's reads the value.
     escapes: Vec<bool>,
     /// Values sorted by the position of their last reader.
@@ -143,7 +143,7 @@ struct Lives {
 }
 
 impl Lives {
-    fn of(program: &Program, groups: &Groups, order: &[u32]) -> Lives {
+    pub fn of(program: &Program, groups: &Groups, order: &[u32]) -> Lives {
         let mut position = vec![0u32; groups.groups.len()];
         order.iter().enumerate().for_each(|(at, &group)| position[group as usize] = at as u32);
         let mut escapes = vec![false; program.values.len()];
@@ -173,11 +173,11 @@ impl Lives {
         Lives { escapes, by_end, starts, late }
     }
 
-    fn dying(&self, at: u32) -> &[u32] {
+    pub fn dying(&self, at: u32) -> &[u32] {
         &self.by_end[self.starts[at as usize] as usize..self.starts[at as usize + 1] as usize]
     }
 
-    fn is_stored(&self, value: u32, alone: bool) -> bool {
+    pub fn is_stored(&self, value: u32, alone: bool) -> bool {
         alone || self.escapes[value as usize] || self.late[value as usize]
     }
 }

@@ -7,6 +7,7 @@ mod account;
 mod chains;
 mod commit;
 mod fuse;
+pub mod gpu;
 mod hosts;
 mod kernels;
 mod memory;
@@ -42,7 +43,7 @@ const SERIAL_BELOW_NANOS: u64 = 100_000;
 /// The plan of a simplified graph of primitive ops. `leaf_strides` are those of each leaf slot, exactly.
 pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation]) -> Result<Plan> {
     let program = tasks::lower(graph, leaf_strides)?;
-    let mut groups = fuse::fuse(&program);
+    let mut groups = fuse::fuse(&program, &fuse::ON_CPU);
     chains::find(&program, &mut groups);
     let commit = commit::choose(&program, &groups, donations);
     let order = order(&groups, &commit);
@@ -57,7 +58,8 @@ pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation]) -> 
         }
         if let Some(instr) = instr(&scene, group)? {
             instrs.push(instr);
-            accounts.push(account::account(&program, &groups, &memory.homes, group));
+            let is_stored = |value: u32| memory.homes[value as usize] != Home::Register;
+            accounts.push(account::account(&program, &groups, group, is_stored));
         }
     }
     let outputs = program.outputs.iter().map(|&value| match memory.homes[value as usize] {
@@ -159,7 +161,7 @@ fn instr(scene: &Scene, group: u32) -> Result<Option<Instr>> {
             // Tenths of a nanosecond for each element, as measured for arithmetic and for exponentials.
             let cost: u64 = tasks
                 .map(|task| match task.kind {
-                    TaskKind::Map { heavy: true, .. } => 4,
+                    TaskKind::Map { function, .. } if function.is_heavy() => 4,
                     _ => 1,
                 })
                 .sum();

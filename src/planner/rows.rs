@@ -184,7 +184,7 @@ impl<'a> Builder<'a> {
         let mut outs = SmallVec::new();
         for &task in &self.group_rows.tasks[chain.tasks.clone()] {
             let task = &program.tasks[task as usize];
-            self.heavy |= matches!(task.kind, TaskKind::Map { heavy: true, .. });
+            self.heavy |= matches!(task.kind, TaskKind::Map { function, .. } if function.is_heavy());
             if chain.outputs.contains(&task.output) {
                 self.output(chain.tasks.end - 1, task, false)?;
             }
@@ -203,15 +203,15 @@ impl<'a> Builder<'a> {
         self.names.push(task.name);
         let isa = isa() as usize;
         match &task.kind {
-            TaskKind::Map { kernels, heavy } => {
+            TaskKind::Map { kernels, function } => {
                 let column = self.scene.groups.places[index as usize].1 == Class::Column;
                 let want = if column { Want::Column } else { Want::Tile };
                 let args = task.inputs.iter().map(|window| self.operand(window, want)).collect::<Result<_>>()?;
                 let out = self.output(position, task, column)?;
                 self.steps.push(Step::Map { kernel: kernels[isa], out, args, column });
-                self.heavy |= *heavy;
+                self.heavy |= function.is_heavy();
             }
-            TaskKind::RowReduce { kernels, len } if *len > LONGEST_ROW => {
+            TaskKind::RowReduce { kernels, len, .. } if *len > LONGEST_ROW => {
                 let sum = self.sum(index, task, kernels, len.div_ceil(BLOCK), 1)?;
                 self.steps.push(Step::Block { sum });
             }
@@ -220,7 +220,7 @@ impl<'a> Builder<'a> {
                 let out = self.output(position, task, true)?;
                 self.steps.push(Step::Reduce { kernel: kernels.rows[isa], from, out });
             }
-            TaskKind::OuterReduce { kernels, len, inner } => {
+            TaskKind::OuterReduce { kernels, len, inner, .. } => {
                 let sum = self.sum(index, task, kernels, len.div_ceil(CHUNK_ROWS), *inner)?;
                 self.steps.push(Step::Sum { sum });
             }

@@ -6,8 +6,8 @@ use super::window::Window;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{
-    Attrs, CompositeDef, ConvRole, ConvSpec, GatherMode, Graph, HostKernel, Layout, Node, Op, PoolRole, SliceDim,
-    Source, Sweeps, TensorType, Val,
+    Attrs, BinaryDef, CompositeDef, ConvRole, ConvSpec, GatherMode, Graph, HostKernel, Layout, Node, Op, PoolRole,
+    RandomDef, ReduceDef, SliceDim, Source, Sweeps, TensorType, UnaryDef, Val,
 };
 use crate::machine::cpu::dispatch::Kernels;
 use crate::machine::cpu::reduce::ReduceKernels;
@@ -42,20 +42,43 @@ impl Value {
     }
 }
 
+/// The scalar function of a map.
+#[derive(Clone, Copy)]
+pub enum Function {
+    Unary(&'static UnaryDef),
+    Binary(&'static BinaryDef),
+    Select,
+    Cast,
+    Copy,
+}
+
+impl Function {
+    /// Whether an element costs several times as much as an addition.
+    pub fn is_heavy(self) -> bool {
+        match self {
+            Function::Unary(def) => def.ulp > 0.5,
+            Function::Binary(def) => def.ulp > 0.5,
+            Function::Select | Function::Cast | Function::Copy => false,
+        }
+    }
+}
+
 #[derive(Clone)]
 pub enum TaskKind {
     /// One element of the output from one of each input.
     Map {
+        function: Function,
         kernels: &'static Kernels,
-        heavy: bool,
     },
     /// Each run of `len` elements to one, by the lane tree.
     RowReduce {
+        def: &'static ReduceDef,
         kernels: &'static ReduceKernels,
         len: usize,
     },
     /// Over the middle of [outer, len, inner], by the chunk tree.
     OuterReduce {
+        def: &'static ReduceDef,
         kernels: &'static ReduceKernels,
         len: usize,
         inner: usize,
@@ -67,7 +90,7 @@ pub enum TaskKind {
     Scatter(GatherMode, u8),
     Embed(SmallVec<[SliceDim; 2]>),
     Concat(u8),
-    Random(crate::graph::def::FillFn),
+    Random(&'static RandomDef),
     /// A composite with a hand kernel, and the types of its outputs.
     Hand {
         kernel: &'static HostKernel,
@@ -107,6 +130,15 @@ pub struct Check {
     pub low: i64,
     pub high: i64,
     pub dim: usize,
+}
+
+impl Check {
+    pub fn hold(&self, start: i64) -> Result<()> {
+        if (self.low..=self.high).contains(&start) {
+            return Ok(());
+        }
+        Err(Error::index(format!("slice: start {start} is out of range for an axis of {}", self.dim)))
+    }
 }
 
 /// A graph as tasks.
@@ -207,17 +239,17 @@ impl Lowering<'_> {
             Op::Unary(def) => {
                 let from = graph.dtype(node.inputs[0]);
                 let kernels = (def.kernels)(from).ok_or_else(|| refused(from))?;
-                Ok(self.map(def.name, kernels, def.ulp > 0.5, node, ty))
+                Ok(self.map(def.name, Function::Unary(def), kernels, node, ty))
             }
             Op::Binary(def) => {
                 let from = graph.dtype(node.inputs[0]);
                 let kernels = (def.kernels)(from).ok_or_else(|| refused(from))?;
-                Ok(self.map(def.name, kernels, def.ulp > 0.5, node, ty))
+                Ok(self.map(def.name, Function::Binary(def), kernels, node, ty))
             }
-            Op::Select => Ok(self.map("where", ops::select_kernels(ty.dtype), false, node, ty)),
+            Op::Select => Ok(self.map("where", Function::Select, ops::select_kernels(ty.dtype), node, ty)),
             Op::Cast(to) => {
                 let kernels = ops::cast_kernels(graph.dtype(node.inputs[0]), *to);
-                Ok(self.map("astype", kernels, false, node, ty))
+                Ok(self.map("astype", Function::Cast, kernels, node, ty))
             }
             Op::Reduce(def, axes) => {
                 let kernels = (def.kernels)(ty.dtype).ok_or_else(|| refused(ty.dtype))?;
@@ -225,7 +257,7 @@ impl Lowering<'_> {
                 if from.size() == 0 {
                     return Ok(self.constant(Scalar::F64(def.empty.unwrap_or(0.0)), ty));
                 }
-                self.reduce(def.name, kernels, from, *axes, ty)
+                self.reduce(def, kernels, from, *axes, ty)
             }
             Op::After => Ok(Window { after: Some(input(1).value), ..input(0).clone() }),
             Op::Layout(Layout::Broadcast) => Ok(input(0).broadcast(&ty.shape)),
@@ -250,8 +282,8 @@ impl Lowering<'_> {
             }
             Op::Concat(axis) => Ok(self.host("concat", TaskKind::Concat(*axis), node, ty)),
             Op::Random(def) => {
-                let fill = (def.fill)(ty.dtype).ok_or_else(|| refused(ty.dtype))?;
-                Ok(self.host(def.name, TaskKind::Random(fill), node, ty))
+                (def.fill)(ty.dtype).ok_or_else(|| refused(ty.dtype))?;
+                Ok(self.host(def.name, TaskKind::Random(def), node, ty))
             }
             Op::Marker
             | Op::Detach
@@ -335,12 +367,12 @@ impl Lowering<'_> {
     fn map(
         &mut self,
         name: &'static str,
+        function: Function,
         kernels: &'static Kernels,
-        heavy: bool,
         node: &Node,
         ty: &TensorType,
     ) -> Window {
-        self.host(name, TaskKind::Map { kernels, heavy }, node, ty)
+        self.host(name, TaskKind::Map { function, kernels }, node, ty)
     }
 
     fn host(&mut self, name: &'static str, kind: TaskKind, node: &Node, ty: &TensorType) -> Window {
@@ -383,13 +415,13 @@ impl Lowering<'_> {
 
     /// The elements of a window, one after another.
     fn copy(&mut self, from: Window, ty: &TensorType) -> Window {
-        let kind = TaskKind::Map { kernels: super::kernels::copy(ty.dtype), heavy: false };
+        let kind = TaskKind::Map { function: Function::Copy, kernels: super::kernels::copy(ty.dtype) };
         self.task("copy", kind, smallvec![from], ty)
     }
 
     fn reduce(
         &mut self,
-        name: &'static str,
+        def: &'static ReduceDef,
         kernels: &'static ReduceKernels,
         from: Window,
         axes: u32,
@@ -398,11 +430,11 @@ impl Lowering<'_> {
         let mut window = from;
         for ReduceStep { outer, len, inner } in reduce_steps(&window.shape.clone(), axes) {
             let kind = match inner {
-                1 => TaskKind::RowReduce { kernels, len },
-                _ => TaskKind::OuterReduce { kernels, len, inner },
+                1 => TaskKind::RowReduce { def, kernels, len },
+                _ => TaskKind::OuterReduce { def, kernels, len, inner },
             };
             let between = TensorType { dtype: ty.dtype, shape: Shape::from([outer, inner]) };
-            window = self.task(name, kind, smallvec![window], &between);
+            window = self.task(def.name, kind, smallvec![window], &between);
         }
         window.reshape(&ty.shape).ok_or_else(|| Error::internal("the result has another size"))
     }

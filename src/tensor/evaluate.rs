@@ -13,7 +13,7 @@ use super::trace;
 use super::walk::{Node, Outcome, Role, Walk, walk};
 use crate::device_id::DeviceId;
 use crate::error::{Error, ErrorKind, Result};
-use crate::exec::{self, Cache, Inputs, OutputHome, Plan};
+use crate::exec::{Cache, DevicePlan, Inputs, OutputHome};
 use crate::graph::Op;
 use crate::machine::storage::Storage;
 use std::any::Any;
@@ -239,7 +239,7 @@ struct Claimed {
     decisions: Decisions,
     description: Description,
     lowered: Option<Lowered>,
-    plan: Option<Arc<Plan>>,
+    plan: Option<Arc<DevicePlan>>,
     /// What a traced step writes down of this plan.
     draft: Option<trace::Draft>,
 }
@@ -356,14 +356,12 @@ fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Option<Claimed>> 
     Ok(Some(Claimed { device, walk, decisions, description, lowered, plan, draft }))
 }
 
-fn execute(claimed: &mut Claimed) -> Result<(Arc<Plan>, Vec<Arc<Storage>>)> {
-    if !claimed.device.is_cpu() {
-        return Err(Error::internal(format!("plans do not run on {} yet", claimed.device)));
-    }
+fn execute(claimed: &mut Claimed) -> Result<(Arc<DevicePlan>, Vec<Arc<Storage>>)> {
     let plan = match (claimed.plan.take(), &claimed.lowered) {
         (Some(plan), _) => plan,
         (None, Some(lowered)) => {
-            let plan = Arc::new(exec::build(&lowered.graph, &lowered.known, &lowered.strides, &lowered.donations)?);
+            let Lowered { graph, known, strides, donations, .. } = lowered;
+            let plan = Arc::new(DevicePlan::build(claimed.device, graph, known, strides, donations)?);
             PLANS.insert(std::mem::take(&mut claimed.description.words), plan)
         }
         (None, None) => return Err(Error::internal("a plan is neither cached nor lowered")),
@@ -371,12 +369,12 @@ fn execute(claimed: &mut Claimed) -> Result<(Arc<Plan>, Vec<Arc<Storage>>)> {
     // Dropped at the end of the run: a donated buffer must have no other holder when its value is published.
     let leaves = std::mem::take(&mut claimed.description.leaves);
     PLANS_RUN.fetch_add(1, Ordering::Relaxed);
-    let buffers = exec::run(&plan, &Inputs { leaves: &leaves, numbers: &claimed.description.numbers })?;
+    let buffers = plan.run(&Inputs { leaves: &leaves, numbers: &claimed.description.numbers })?;
     Ok((plan, buffers))
 }
 
 /// Sets the values, marks the records done and forgets what nothing needs any more.
-fn publish_values(engine: &mut Engine, claimed: &Claimed, plan: &Plan, buffers: Vec<Arc<Storage>>) {
+fn publish_values(engine: &mut Engine, claimed: &Claimed, plan: &DevicePlan, buffers: Vec<Arc<Storage>>) {
     let Claimed { walk, decisions, .. } = claimed;
     for donation in &decisions.donations {
         let position = decisions.outputs.binary_search(&donation.new);

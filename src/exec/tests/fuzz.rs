@@ -257,7 +257,7 @@ impl Fuzz {
     }
 }
 
-fn graph(seed: u64, steps: usize) -> Case {
+pub fn graph(seed: u64, steps: usize) -> Case {
     let mut fuzz = Fuzz { case: Case::default(), state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), vals: Vec::new() };
     let common = [fuzz.dim(), fuzz.dim()];
     for shape in [Shape::from(common), Shape::from([common[1]]), Shape::from([common[0], 1]), fuzz.shape()] {
@@ -281,7 +281,7 @@ fn graph(seed: u64, steps: usize) -> Case {
 }
 
 /// Donations of each output to some leaf of its type; a plan refuses those that would lose an old value.
-fn donations(case: &Case, seed: u64) -> Vec<Donation> {
+pub fn donations(case: &Case, seed: u64) -> Vec<Donation> {
     let mut donations: Vec<Donation> = Vec::new();
     for (output, &val) in case.graph.outputs.iter().enumerate() {
         let ty = case.graph.ty(val);

@@ -2,6 +2,8 @@
 
 mod attention;
 mod fuzz;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod ops;
 mod plans;
 
@@ -87,6 +89,13 @@ pub fn floats(storage: &Storage) -> Vec<f32> {
     let buffer = storage.host();
     // SAFETY: the buffer holds this many floats.
     unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast(), buffer.len() / 4) }.to_vec()
+}
+
+/// The elements of a buffer.
+pub fn scalars(storage: &Storage, dtype: DType, n: usize) -> Vec<Scalar> {
+    // SAFETY: the buffer holds n elements of this dtype.
+    let bytes = unsafe { std::slice::from_raw_parts(storage.host().as_ptr(), n * dtype.size()) };
+    bytes.chunks_exact(dtype.size()).map(|element| Scalar::from_bytes(dtype, element)).collect()
 }
 
 /// The first element whose bits differ; NaNs count as equal.

@@ -1,7 +1,7 @@
 //! Every op, and the gradient of every op, as a plan: its bits against the unfused executor, its numbers against the
 //! evaluator of the derivative tests, which shares no kernel with it.
 
-use super::Case;
+use super::{Case, scalars};
 use crate::autodiff::tests::cases;
 use crate::autodiff::tests::evaluate::Value;
 use crate::autodiff::tests::{self as derivatives, Recording};
@@ -23,7 +23,7 @@ fn outputs(case: &derivatives::Case, graph: &mut Graph, inputs: &[Val], floats: 
     outputs
 }
 
-fn planned(case: &derivatives::Case, float: DType) -> Case {
+pub fn planned(case: &derivatives::Case, float: DType) -> Case {
     let mut plan = Case::default();
     let mut inputs = Vec::new();
     for (i, value) in case.inputs.iter().enumerate() {
@@ -40,7 +40,7 @@ fn planned(case: &derivatives::Case, float: DType) -> Case {
     plan
 }
 
-fn expected(case: &derivatives::Case) -> Vec<Value> {
+pub fn expected(case: &derivatives::Case) -> Vec<Value> {
     let mut r = Recording::new();
     let inputs = r.markers(&case.inputs);
     let outputs = outputs(case, &mut r.graph, &inputs, &case.floats());
@@ -48,10 +48,7 @@ fn expected(case: &derivatives::Case) -> Vec<Value> {
 }
 
 fn numbers(storage: &Storage, dtype: DType, n: usize) -> Vec<f64> {
-    let size = dtype.size();
-    // SAFETY: the buffer holds n elements of this dtype.
-    let bytes = unsafe { std::slice::from_raw_parts(storage.host().as_ptr(), n * size) };
-    bytes.chunks_exact(size).map(|element| Scalar::from_bytes(dtype, element).as_f64()).collect()
+    scalars(storage, dtype, n).into_iter().map(Scalar::as_f64).collect()
 }
 
 /// float32 is compared only where the op computes in the dtype of its inputs.

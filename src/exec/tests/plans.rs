@@ -398,7 +398,7 @@ fn costs() {
     let running = best(20, || (0..1000).for_each(|_| drop(crate::exec::run(&plan, &inputs).unwrap())));
     println!("running xor: {:.2} µs, {} kernels\n{plan}", running * 1e3, plan.kernels());
     let cache = crate::exec::Cache::new(1 << 20);
-    let plan = Arc::new(plan);
+    let plan = Arc::new(crate::exec::DevicePlan::Cpu(plan));
     for words in [100, 400, 2000] {
         let key: Vec<u64> = (0..words).collect();
         cache.insert(key.clone(), Arc::clone(&plan));

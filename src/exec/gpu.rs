@@ -1,0 +1,177 @@
+//! Runs a plan on a GPU: fills its parameters, takes buffers from the device's pool, and hands all kernels over in one
+//! submission. Nothing is read back. What a kernel finds out too late for that, an index out of range, keeps the commit
+//! block from writing and is raised by the next read.
+
+use super::cpu::{Inputs, Leaf};
+use crate::autodiff::{HandKernels, Known, expand_to};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::graph::verify::verify;
+use crate::machine::gpu::{Access, Binding, Buffer, Context, Dispatch, Pipeline, context};
+use crate::machine::lock::Lock;
+use crate::machine::storage::Storage;
+use crate::planner::gpu::{Home, Limits, Plan as Shaders, Word};
+use crate::planner::{self, Donation, OutputHome};
+use crate::scalar::Scalar;
+use crate::shape::Strides;
+use smallvec::SmallVec;
+use std::fmt;
+use std::sync::Arc;
+
+/// What the parameters of a kernel are aligned to, in words.
+const BLOCK: usize = 64;
+
+/// A plan for one device.
+pub struct Plan {
+    shaders: Shaders,
+    device: u8,
+    /// The first word of each kernel's parameters, and the number of all words.
+    blocks: Vec<u32>,
+    words: usize,
+    pipelines: Lock<Option<Ready>>,
+}
+
+/// The pipelines as the context of this serial number made them.
+struct Ready {
+    serial: u64,
+    pipelines: Arc<[Arc<Pipeline>]>,
+}
+
+/// The plan of a graph for a device.
+pub fn build(
+    graph: &Graph,
+    known: &Known,
+    leaf_strides: &[Strides],
+    donations: &[Donation],
+    device: u8,
+) -> Result<Plan> {
+    let context = context(device)?;
+    let expanded = expand_to(graph, known, HandKernels::Expand)?;
+    let simple = planner::simplify(&expanded)?;
+    verify(&simple, "simplification")?;
+    let shaders = planner::gpu::plan(&simple, leaf_strides, donations, &limits(&context))?;
+    Ok(Plan::new(shaders, device))
+}
+
+fn limits(context: &Context) -> Limits {
+    let limits = context.limits();
+    Limits {
+        buffers: limits.storage_buffers,
+        binding_bytes: limits.buffer_bytes,
+        groups: limits.groups,
+        group_bytes: limits.group_bytes,
+        group_threads: limits.group_threads,
+    }
+}
+
+impl Plan {
+    fn new(shaders: Shaders, device: u8) -> Plan {
+        let mut blocks = Vec::with_capacity(shaders.kernels().len());
+        let mut words = 0;
+        for kernel in shaders.kernels() {
+            blocks.push(words as u32);
+            words += kernel.words.len().next_multiple_of(BLOCK);
+        }
+        Plan { shaders, device, blocks, words, pipelines: Lock::new(None) }
+    }
+
+    pub fn shaders(&self) -> &Shaders {
+        &self.shaders
+    }
+
+    /// The number of the device that it runs on.
+    pub fn device(&self) -> u8 {
+        self.device
+    }
+
+    fn pipelines(&self, context: &Context) -> Result<Arc<[Arc<Pipeline>]>> {
+        if let Some(ready) = self.pipelines.lock().as_ref().filter(|ready| ready.serial == context.serial()) {
+            return Ok(Arc::clone(&ready.pipelines));
+        }
+        let mut made = Vec::with_capacity(self.shaders.kernels().len());
+        for kernel in self.shaders.kernels() {
+            let access = kernel.bindings.iter().map(|binding| binding.writes).chain(kernel.fault.then_some(true));
+            let access: Vec<Access> =
+                access.map(|writes| if writes { Access::ReadWrite } else { Access::Read }).collect();
+            made.push(context.pipeline(&kernel.wgsl, &access, kernel.words.len().next_multiple_of(4) as u32)?);
+        }
+        let made: Arc<[Arc<Pipeline>]> = made.into();
+        *self.pipelines.lock() = Some(Ready { serial: context.serial(), pipelines: Arc::clone(&made) });
+        Ok(made)
+    }
+
+    /// The words of all parameters.
+    fn parameters(&self, leaves: &[Leaf], numbers: &[Scalar]) -> Vec<u32> {
+        let mut words = vec![0; self.words];
+        let cell = |cell: u32| {
+            let (slot, dtype) = self.shaders.cells[cell as usize];
+            u64::from_ne_bytes(numbers[slot as usize].to_bytes(dtype))
+        };
+        for (kernel, &block) in self.shaders.kernels().iter().zip(&self.blocks) {
+            for (word, out) in kernel.words.iter().zip(&mut words[block as usize..]) {
+                *out = match word {
+                    Word::Fixed(word) => *word,
+                    Word::Cell(number, half) => (cell(*number) >> (32 * u32::from(*half))) as u32,
+                    Word::Offset { leaf, fixed, starts } => {
+                        let first = leaf.map_or(0, |leaf| leaves[leaf as usize].offset as i64);
+                        let moved = |&(number, stride): &(u32, i64)| (cell(number) as i64).wrapping_mul(stride);
+                        (first + fixed + starts.iter().map(moved).sum::<i64>()) as u32
+                    }
+                };
+            }
+        }
+        words
+    }
+
+    fn check(&self, leaves: &[Leaf], numbers: &[Scalar]) -> Result<()> {
+        if leaves.len() < self.shaders.leaves || numbers.len() < self.shaders.numbers {
+            return Err(Error::internal("a plan was given too few leaves or numbers"));
+        }
+        for check in &self.shaders.checks {
+            let (slot, _) = self.shaders.cells[check.cell as usize];
+            check.hold(numbers[slot as usize].as_i64())?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs the plan: see `cpu::run`. It is done when something is read, and no sooner.
+pub fn run(plan: &Plan, inputs: &Inputs) -> Result<Vec<Arc<Storage>>> {
+    let Inputs { leaves, numbers } = *inputs;
+    let context = context(plan.device)?;
+    plan.check(leaves, numbers)?;
+    let pipelines = plan.pipelines(&context)?;
+    let take = |bytes: &[usize]| bytes.iter().map(|&bytes| context.alloc(bytes)).collect::<Result<Vec<Buffer>>>();
+    let (slots, buffers) = (take(&plan.shaders.slots)?, take(&plan.shaders.buffers)?);
+    let parameters = plan.parameters(leaves, numbers);
+    let fault = context.fault()?;
+    let binding = |home: Home| -> Result<Binding<'_>> {
+        match home {
+            Home::Slot(slot) => Ok(slots[slot as usize].binding()),
+            Home::Buffer(buffer) => Ok(buffers[buffer as usize].binding()),
+            Home::Leaf(leaf) => Ok(leaves[leaf as usize].buffer.gpu()?.binding()),
+            Home::Register | Home::Number(_) | Home::Constant(_) => Err(Error::internal("a binding without memory")),
+        }
+    };
+    let mut dispatches = Vec::with_capacity(pipelines.len());
+    for ((kernel, pipeline), &params) in plan.shaders.kernels().iter().zip(pipelines.iter()).zip(&plan.blocks) {
+        let bound = kernel.bindings.iter().map(|bound| binding(bound.home));
+        let mut bound: SmallVec<[Binding<'_>; 8]> = bound.collect::<Result<_>>()?;
+        bound.extend(kernel.fault.then_some(fault));
+        dispatches.push(Dispatch { pipeline, buffers: bound, params, groups: kernel.groups });
+    }
+    context.run(&parameters, &dispatches)?;
+    drop(dispatches);
+    let buffers: Vec<Arc<Storage>> = buffers.into_iter().map(|buffer| Arc::new(Storage::Device(buffer))).collect();
+    let output = |home: &OutputHome| match home {
+        OutputHome::Buffer(buffer) => Arc::clone(&buffers[*buffer as usize]),
+        OutputHome::Donated(leaf) => Arc::clone(&leaves[*leaf as usize].buffer),
+    };
+    Ok(plan.shaders.outputs().iter().map(output).collect())
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shaders.fmt(f)
+    }
+}

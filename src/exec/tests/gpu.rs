@@ -1,0 +1,181 @@
+//! Plans on the GPU against the CPU: every op with its gradient, and random graphs. Where there is no adapter the tests
+//! say so and pass.
+
+use super::{Case, fuzz, ops, scalars};
+use crate::autodiff::tests as derivatives;
+use crate::autodiff::tests::cases;
+use crate::device_id::DeviceId;
+use crate::dtype::DType;
+use crate::error::{ErrorKind, Result};
+use crate::exec::gpu::{self, Plan};
+use crate::exec::{Donation, Inputs, Leaf, OutputHome};
+use crate::graph::{Op, Source, Val};
+use crate::machine::gpu::context;
+use crate::machine::storage::Storage;
+use crate::scalar::Scalar;
+use std::sync::Arc;
+
+/// Whether there is an adapter.
+pub fn is_there() -> bool {
+    let found = context(0);
+    if let Err(error) = &found {
+        assert_eq!(error.kind(), ErrorKind::Device, "{error}");
+        println!("not run: {error}");
+    }
+    found.is_ok()
+}
+
+/// The outputs of a case as the device computes them, and the plan.
+pub fn run(case: &Case, donations: &[Donation]) -> Result<(Vec<Vec<Scalar>>, Plan)> {
+    let plan = gpu::build(&case.graph, &[], &case.strides, donations, 0)?;
+    let outputs = run_plan(case, &plan)?;
+    Ok((outputs, plan))
+}
+
+pub fn run_plan(case: &Case, plan: &Plan) -> Result<Vec<Vec<Scalar>>> {
+    let leaves = upload(case)?;
+    let made = gpu::run(plan, &Inputs { leaves: &leaves, numbers: &case.numbers })?;
+    let read = |((storage, home), &val): ((&Arc<Storage>, &OutputHome), &Val)| {
+        let ty = case.graph.ty(val);
+        let first = match home {
+            OutputHome::Buffer(_) => 0,
+            OutputHome::Donated(leaf) => leaves[*leaf as usize].offset,
+        };
+        let read = storage.download(ty.dtype, first, ty.shape.size())?;
+        Ok(scalars(&Storage::Host(read), ty.dtype, ty.shape.size()))
+    };
+    made.iter().zip(plan.shaders().outputs()).zip(&case.graph.outputs).map(read).collect()
+}
+
+/// The leaves of a case on the device.
+fn upload(case: &Case) -> Result<Vec<Leaf>> {
+    let leaf = |(slot, leaf): (usize, &Leaf)| {
+        let buffer = leaf.buffer.host();
+        // SAFETY: the buffer holds this many bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(buffer.as_ptr(), buffer.len()) };
+        let storage = Storage::upload(DeviceId::Gpu(0), bytes, dtype(case, slot))?;
+        Ok(Leaf { buffer: Arc::new(storage), offset: leaf.offset })
+    };
+    case.leaves.iter().enumerate().map(leaf).collect()
+}
+
+/// The dtype of the elements of a leaf.
+fn dtype(case: &Case, slot: usize) -> DType {
+    let is_leaf = |op: &Op| matches!(op, Op::Source(Source::Leaf(of)) if *of as usize == slot);
+    case.graph.nodes.iter().find(|node| is_leaf(&node.op)).map_or(DType::F32, |node| node.outputs[0].dtype)
+}
+
+/// Whether two numbers agree: floats within a bound of a scale, others exactly.
+fn agree(dtype: DType, x: f64, y: f64, tolerance: f64) -> bool {
+    x == y || (x.is_nan() && y.is_nan()) || (dtype.is_float() && (x - y).abs() <= tolerance)
+}
+
+#[test]
+fn every_op_gives_its_value_and_gradient_on_the_gpu() {
+    if !is_there() {
+        return;
+    }
+    let single = cases::all().into_iter().filter(|case| case.name != "astype").collect();
+    derivatives::for_each_case(single, |case| {
+        let plan = ops::planned(case, DType::F32);
+        let (made, text) = match run(&plan, &[]) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => return,
+            made => made.unwrap_or_else(|error| panic!("{error}\n{}", plan.graph)),
+        };
+        for (at, (got, want)) in made.iter().zip(&ops::expected(case)).enumerate() {
+            let dtype = plan.graph.dtype(plan.graph.outputs[at]);
+            let scale = want.data.iter().filter(|x| x.is_finite()).fold(1.0f64, |scale, x| scale.max(x.abs()));
+            for (x, &y) in got.iter().zip(&want.data) {
+                let close = agree(dtype, x.as_f64(), y, 2e-5 * scale);
+                assert!(close, "output {at}: {got:?} instead of {:?}\n{}\n{text}", want.data, plan.graph);
+            }
+        }
+    });
+}
+
+/// The graph with float32 for every float64: devices have no other.
+fn single(mut case: Case) -> Case {
+    for slot in 0..case.leaves.len() {
+        if dtype(&case, slot) == DType::F64 {
+            let buffer = &case.leaves[slot].buffer;
+            // SAFETY: the buffer holds this many elements.
+            let doubles =
+                unsafe { std::slice::from_raw_parts(buffer.host().as_ptr().cast::<f64>(), buffer.bytes() / 8) };
+            let bytes: Vec<u8> = doubles.iter().flat_map(|&x| (x as f32).to_ne_bytes()).collect();
+            case.leaves[slot].buffer = Arc::new(Storage::upload(DeviceId::Cpu, &bytes, DType::F32).unwrap());
+        }
+    }
+    for node in &mut case.graph.nodes {
+        node.outputs.iter_mut().filter(|ty| ty.dtype == DType::F64).for_each(|ty| ty.dtype = DType::F32);
+        if let Op::Cast(to @ DType::F64) = &mut node.op {
+            *to = DType::F32;
+        }
+    }
+    case
+}
+
+#[test]
+fn random_graphs_agree_on_the_gpu() {
+    if !is_there() {
+        return;
+    }
+    for seed in 0..80 {
+        let case = single(fuzz::graph(seed, 3 + seed as usize % 30));
+        let donations = fuzz::donations(&case, seed);
+        let expected = case.unfused().unwrap();
+        let (made, plan) = match run(&case, &donations) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => continue,
+            made => made.unwrap_or_else(|error| panic!("seed {seed}: {error}\n{}", case.graph)),
+        };
+        for (at, (got, want)) in made.iter().zip(&expected).enumerate() {
+            let ty = case.graph.ty(case.graph.outputs[at]);
+            let want = scalars(want, ty.dtype, ty.shape.size());
+            let finite = want.iter().map(|x| x.as_f64().abs()).filter(|x| x.is_finite());
+            let tolerance = 1e-4 * finite.fold(1.0, f64::max);
+            let wrong = got.iter().zip(&want).position(|(x, y)| !agree(ty.dtype, x.as_f64(), y.as_f64(), tolerance));
+            if let Some(i) = wrong {
+                panic!(
+                    "seed {seed}, output {at}, element {i}: {:?}, not {:?}\n{}\n{plan}",
+                    got[i], want[i], case.graph
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_plan_gives_the_same_bits() {
+    if !is_there() {
+        return;
+    }
+    for seed in 0..10 {
+        let case = single(fuzz::graph(seed, 20));
+        let Ok((first, plan)) = run(&case, &[]) else { continue };
+        let bits = |outputs: &[Vec<Scalar>]| -> Vec<u64> { outputs.iter().flatten().map(|x| x.to_word()).collect() };
+        for _ in 0..10 {
+            assert_eq!(bits(&run_plan(&case, &plan).unwrap()), bits(&first), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn an_index_out_of_range_is_raised_by_the_next_read_and_nothing_is_written() {
+    if !is_there() {
+        return;
+    }
+    let mut case = Case::default();
+    let x = case.leaf(DType::F32, &[4], |i| i as f64);
+    let indices = case.leaf(DType::I64, &[4], |i| if i == 2 { 9.0 } else { 0.0 });
+    let picked = case.graph.add(Op::Gather(crate::graph::GatherMode::Take, 0), &[x, indices]).unwrap();
+    let moved = crate::ops::add(&mut case.graph, x, picked).unwrap();
+    case.graph.outputs.push(moved);
+    let plan = gpu::build(&case.graph, &[], &case.strides, &[Donation { output: 0, leaf: 0 }], 0).unwrap();
+    let leaves = upload(&case).unwrap();
+    gpu::run(&plan, &Inputs { leaves: &leaves, numbers: &[] }).unwrap();
+    assert_eq!(plan.shaders().outputs(), [OutputHome::Donated(0)], "{plan}");
+    let error = leaves[0].buffer.download(DType::F32, 0, 4).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Index);
+    assert!(error.message().contains('9') && error.message().contains('4'), "{error}");
+    let kept = Storage::Host(leaves[0].buffer.download(DType::F32, 0, 4).unwrap());
+    assert_eq!(super::floats(&kept), [0.0, 1.0, 2.0, 3.0]);
+}

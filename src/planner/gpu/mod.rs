@@ -1,0 +1,165 @@
+//! Plans for GPUs: the same passes as for the CPU up to the choice of kernels, then generated shaders over whole pooled
+//! buffers. Pure text and numbers: it names no driver, and every shader can be validated without one. Row groups become
+//! one shader each; every other task has a generator of its own.
+
+mod contract;
+mod memory;
+mod moves;
+pub mod plan;
+mod reduce;
+mod rows;
+mod shader;
+
+pub use plan::{Binding, Home, Kernel, Limits, Plan, Word};
+
+use super::account;
+use super::commit::{self, Commit};
+use super::fuse::{self, Group, Groups};
+use super::plan::OutputHome;
+use super::tasks::{self, Origin, Program, Task, TaskKind};
+use super::window::Window;
+use super::{Donation, order};
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::Graph;
+use crate::shape::Strides;
+
+/// Buffers of a kernel that are not values: the fault words, and a scratch buffer.
+const OTHER_BUFFERS: usize = 2;
+
+/// The plan of a simplified graph of primitive ops. `leaf_strides` are those of each leaf slot, exactly.
+pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation], limits: &Limits) -> Result<Plan> {
+    let program = tasks::lower(graph, leaf_strides)?;
+    check_sizes(&program, limits)?;
+    let groups = fuse::fuse(&program, &fuse::ON_GPU);
+    let groups = fuse::split_wide(&program, groups, limits.buffers - OTHER_BUFFERS);
+    let commit = commit::choose(&program, &groups, donations);
+    let order = order(&groups, &commit);
+    let memory = memory::assign(&program, &groups, &order, &commit);
+    let mut scene = Scene {
+        program: &program,
+        groups: &groups,
+        commit: &commit,
+        homes: memory.homes,
+        slots: memory.slots,
+        limits: *limits,
+    };
+    let mut kernels = Vec::with_capacity(order.len());
+    let mut accounts = Vec::with_capacity(order.len());
+    let mut commit_from = None;
+    for &group in &order {
+        if commit.last[group as usize] && commit_from.is_none() {
+            commit_from = Some(kernels.len());
+        }
+        let before = kernels.len();
+        lower(&mut scene, group, &mut kernels)?;
+        accounts.resize_with(kernels.len(), Default::default);
+        if kernels.len() > before {
+            let in_memory = |value: u32| is_stored(scene.homes[value as usize]);
+            accounts[kernels.len() - 1] = account::account(&program, &groups, group, in_memory);
+        }
+    }
+    let outputs = program.outputs.iter().map(|&value| match scene.homes[value as usize] {
+        Home::Buffer(buffer) => Ok(OutputHome::Buffer(buffer)),
+        Home::Leaf(leaf) => Ok(OutputHome::Donated(leaf)),
+        home => Err(Error::internal(format!("an output lies at {home:?}"))),
+    });
+    Ok(Plan {
+        outputs: outputs.collect::<Result<_>>()?,
+        commit: commit_from.unwrap_or(kernels.len()),
+        kernels,
+        accounts,
+        numbers: program.cells.iter().map(|cell| cell.0 as usize + 1).max().unwrap_or(0),
+        leaves: leaf_strides.len(),
+        slots: scene.slots,
+        buffers: memory.buffers,
+        cells: program.cells,
+        checks: program.checks,
+    })
+}
+
+/// What generating a group's shaders needs to know of the rest.
+struct Scene<'a> {
+    program: &'a Program,
+    groups: &'a Groups,
+    commit: &'a Commit,
+    homes: Vec<Home>,
+    /// Bytes of each working buffer.
+    slots: Vec<usize>,
+    limits: Limits,
+}
+
+impl Scene<'_> {
+    /// The task of this group that makes what a window sees, if one does.
+    fn maker_in(&self, window: &Window, group: u32) -> Option<u32> {
+        match self.program.values[window.value as usize].origin {
+            Origin::Task(task) if self.groups.places[task as usize].0 == group => Some(task),
+            _ => None,
+        }
+    }
+
+    /// A working buffer of its own, for what a task keeps between its kernels.
+    fn scratch(&mut self, bytes: usize) -> u32 {
+        self.slots.push(bytes);
+        self.slots.len() as u32 - 1
+    }
+}
+
+/// Whether what lies at this home is in memory that kernels write.
+fn is_stored(home: Home) -> bool {
+    matches!(home, Home::Slot(_) | Home::Buffer(_) | Home::Leaf(_))
+}
+
+/// Generates the shaders of a group; none if it has nothing to compute.
+fn lower(scene: &mut Scene, group: u32, kernels: &mut Vec<Kernel>) -> Result<()> {
+    let groups = scene.groups;
+    match &groups.groups[group as usize] {
+        Group::Rows(rows) if rows.size == 0 => Ok(()),
+        Group::Rows(rows) => {
+            kernels.push(rows::lower(scene, group, rows)?);
+            Ok(())
+        }
+        Group::Alone(task) => {
+            let program = scene.program;
+            alone(scene, &program.tasks[*task as usize], kernels)
+        }
+    }
+}
+
+fn alone(scene: &mut Scene, task: &Task, kernels: &mut Vec<Kernel>) -> Result<()> {
+    if task.shape.size() == 0 {
+        return Ok(());
+    }
+    match &task.kind {
+        TaskKind::RowReduce { def, len, .. } => reduce::lower(scene, task, def, *len, 1, kernels),
+        TaskKind::OuterReduce { def, len, inner, .. } => reduce::lower(scene, task, def, *len, *inner, kernels),
+        TaskKind::Contract => contract::lower(scene, task, kernels),
+        TaskKind::Gather(mode, axis) => moves::gather(scene, task, *mode, *axis as usize, kernels),
+        TaskKind::Embed(dims) => moves::embed(scene, task, dims, kernels),
+        TaskKind::Concat(axis) => moves::concat(scene, task, *axis as usize, kernels),
+        TaskKind::Random(def) => moves::random(scene, task, def, kernels),
+        TaskKind::Conv(..) | TaskKind::Pool(..) | TaskKind::Scatter(..) => {
+            Err(Error::new(ErrorKind::Unsupported, format!("{} is not there on the GPU", task.name)))
+        }
+        TaskKind::Map { .. } | TaskKind::Hand { .. } => {
+            Err(Error::internal(format!("{} has no kernel of its own on the GPU", task.name)))
+        }
+    }
+}
+
+/// A value must fit one binding, and its elements a 32-bit index.
+fn check_sizes(program: &Program, limits: &Limits) -> Result<()> {
+    for task in &program.tasks {
+        let value = &program.values[task.output as usize];
+        let bytes = value.size * value.dtype.device_size();
+        if bytes > limits.binding_bytes || value.size > u32::MAX as usize {
+            return Err(Error::new(
+                ErrorKind::Memory,
+                format!(
+                    "{}: a result of {bytes} bytes is more than the {} that a kernel of this device can bind",
+                    task.name, limits.binding_bytes
+                ),
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! What moves elements: gathers, embeds and joins; and random fills. A thread makes one element of the result.
+
+use super::Scene;
+use super::plan::Kernel;
+use super::shader::{At, Shader, THREADS};
+use crate::dtype::DType;
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::{GatherMode, RandomDef, SliceDim};
+use crate::planner::tasks::{Start, Task};
+use crate::planner::window::{Dims, Window};
+use crate::shape::Shape;
+
+/// Opens a shader in which thread `i` of `size` goes on.
+pub fn each<'a>(scene: &'a Scene, task: &Task, size: usize) -> Shader<'a> {
+    let mut shader = Shader::new(scene.program, &scene.homes, task.name);
+    let count = shader.number(size);
+    shader.line(&format!("let i = group * {THREADS}u + thread;"));
+    shader.line(&format!("if (i >= {count}) {{ return; }}"));
+    shader
+}
+
+pub fn finish(scene: &Scene, shader: Shader, size: usize) -> Result<Kernel> {
+    shader.finish(&scene.limits, THREADS, size.div_ceil(THREADS))
+}
+
+/// Reads an int64 index into the variable `index`, from the end if it is negative. One that is out of range is noted as a
+/// fault and becomes 0.
+pub fn checked_index(shader: &mut Shader, element: &str, extent: usize) {
+    shader.fault();
+    let extent = shader.number(extent);
+    shader.item("checked", || {
+        "fn checked(index: vec2<u32>, extent: u32) -> u32 {\n  \
+           if (index.y == 0u && index.x < extent) { return index.x; }\n  \
+           if (index.y == 0xffffffffu && index.x > 0xffffffffu - extent) { return index.x + extent; }\n  \
+           if (atomicCompareExchangeWeak(&fault[0], 0u, 1u).exchanged) {\n    \
+             atomicStore(&fault[1], index.x);\n    atomicStore(&fault[2], index.y);\n    atomicStore(&fault[3], extent);\n  }\n  \
+           return 0u;\n}"
+            .to_owned()
+    });
+    shader.line(&format!("let index = checked({element}, {extent});"));
+}
+
+pub fn gather(scene: &Scene, task: &Task, mode: GatherMode, axis: usize, kernels: &mut Vec<Kernel>) -> Result<()> {
+    let (from, indices) = (&task.inputs[0], &task.inputs[1]);
+    let size = task.shape.size();
+    let mut shader = each(scene, task, size);
+    let inner: usize = from.shape[axis + 1..].iter().product();
+    // The place of the element among the results: before, along and behind the axis.
+    let along: usize = match mode {
+        GatherMode::Take => indices.size(),
+        GatherMode::Along => indices.shape[axis],
+    };
+    let (inner_word, along_word) = (shader.number(inner), shader.number(along));
+    shader.line(&format!("let behind = i % {inner_word};"));
+    shader.line(&format!("let before = i / {inner_word} / {along_word};"));
+    let index = match mode {
+        GatherMode::Take => {
+            shader.line(&format!("let place = i / {inner_word} % {along_word};"));
+            shader.load(indices, At::Linear("place"))?
+        }
+        GatherMode::Along => shader.load(indices, At::Linear("i"))?,
+    };
+    checked_index(&mut shader, &index, from.shape[axis]);
+    let at = along_axis(&mut shader, from, axis);
+    let x = shader.element(from.value, &at)?;
+    shader.store(task.output, "i", &x)?;
+    kernels.push(finish(scene, shader, size)?);
+    Ok(())
+}
+
+/// The element of a window at `before`, `index` and `behind` of an axis.
+pub fn along_axis(shader: &mut Shader, window: &Window, axis: usize) -> String {
+    let mut terms: Vec<String> = shader.offset(window).into_iter().collect();
+    shader.terms(&part(window, 0..axis), "before", &mut terms);
+    shader.terms(&part(window, axis..axis + 1), "index", &mut terms);
+    shader.terms(&part(window, axis + 1..window.shape.rank()), "behind", &mut terms);
+    if terms.is_empty() { "0u".to_owned() } else { terms.join(" + ") }
+}
+
+/// Some of a window's axes.
+fn part(window: &Window, axes: std::ops::Range<usize>) -> Dims {
+    let shape: Shape = window.shape[axes.clone()].into();
+    Window { shape, strides: window.strides[axes].into(), ..window.clone() }.dims()
+}
+
+/// The operand where it stands in the result, zero elsewhere. The starts are int64 numbers.
+pub fn embed(scene: &Scene, task: &Task, dims: &[SliceDim], kernels: &mut Vec<Kernel>) -> Result<()> {
+    let from = &task.inputs[0];
+    let size = task.shape.size();
+    let dtype = scene.program.values[task.output as usize].dtype;
+    let mut shader = each(scene, task, size);
+    shader.line(&format!("var x = {};", super::shader::zero(dtype)));
+    let mut terms: Vec<String> = shader.offset(from).into_iter().collect();
+    let mut inside = Vec::new();
+    let mut behind = 1;
+    for axis in (0..task.shape.rank()).rev() {
+        let extent = task.shape[axis];
+        let (skipped, extent_word) = (shader.number(behind), shader.number(extent));
+        shader.line(&format!("let at{axis} = i / {skipped} % {extent_word};"));
+        behind *= extent.max(1);
+        let dim = dims.iter().position(|dim| dim.axis as usize == axis);
+        let place = match dim {
+            None => format!("at{axis}"),
+            Some(at) => {
+                let (dim, start) = (&dims[at], start(scene, &mut shader, &task.inputs[1 + at])?);
+                let (step, length) = (shader.number(dim.step.unsigned_abs()), shader.number(dim.length));
+                // Steps from the start, forwards or backwards; what lies on the other side wraps to a large number.
+                let walked = if dim.step > 0 { format!("at{axis} - {start}") } else { format!("{start} - at{axis}") };
+                shader.line(&format!("let walked{axis} = {walked};"));
+                inside.push(format!("walked{axis} % {step} == 0u && walked{axis} / {step} < {length}"));
+                format!("walked{axis} / {step}")
+            }
+        };
+        match from.strides[axis] {
+            0 => {}
+            stride => {
+                let stride = shader.number(stride as usize);
+                terms.push(format!("({place}) * {stride}"));
+            }
+        }
+    }
+    let index = if terms.is_empty() { "0u".to_owned() } else { terms.join(" + ") };
+    let x = shader.element(from.value, &index)?;
+    let condition = if inside.is_empty() { "true".to_owned() } else { inside.join(" && ") };
+    shader.line(&format!("if ({condition}) {{ x = {x}; }}"));
+    shader.store(task.output, "i", "x")?;
+    kernels.push(finish(scene, shader, size)?);
+    Ok(())
+}
+
+/// The start of a slice, checked before the plan runs, as u32.
+fn start(scene: &Scene, shader: &mut Shader, window: &Window) -> Result<String> {
+    match scene.program.start(window)? {
+        Start::Known(start) => Ok(shader.number(start as usize)),
+        Start::Cell(cell) => Ok(shader.word(super::plan::Word::Cell(cell, 0))),
+    }
+}
+
+/// One shader for each operand: all of them write their part of the result.
+pub fn concat(scene: &Scene, task: &Task, axis: usize, kernels: &mut Vec<Kernel>) -> Result<()> {
+    let whole = Window::whole(task.output, &task.shape);
+    let mut start = 0;
+    for input in &task.inputs {
+        let size = input.size();
+        let part = Window { offset: start as isize * whole.strides[axis], shape: input.shape.clone(), ..whole.clone() };
+        start += input.shape[axis];
+        if size == 0 {
+            continue;
+        }
+        let mut shader = each(scene, task, size);
+        let x = shader.load(input, At::Linear("i"))?;
+        let index = shader.index(&part, At::Linear("i"));
+        shader.store(task.output, &index, &x)?;
+        kernels.push(finish(scene, shader, size)?);
+    }
+    Ok(())
+}
+
+pub fn random(scene: &Scene, task: &Task, def: &'static RandomDef, kernels: &mut Vec<Kernel>) -> Result<()> {
+    let size = task.shape.size();
+    let dtype = scene.program.values[task.output as usize].dtype;
+    let expression = (def.wgsl)(dtype)
+        .ok_or_else(|| Error::new(ErrorKind::Unsupported, format!("{}: {dtype} is not there on the GPU", def.name)))?;
+    let mut shader = each(scene, task, size);
+    for (name, window) in [("seed", &task.inputs[0]), ("stream", &task.inputs[1])] {
+        debug_assert_eq!(scene.program.values[window.value as usize].dtype, DType::I64);
+        let x = shader.load(window, At::Linear("0u"))?;
+        shader.line(&format!("let {name} = {x};"));
+    }
+    shader.store(task.output, "i", expression)?;
+    kernels.push(finish(scene, shader, size)?);
+    Ok(())
+}

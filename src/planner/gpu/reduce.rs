@@ -1,0 +1,133 @@
+//! Reductions that have shaders of their own: [outer, len, inner] to [outer, inner]. A workgroup takes a few neighbouring
+//! results and as many threads for each as its size allows; long runs are cut into chunks first, so that there is enough
+//! to do at once. The cut depends on sizes alone, so the same plan gives the same bits.
+
+use super::Scene;
+use super::plan::Kernel;
+use super::rows::shared_name;
+use super::shader::{At, Shader, THREADS};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::ReduceDef;
+use crate::planner::tasks::Task;
+
+/// A run longer than this is cut, if there are few results.
+const CHUNK: usize = 2048;
+/// From this many results on, runs are not cut.
+const MANY_RESULTS: usize = 1 << 14;
+
+/// Where a pass reads and writes: the task's own operand and result, or partial results in a working buffer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Whole,
+    /// Chunks of the operand to partial results.
+    First {
+        slot: u32,
+        chunk: usize,
+    },
+    /// Partial results to the result.
+    Last {
+        slot: u32,
+    },
+}
+
+pub fn lower(
+    scene: &mut Scene,
+    task: &Task,
+    def: &'static ReduceDef,
+    len: usize,
+    inner: usize,
+    kernels: &mut Vec<Kernel>,
+) -> Result<()> {
+    let results = task.shape.size();
+    let dtype = scene.program.values[task.output as usize].dtype;
+    if len <= CHUNK || results >= MANY_RESULTS {
+        kernels.push(pass(scene, task, def, [results / inner, len, inner], Pass::Whole)?);
+        return Ok(());
+    }
+    // Runs of a length near the root, so that both passes have much to do at once.
+    let chunk = ((len as f64).sqrt() as usize).next_power_of_two().max(CHUNK / 2);
+    let parts = len.div_ceil(chunk);
+    let slot = scene.scratch(results * parts * dtype.device_size());
+    let outer = results / inner;
+    kernels.push(pass(scene, task, def, [outer, len, inner], Pass::First { slot, chunk })?);
+    kernels.push(pass(scene, task, def, [outer, parts, inner], Pass::Last { slot })?);
+    Ok(())
+}
+
+fn pass(scene: &Scene, task: &Task, def: &'static ReduceDef, sizes: [usize; 3], pass: Pass) -> Result<Kernel> {
+    let [outer, len, inner] = sizes;
+    let dtype = scene.program.values[task.output as usize].dtype;
+    let mut shader = Shader::new(scene.program, &scene.homes, task.name);
+    let parts = match pass {
+        Pass::First { chunk, .. } => len.div_ceil(chunk),
+        _ => 1,
+    };
+    let run = len.div_ceil(parts);
+    // Neighbouring results lie side by side, so that neighbouring threads read neighbouring elements.
+    let lanes =
+        if inner == 1 && run > 32 { 1 } else { (THREADS / run.next_power_of_two().min(THREADS)).clamp(16, THREADS) };
+    let depth = THREADS / lanes;
+    let results = outer * parts * inner;
+    let (count, length, width) = (shader.number(results), shader.number(len), shader.number(inner));
+    shader.line(&format!("let result = group * {lanes}u + thread % {lanes}u;"));
+    shader.line(&format!("let column = result % {width};"));
+    let (identity, fold) = shader.fold(def, dtype)?;
+    shader.line(&format!("var a = {identity};"));
+    shader.open(&format!("if (result < {count})"));
+    let chunk = match pass {
+        Pass::First { chunk, .. } => {
+            let (parts, chunk) = (shader.number(parts), shader.number(chunk));
+            shader.line(&format!("let first = result / {width} % {parts} * {chunk};"));
+            shader.line(&format!("let row = result / {width} / {parts};"));
+            shader.line(&format!("let end = min(first + {chunk}, {length});"));
+            "first + "
+        }
+        _ => {
+            shader.line(&format!("let row = result / {width};"));
+            shader.line(&format!("let end = {length};"));
+            ""
+        }
+    };
+    shader.open(&format!("for (var k = {chunk}thread / {lanes}u; k < end; k += {depth}u)"));
+    shader.line(&format!("let i = (row * {length} + k) * {width} + column;"));
+    let x = match pass {
+        Pass::Last { slot } => shader.scratch(slot, dtype, "i", false),
+        _ => {
+            shader.line(&format!("let line = row * {length} + k;"));
+            shader.load(&task.inputs[0], At::Row { row: "line", column: "column", len: inner, linear: "i" })?
+        }
+    };
+    shader.line(&format!("a = {fold}(a, {x});"));
+    shader.close();
+    shader.close();
+    combine(&mut shader, dtype, &fold, lanes)?;
+    shader.open(&format!("if (thread < {lanes}u && result < {count})"));
+    let total = format!("{}[thread]", shared_name(dtype));
+    match pass {
+        Pass::First { slot, .. } => {
+            let place = shader.scratch(slot, dtype, "result", true);
+            shader.line(&format!("{place} = {total};"));
+        }
+        _ => shader.store(task.output, "result", &total)?,
+    }
+    shader.close();
+    shader.finish(&scene.limits, THREADS, results.div_ceil(lanes))
+}
+
+/// Combines the threads of each lane by halves: the results are the first elements of the shared array.
+fn combine(shader: &mut Shader, dtype: DType, fold: &str, lanes: usize) -> Result<()> {
+    let shared = shared_name(dtype);
+    shader.shared(&shared, dtype, THREADS);
+    shader.line(&format!("{shared}[thread] = a;"));
+    shader.barrier()?;
+    if lanes < THREADS {
+        shader.open_uniform(&format!("for (var half = {}u; half >= {lanes}u; half >>= 1u)", THREADS / 2));
+        shader.open("if (thread < half)");
+        shader.line(&format!("{shared}[thread] = {fold}({shared}[thread], {shared}[thread + half]);"));
+        shader.close();
+        shader.barrier()?;
+        shader.close();
+    }
+    Ok(())
+}

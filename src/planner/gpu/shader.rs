@@ -1,0 +1,369 @@
+//! Writes one compute shader: its parameters, its bindings, the scalar functions that it calls and its body. Parameters
+//! are words of one uniform block; the first is always 0, a zero that no compiler can fold. Sizes and strides are
+//! parameters too, so that one pipeline serves many shapes. Keeps count of workgroup memory and of where control flow is
+//! uniform, because no validator does.
+
+use super::plan::{Binding, Home, Kernel, Limits, Word};
+use crate::dtype::DType;
+use crate::error::{Error, ErrorKind, Result};
+use crate::graph::{BinaryDef, ReduceDef};
+use crate::ops;
+use crate::planner::tasks::{Function, Origin, Program, Value};
+use crate::planner::window::{Dims, Window, split};
+use crate::scalar::Scalar;
+use std::fmt::Write;
+
+/// Threads of a workgroup where nothing asks for another number.
+pub const THREADS: usize = 256;
+
+/// How elements of a dtype are held in shaders.
+pub fn register(dtype: DType) -> &'static str {
+    match dtype {
+        DType::Bool | DType::U8 => "u32",
+        DType::I32 => "i32",
+        DType::I64 => "vec2<u32>",
+        DType::F32 | DType::F64 => "f32",
+    }
+}
+
+/// A zero of a dtype as a shader writes it.
+pub fn zero(dtype: DType) -> String {
+    format!("{}()", register(dtype))
+}
+
+/// The position of an element: its place in row-major order, and its row and column if the space has rows.
+#[derive(Clone, Copy)]
+pub enum At<'a> {
+    Linear(&'a str),
+    Row { row: &'a str, column: &'a str, len: usize, linear: &'a str },
+}
+
+pub struct Shader<'a> {
+    program: &'a Program,
+    homes: &'a [Home],
+    name: &'static str,
+    words: Vec<Word>,
+    /// With the dtype of what lies there.
+    bindings: Vec<(Binding, DType)>,
+    fault: bool,
+    /// Scalar functions and other items at module level, by name.
+    items: Vec<(String, String)>,
+    group_bytes: usize,
+    body: String,
+    /// Whether each open block is entered by all threads of a workgroup or none.
+    blocks: Vec<bool>,
+}
+
+impl<'a> Shader<'a> {
+    pub fn new(program: &'a Program, homes: &'a [Home], name: &'static str) -> Shader<'a> {
+        Shader {
+            program,
+            homes,
+            name,
+            words: vec![Word::Fixed(0)],
+            bindings: Vec::new(),
+            fault: false,
+            items: Vec::new(),
+            group_bytes: 0,
+            body: String::new(),
+            blocks: Vec::new(),
+        }
+    }
+
+    /// A parameter, as an expression of type u32.
+    pub fn word(&mut self, word: Word) -> String {
+        let at = self.words.iter().position(|known| *known == word).unwrap_or_else(|| {
+            self.words.push(word);
+            self.words.len() - 1
+        });
+        format!("p[{}].{}", at / 4, ["x", "y", "z", "w"][at % 4])
+    }
+
+    pub fn number(&mut self, number: usize) -> String {
+        self.word(Word::Fixed(number as u32))
+    }
+
+    fn bind(&mut self, value: u32, writes: bool) -> Result<usize> {
+        let home = match self.homes[value as usize] {
+            home @ (Home::Slot(_) | Home::Buffer(_) | Home::Leaf(_)) => home,
+            home => return Err(Error::internal(format!("{}: a value at {home:?} has no memory", self.name))),
+        };
+        let dtype = self.program.values[value as usize].dtype;
+        Ok(self.bind_home(home, dtype, writes))
+    }
+
+    /// The number of the binding of a buffer.
+    fn bind_home(&mut self, home: Home, dtype: DType, writes: bool) -> usize {
+        let at = self.bindings.iter().position(|(binding, _)| binding.home == home).unwrap_or_else(|| {
+            self.bindings.push((Binding { home, writes: false }, dtype));
+            self.bindings.len() - 1
+        });
+        self.bindings[at].0.writes |= writes;
+        at
+    }
+
+    /// Element `index` of a working buffer that holds no value of the program.
+    pub fn scratch(&mut self, slot: u32, dtype: DType, index: &str, writes: bool) -> String {
+        format!("b{}[{index}]", self.bind_home(Home::Slot(slot), dtype, writes))
+    }
+
+    /// The element of a window at a position.
+    pub fn load(&mut self, window: &Window, at: At) -> Result<String> {
+        let index = self.index(window, at);
+        self.element(window.value, &index)
+    }
+
+    /// Element `index` of a value: of its memory, or of what it is known to hold.
+    pub fn element(&mut self, value: u32, index: &str) -> Result<String> {
+        let Value { dtype, size, origin } = self.program.values[value as usize];
+        match origin {
+            Origin::Number(cell) => Ok(self.typed(dtype, |half| Word::Cell(cell, half))),
+            Origin::Constant(start) if size == 1 => {
+                let bytes = &self.program.constants[start as usize..];
+                let bits = Scalar::from_bytes(dtype, bytes).to_bytes(dtype);
+                let half = |half: u8| {
+                    let at = usize::from(half) * 4;
+                    Word::Fixed(u32::from_ne_bytes([bits[at], bits[at + 1], bits[at + 2], bits[at + 3]]))
+                };
+                Ok(self.typed(dtype, half))
+            }
+            // The one constant with more elements counts them.
+            Origin::Constant(_) if dtype == DType::I64 => Ok(format!("vec2<u32>({index}, 0u)")),
+            Origin::Constant(_) => Ok(format!("{}({index})", register(dtype))),
+            Origin::Leaf(_) | Origin::Task(_) => Ok(format!("b{}[{index}]", self.bind(value, false)?)),
+        }
+    }
+
+    /// A number of one or two words in its register type.
+    fn typed(&mut self, dtype: DType, word: impl Fn(u8) -> Word) -> String {
+        let low = self.word(word(0));
+        match dtype {
+            DType::Bool | DType::U8 => low,
+            DType::I32 => format!("bitcast<i32>({low})"),
+            DType::F32 | DType::F64 => format!("bitcast<f32>({low})"),
+            DType::I64 => format!("vec2<u32>({low}, {})", self.word(word(1))),
+        }
+    }
+
+    /// Where a window's first element lies in its buffer.
+    pub fn offset(&mut self, window: &Window) -> Option<String> {
+        let leaf = match self.homes[window.value as usize] {
+            Home::Leaf(leaf) => Some(leaf),
+            _ => None,
+        };
+        let starts = window.starts.iter().map(|&(cell, stride)| (cell, stride as i64)).collect();
+        let word = Word::Offset { leaf, fixed: window.offset as i64, starts };
+        let is_none = leaf.is_none() && window.offset == 0 && window.starts.is_empty();
+        (!is_none).then(|| self.word(word))
+    }
+
+    /// The element of its buffer that a window shows at a position.
+    pub fn index(&mut self, window: &Window, at: At) -> String {
+        let mut terms: Vec<String> = self.offset(window).into_iter().collect();
+        let dims = window.dims();
+        match at {
+            At::Linear(i) => self.terms(&dims, i, &mut terms),
+            At::Row { row, column, len, linear } => match split(&dims, len) {
+                Some((outer, inner)) => {
+                    self.terms(&outer, row, &mut terms);
+                    self.terms(&inner, column, &mut terms);
+                }
+                None => self.terms(&dims, linear, &mut terms),
+            },
+        }
+        if terms.is_empty() { "0u".to_owned() } else { terms.join(" + ") }
+    }
+
+    /// What the axes add for the element `i` of their row-major order. Arithmetic wraps, so strides may be negative.
+    pub fn terms(&mut self, dims: &Dims, i: &str, terms: &mut Vec<String>) {
+        let mut behind = 1;
+        for (axis, &(extent, stride)) in dims.iter().enumerate().rev() {
+            let skipped = if behind == 1 { i.to_owned() } else { format!("{i} / {}", self.number(behind)) };
+            let place = if axis == 0 { skipped } else { format!("({skipped}) % {}", self.number(extent)) };
+            match stride {
+                0 => {}
+                1 => terms.push(format!("({place})")),
+                _ => terms.push(format!("({place}) * {}", self.number(stride as usize))),
+            }
+            behind *= extent;
+        }
+    }
+
+    /// A statement that stores an element of a whole value.
+    pub fn store(&mut self, value: u32, index: &str, x: &str) -> Result<()> {
+        let place = self.place(value, index)?;
+        self.line(&format!("{place} = {x};"));
+        Ok(())
+    }
+
+    /// The place of element `index` of a whole value, to be assigned.
+    pub fn place(&mut self, value: u32, index: &str) -> Result<String> {
+        let binding = self.bind(value, true)?;
+        // A donated leaf may start anywhere in its buffer.
+        let window = Window::whole(value, &[self.program.values[value as usize].size].into());
+        Ok(match self.offset(&window) {
+            Some(offset) => format!("b{binding}[{offset} + {index}]"),
+            None => format!("b{binding}[{index}]"),
+        })
+    }
+
+    /// The call of a scalar function.
+    pub fn call(&mut self, function: Function, from: &[DType], to: DType, args: &[&str]) -> Result<String> {
+        let refused = || {
+            let dtypes: Vec<&str> = from.iter().map(|dtype| dtype.name()).collect();
+            Error::new(ErrorKind::Unsupported, format!("{} is not there on the GPU", dtypes.join(", ")))
+        };
+        let (first, out) = (from[0], register(to));
+        let name = |op: &str| format!("op_{op}_{}", first.name());
+        let (name, parameters, expression) = match function {
+            Function::Copy => return Ok(args[0].to_owned()),
+            Function::Unary(def) => {
+                (name(def.name), format!("x: {}", register(first)), (def.wgsl)(first).ok_or_else(refused)?)
+            }
+            Function::Binary(def) => {
+                let ty = register(first);
+                (name(def.name), format!("x: {ty}, y: {ty}"), (def.wgsl)(first).ok_or_else(refused)?)
+            }
+            Function::Select => {
+                ("op_where_".to_owned() + to.name(), format!("c: u32, x: {out}, y: {out}"), ops::select_wgsl())
+            }
+            Function::Cast if register(first) == out && first == to => return Ok(args[0].to_owned()),
+            Function::Cast => (
+                format!("op_cast_{}_{}", first.name(), to.name()),
+                format!("x: {}", register(first)),
+                ops::cast_wgsl(first, to).ok_or_else(refused)?,
+            ),
+        };
+        self.item(&name, || format!("fn {name}({parameters}) -> {out} {{ return {expression}; }}"));
+        Ok(format!("{name}({})", args.join(", ")))
+    }
+
+    pub fn binary(&mut self, def: &'static BinaryDef, dtype: DType, args: [&str; 2]) -> Result<String> {
+        self.call(Function::Binary(def), &[dtype, dtype], dtype, &args)
+    }
+
+    /// The identity of a reduction, and the name of the function that combines two of its values.
+    pub fn fold(&mut self, def: &'static ReduceDef, dtype: DType) -> Result<(&'static str, String)> {
+        let fold = (def.wgsl)(dtype).ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, format!("{}: {dtype} is not there on the GPU", def.name))
+        })?;
+        let (name, ty) = (format!("fold_{}_{}", def.name, dtype.name()), register(dtype));
+        self.item(&name, || format!("fn {name}(x: {ty}, y: {ty}) -> {ty} {{ return {}; }}", fold.combine));
+        Ok((fold.identity, name))
+    }
+
+    /// An item at module level, written once.
+    pub fn item(&mut self, name: &str, text: impl FnOnce() -> String) {
+        if !self.items.iter().any(|(known, _)| known == name) {
+            self.items.push((name.to_owned(), text()));
+        }
+    }
+
+    /// An array in workgroup memory, made once for each name.
+    pub fn shared(&mut self, name: &str, dtype: DType, len: usize) {
+        if !self.items.iter().any(|(known, _)| known == name) {
+            self.group_bytes += len * dtype.device_size();
+            self.item(name, || format!("var<workgroup> {name}: array<{}, {len}>;", register(dtype)));
+        }
+    }
+
+    /// Binds the device's fault words.
+    pub fn fault(&mut self) {
+        self.fault = true;
+    }
+
+    pub fn line(&mut self, text: &str) {
+        let indent = "  ".repeat(self.blocks.len() + 1);
+        _ = writeln!(self.body, "{indent}{text}");
+    }
+
+    /// Opens a block that each thread may enter or not.
+    pub fn open(&mut self, head: &str) {
+        self.line(&format!("{head} {{"));
+        self.blocks.push(false);
+    }
+
+    /// Opens a block that all threads of a workgroup enter equally often.
+    pub fn open_uniform(&mut self, head: &str) {
+        self.line(&format!("{head} {{"));
+        self.blocks.push(true);
+    }
+
+    pub fn close(&mut self) {
+        self.blocks.pop();
+        self.line("}");
+    }
+
+    pub fn barrier(&mut self) -> Result<()> {
+        if self.blocks.contains(&false) {
+            return Err(Error::internal(format!("{}: a barrier that some threads may not reach", self.name)));
+        }
+        self.line("workgroupBarrier();");
+        Ok(())
+    }
+
+    /// The kernel, run by `groups` workgroups of `threads` threads. The body sees the number of its workgroup as `group`
+    /// and of its thread as `thread`.
+    pub fn finish(self, limits: &Limits, threads: usize, groups: usize) -> Result<Kernel> {
+        if self.group_bytes > limits.group_bytes || threads > limits.group_threads {
+            return Err(Error::internal(format!(
+                "{}: {} bytes and {threads} threads in a workgroup; the device has {} and {}",
+                self.name, self.group_bytes, limits.group_bytes, limits.group_threads
+            )));
+        }
+        if self.bindings.len() + usize::from(self.fault) > limits.buffers {
+            return Err(Error::internal(format!(
+                "{}: {} buffers in one kernel; the device binds {}",
+                self.name,
+                self.bindings.len(),
+                limits.buffers
+            )));
+        }
+        let groups = grid(self.name, groups, limits)?;
+        Ok(Kernel {
+            name: self.name,
+            wgsl: self.text(threads),
+            bindings: self.bindings.into_iter().map(|(binding, _)| binding).collect(),
+            fault: self.fault,
+            words: self.words,
+            groups,
+        })
+    }
+
+    fn text(&self, threads: usize) -> String {
+        let mut head = format!("// {}\n", self.name);
+        _ = writeln!(head, "@group(0) @binding(0) var<uniform> p: array<vec4<u32>, {}>;", self.words.len().div_ceil(4));
+        for (at, (binding, dtype)) in self.bindings.iter().enumerate() {
+            let access = if binding.writes { "read_write" } else { "read" };
+            let ty = register(*dtype);
+            _ = writeln!(head, "@group(0) @binding({}) var<storage, {access}> b{at}: array<{ty}>;", at + 1);
+        }
+        if self.fault {
+            let at = self.bindings.len() + 1;
+            _ = writeln!(head, "@group(0) @binding({at}) var<storage, read_write> fault: array<atomic<u32>, 4>;");
+        }
+        let mut main = String::new();
+        self.items.iter().for_each(|(_, text)| _ = writeln!(main, "{text}"));
+        _ = writeln!(
+            main,
+            "@compute @workgroup_size({threads})\n\
+             fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>, \
+             @builtin(local_invocation_index) thread: u32) {{\n  let group = id.x + id.y * count.x;\n{}}}",
+            self.body
+        );
+        let prelude = ops::wgsl::prelude(&main);
+        head + &prelude + &main
+    }
+}
+
+/// So many workgroups along two axes.
+fn grid(name: &str, groups: usize, limits: &Limits) -> Result<[u32; 3]> {
+    let rows = groups.div_ceil(limits.groups);
+    if rows > limits.groups {
+        return Err(Error::new(
+            ErrorKind::Memory,
+            format!("{name}: {groups} workgroups are more than the device's {} by {}", limits.groups, limits.groups),
+        ));
+    }
+    Ok([groups.min(limits.groups) as u32, rows as u32, 1])
+}
