@@ -3,6 +3,7 @@
 //!
 //! This module knows text alone. A shader declares the uniform `p`, whose first word is 0 at run time.
 
+use hashbrown::HashMap;
 use std::sync::LazyLock;
 
 /// One function of the files here.
@@ -25,16 +26,31 @@ const FILES: [&str; 9] = [
     include_str!("philox.wgsl"),
 ];
 
-static FUNCTIONS: LazyLock<Vec<Function>> = LazyLock::new(|| {
-    let mut functions: Vec<Function> = FILES.iter().flat_map(|file| functions(file)).collect();
-    let calls: Vec<_> = functions.iter().map(|function| called(&functions, function.text)).collect();
-    for (i, calls) in calls.into_iter().enumerate() {
-        functions[i].calls = calls.into_iter().filter(|&other| other != i).collect();
+/// All functions, and where each is by its name.
+struct Library {
+    functions: Vec<Function>,
+    places: HashMap<&'static str, usize>,
+}
+
+static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
+    let functions: Vec<Function> = FILES.iter().flat_map(|file| functions(file)).collect();
+    let places = functions.iter().enumerate().map(|(i, function)| (function.name, i)).collect();
+    let mut library = Library { functions, places };
+    for i in 0..library.functions.len() {
+        library.functions[i].calls = library.called(library.functions[i].text);
     }
-    functions
+    library
 });
 
-/// The functions of a file, without their comments.
+impl Library {
+    /// Which functions a text names.
+    fn called(&self, text: &str) -> Vec<usize> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        words.filter_map(|word| self.places.get(word).copied()).collect()
+    }
+}
+
+/// The functions of a file, without the comments above them.
 fn functions(file: &'static str) -> impl Iterator<Item = Function> {
     file.split("\n\n").filter_map(|part| {
         let start = if part.starts_with("fn ") { 0 } else { part.find("\nfn ")? + 1 };
@@ -44,22 +60,17 @@ fn functions(file: &'static str) -> impl Iterator<Item = Function> {
     })
 }
 
-/// Which functions a text names.
-fn called(functions: &[Function], text: &str) -> Vec<usize> {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words.filter_map(|word| functions.iter().position(|function| function.name == word)).collect()
-}
-
 /// The functions that a shader's text uses, and those that they use: what must stand beside it.
 pub fn prelude(body: &str) -> String {
-    let mut is_used = vec![false; FUNCTIONS.len()];
-    let mut open = called(&FUNCTIONS, body);
+    let functions = &LIBRARY.functions;
+    let mut is_used = vec![false; functions.len()];
+    let mut open = LIBRARY.called(body);
     while let Some(next) = open.pop() {
         if !std::mem::replace(&mut is_used[next], true) {
-            open.extend(&FUNCTIONS[next].calls);
+            open.extend(&functions[next].calls);
         }
     }
-    let used = FUNCTIONS.iter().zip(is_used).filter(|(_, is_used)| *is_used);
+    let used = functions.iter().zip(is_used).filter(|(_, is_used)| *is_used);
     used.flat_map(|(function, _)| [function.text, "\n"]).collect()
 }
 
