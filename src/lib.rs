@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | 0 | `error` `dtype` `shape` `scalar` `device_id` `location` | values |
 //! | 1 | `machine::cpu` | instruction sets, threads, buffers, views, matrix and slice kernels |
+//! | 1 | `machine::gpu` | devices behind wgpu: memory, pipelines, runs, reads (feature `gpu`) |
 //! | 2 | `graph` | nodes, kinds, the contract of a definition |
 //! | 3 | `ops` | one file a family: definition, derivative, kernel |
 //! | 4 | `autodiff`, `planner` | expansion of gradients; simplify, fuse, memory |

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // In a test an unwrap is an assertion.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Module, level, and the modules of the same level that it may import.
 const LEVELS: [(&str, u32); 18] = [
@@ -31,7 +31,7 @@ fn level(module: &str) -> Option<u32> {
     LEVELS.iter().find(|(name, _)| *name == module).map(|(_, level)| *level)
 }
 
-fn sources(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -82,14 +82,26 @@ fn modules_import_only_from_lower_layers() {
     assert!(wrong.is_empty(), "imports from the same or a higher layer:\n{}", wrong.join("\n"));
 }
 
-#[test]
-fn only_the_bindings_name_pyo3() {
+/// The source files outside a folder whose code has this word.
+fn outside(folder: &str, word: &str) -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     sources(&root, &mut files);
-    for file in files.iter().filter(|file| !file.starts_with(root.join("python"))) {
+    assert!(files.iter().any(|file| file.starts_with(root.join(folder))), "{folder} is not there");
+    files.retain(|file| {
         let text = fs::read_to_string(file).unwrap();
-        let named = text.lines().any(|line| line.contains("pyo3") && !line.trim_start().starts_with("//"));
-        assert!(!named, "{} names pyo3", file.display());
-    }
+        let named = text.lines().any(|line| line.contains(word) && !line.trim_start().starts_with("//"));
+        named && !file.starts_with(root.join(folder))
+    });
+    files
+}
+
+#[test]
+fn only_the_bindings_name_pyo3() {
+    assert_eq!(outside("python", "pyo3"), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn only_the_machine_names_wgpu() {
+    assert_eq!(outside("machine/gpu", "wgpu::"), Vec::<PathBuf>::new());
 }

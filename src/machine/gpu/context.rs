@@ -174,9 +174,8 @@ impl Context {
         self.queue.submit(work)
     }
 
-    /// Ends the use of the device: every later call fails with this reason.
-    pub(super) fn close(&self, reason: &str) {
-        self.health.lose(reason);
+    /// Lets go of the device, for good.
+    pub(super) fn close(&self) {
         // A device that is gone already may panic.
         let _ = contained(|| {
             self.device.destroy();

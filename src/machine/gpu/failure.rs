@@ -13,6 +13,8 @@ use wgpu::ErrorFilter;
 /// Whether the device still works. wgpu drops all work on a lost device without a word, so this is asked around each batch.
 pub(super) struct Health {
     lost: AtomicBool,
+    /// A reset has taken the device off the list.
+    forgotten: AtomicBool,
     reason: Lock<String>,
     is_stray: AtomicBool,
     /// An error that no scope saw: of another thread's clean-up, say.
@@ -23,6 +25,7 @@ impl Health {
     pub fn new() -> Health {
         Health {
             lost: AtomicBool::new(false),
+            forgotten: AtomicBool::new(false),
             reason: Lock::new(String::new()),
             is_stray: AtomicBool::new(false),
             stray: Lock::new(None),
@@ -38,6 +41,11 @@ impl Health {
         }
     }
 
+    pub fn forget(&self) {
+        self.lose("wg.gpu.reset() was called");
+        self.forgotten.store(true, Ordering::Release);
+    }
+
     pub fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }
@@ -50,12 +58,12 @@ impl Health {
     fn check(&self) -> Result<()> {
         if self.is_lost() {
             let reason = self.reason.lock();
-            return Err(Error::new(
-                ErrorKind::DeviceLost,
-                format!(
-                    "gpu: the device was lost: {reason}; its tensors are gone, wg.gpu.reset() makes it usable again"
-                ),
-            ));
+            let rest = if self.forgotten.load(Ordering::Acquire) {
+                "a tensor on it is gone, make it again"
+            } else {
+                "its tensors are gone, wg.gpu.reset() makes it usable again"
+            };
+            return Err(Error::new(ErrorKind::DeviceLost, format!("gpu: the device was lost: {reason}; {rest}")));
         }
         if self.is_stray.swap(false, Ordering::Acquire)
             && let Some(error) = self.stray.lock().take()

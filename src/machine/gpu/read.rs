@@ -5,8 +5,9 @@ use super::context::{Context, FAULT_BYTES};
 use super::failure::contained;
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::cpu::par;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 use wgpu::{MapMode, PollError, PollType, SubmissionIndex};
 
@@ -34,7 +35,7 @@ impl Context {
 
     /// Waits until all work that was handed over is done. Faults stay for the next read.
     pub fn wait(&self) -> Result<()> {
-        self.wait_for(None)
+        self.wait_for(None, || true)
     }
 
     fn piece(&self, buffer: &Buffer, first_byte: usize, out: &mut [u8]) -> Result<()> {
@@ -45,7 +46,7 @@ impl Context {
         match self.through(&staging, buffer, first_byte - skipped, skipped, out) {
             Ok(fault) => {
                 self.give_back(staging);
-                raise(fault)
+                if fault[0] == 0 { Ok(()) } else { Err(self.clear_fault(fault)) }
             }
             // The device may still write to it.
             Err(error) => {
@@ -68,39 +69,57 @@ impl Context {
         let bytes = whole_words(skipped + out.len());
         let end = FAULT_BYTES + bytes;
         let fault = self.fault()?.block;
-        let mapped = Arc::new(AtomicBool::new(false));
+        let mapped = Arc::new(OnceLock::new());
         let length = out.len();
         let about = || format!("gpu: read {length} bytes");
         let index = self.guarded(about, || {
             let mut encoder = self.device.create_command_encoder(&Default::default());
             encoder.copy_buffer_to_buffer(&fault.raw, 0, &staging.raw, 0, Some(FAULT_BYTES));
             encoder.copy_buffer_to_buffer(buffer.raw(), start as u64, &staging.raw, FAULT_BYTES, Some(bytes));
-            encoder.clear_buffer(&fault.raw, 0, Some(FAULT_BYTES));
             let done = mapped.clone();
             encoder.map_buffer_on_submit(&staging.raw, MapMode::Read, 0..end, move |result| {
-                done.store(result.is_ok(), Ordering::Release);
+                _ = done.set(result.is_ok());
             });
             Ok(self.submit(Some(encoder.finish())))
         })?;
         self.counts.reads.fetch_add(1, Ordering::Relaxed);
-        self.wait_for(Some(index))?;
+        self.wait_for(Some(index), || mapped.get().is_some())?;
         self.guarded(about, || {
-            if !mapped.load(Ordering::Acquire) {
+            if mapped.get() != Some(&true) {
                 return Err(Error::new(ErrorKind::Device, "gpu: the driver did not give the bytes"));
             }
             take(staging, skipped, end, out)
         })
     }
 
-    /// Waits for a submission or the last one, in slices that let the user stop.
-    fn wait_for(&self, index: Option<SubmissionIndex>) -> Result<()> {
+    /// Clears a fault once it is known here, so that an interrupted read does not lose it. Gives the error that it stands
+    /// for.
+    fn clear_fault(&self, [_, low, high, limit]: [u32; 4]) -> Error {
+        let cleared = self.guarded(
+            || "gpu: clear a fault".to_owned(),
+            || {
+                let mut encoder = self.device.create_command_encoder(&Default::default());
+                encoder.clear_buffer(&self.fault()?.block.raw, 0, Some(FAULT_BYTES));
+                self.submit(Some(encoder.finish()));
+                Ok(())
+            },
+        );
+        let index = (i64::from(high as i32) << 32) | i64::from(low);
+        let error = Error::index(format!("gpu: index {index} is out of bounds for an axis of {limit}"));
+        cleared.err().unwrap_or(error)
+    }
+
+    /// Waits for a submission or the last one, in slices that let the user stop, and for what is to be called after it:
+    /// the poll of another thread may be about to do so.
+    fn wait_for(&self, index: Option<SubmissionIndex>, is_called: impl Fn() -> bool) -> Result<()> {
         // A stop that was meant for an earlier run is over.
         par::begin();
         loop {
             self.check()?;
             let wait = PollType::Wait { submission_index: index.clone(), timeout: Some(SLICE) };
             match contained(|| self.device.poll(wait)) {
-                Ok(Ok(_)) => return self.check(),
+                Ok(Ok(_)) if is_called() => return self.check(),
+                Ok(Ok(_)) => thread::yield_now(),
                 Ok(Err(PollError::Timeout)) => {}
                 Ok(Err(error)) => return Err(Error::internal(format!("gpu: {error}"))),
                 Err(panic) => self.health.lose(&panic),
@@ -124,13 +143,4 @@ fn take(staging: &Block, skipped: usize, end: u64, out: &mut [u8]) -> Result<[u3
     };
     staging.raw.unmap();
     Ok(fault)
-}
-
-/// The error that the words of a fault stand for.
-fn raise([code, low, high, limit]: [u32; 4]) -> Result<()> {
-    if code == 0 {
-        return Ok(());
-    }
-    let index = (i64::from(high as i32) << 32) | i64::from(low);
-    Err(Error::index(format!("gpu: index {index} is out of bounds for an axis of {limit}")))
 }

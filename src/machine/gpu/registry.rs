@@ -78,7 +78,8 @@ pub fn reset() -> Result<()> {
     }
     let mut registry = REGISTRY.lock();
     for context in registry.contexts.drain(..).flatten() {
-        context.close("wg.gpu.reset() was called");
+        context.health.forget();
+        context.close();
     }
     registry.listed = None;
     Ok(())

@@ -16,7 +16,9 @@ pub fn fail_allocation(n: u8) -> Result<()> {
 
 /// The device is lost from now on.
 pub fn lose(index: u8) -> Result<()> {
-    context(index)?.close("a test wants it");
+    let context = context(index)?;
+    context.health.lose("a test wants it");
+    context.close();
     Ok(())
 }
 
