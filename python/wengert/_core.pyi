@@ -1090,11 +1090,20 @@ def clip_grad_norm(params: Sequence[Tensor], max_norm: float, norm_type: float =
 def save_safetensors(
     path: str | PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None: ...
-def load_safetensors(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load_safetensors(
+    path: str | PathLike[str], device: _DeviceLike | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors in the order of the file, and the metadata."""
 
 def _rebuild(
-    cls: type[Tensor], data: bytes, shape: Sequence[int], dtype: DType, requires_grad: _Bool, attributes: Any, /
+    cls: type[Tensor],
+    data: bytes,
+    shape: Sequence[int],
+    dtype: DType,
+    requires_grad: _Bool,
+    attributes: Any,
+    device: _DeviceLike | None = None,
+    /,
 ) -> Tensor:
     """Make a pickled tensor again."""
 

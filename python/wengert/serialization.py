@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
-from wengert._core import FormatError, Tensor, load_safetensors, save_safetensors
+from wengert._core import Device, FormatError, Tensor, load_safetensors, save_safetensors
 
 _STRUCTURE = "wengert.structure"
 
@@ -52,20 +52,22 @@ def save(obj: Mapping[str, Any], path: str | PathLike[str]) -> None:
     save_safetensors(path, tensors, metadata)
 
 
-def load(path: str | PathLike[str]) -> dict[str, Any]:
+def load(path: str | PathLike[str], device: Device | str | None = None) -> dict[str, Any]:
     """Read what `save` wrote, or the tensors of any other safetensors file as a flat dict.
 
     Args:
-        path: of the file.
+        path: of the file, which does not tell where its tensors were.
+        device: where the tensors are put; the CPU by default.
 
     Returns:
         The dict, with the same nesting and keys.
 
     Raises:
+        DeviceError: no such device.
         FormatError: the file is cut off or not what it should be; nothing of it is used.
         OSError: the file cannot be read.
     """
-    tensors, metadata = load_safetensors(path)
+    tensors, metadata = load_safetensors(path, device)
     text = metadata.get(_STRUCTURE)
     if text is None:
         return dict(tensors)

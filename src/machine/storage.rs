@@ -140,6 +140,20 @@ impl Storage {
     }
 }
 
+impl Storage {
+    /// Copies elements of a GPU's block to another one, in the order of its work.
+    pub fn copy_from(&self, from: &Storage, dtype: DType, first: usize, to: usize, count: usize) -> Result<()> {
+        match (self, from) {
+            #[cfg(feature = "gpu")]
+            (Storage::Device(target), Storage::Device(from)) => {
+                let size = dtype.device_size();
+                target.context().copy(from, first * size, target, to * size, count * size)
+            }
+            _ => Err(Error::internal(format!("{count} of {dtype} at {first} of {from:?} to {to} of {self:?}"))),
+        }
+    }
+}
+
 /// One word for each byte.
 #[cfg(feature = "gpu")]
 fn widened(bytes: &[u8]) -> Vec<u8> {

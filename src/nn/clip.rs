@@ -1,5 +1,6 @@
 //! Clipping gradients by their common norm.
 
+use crate::device_id::DeviceId;
 use crate::error::{Error, Result};
 use crate::ops::{arithmetic, exponential, reduce};
 use crate::tensor::{self, GradGuard, Tensor};
@@ -17,7 +18,8 @@ pub enum Norm {
 pub fn clip_grad_norm(params: &[&Tensor], max_norm: f64, norm: Norm) -> Result<Tensor> {
     let _mode = GradGuard::new(false);
     let grads: Vec<Tensor> = params.iter().filter_map(|param| param.grad()).collect();
-    let total = total_norm(&grads, norm)?;
+    let device = params.first().map_or(DeviceId::Cpu, |param| param.device());
+    let total = total_norm(&grads, norm, device)?;
     let above = tensor::binary(&arithmetic::ADD, (&total).into(), 1e-6.into())?;
     let ratio = tensor::binary(&arithmetic::DIVIDE, max_norm.into(), (&above).into())?;
     let scale = tensor::binary(&arithmetic::MINIMUM, (&ratio).into(), 1.0.into())?;
@@ -29,7 +31,7 @@ pub fn clip_grad_norm(params: &[&Tensor], max_norm: f64, norm: Norm) -> Result<T
     Ok(total)
 }
 
-fn total_norm(grads: &[Tensor], norm: Norm) -> Result<Tensor> {
+fn total_norm(grads: &[Tensor], norm: Norm, device: DeviceId) -> Result<Tensor> {
     let mut total: Option<Tensor> = None;
     for grad in grads.iter().filter(|grad| grad.shape().size() > 0) {
         let part = of_one(grad, norm)?;
@@ -42,7 +44,7 @@ fn total_norm(grads: &[Tensor], norm: Norm) -> Result<Tensor> {
     match (total, norm) {
         (Some(total), Norm::Two) => tensor::unary(&exponential::SQRT, (&total).into()),
         (Some(total), _) => Ok(total),
-        (None, _) => tensor::full(Default::default(), 0.0.into(), crate::dtype::DType::F32, Default::default()),
+        (None, _) => tensor::full(Default::default(), 0.0.into(), crate::dtype::DType::F32, device),
     }
 }
 

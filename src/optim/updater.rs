@@ -3,7 +3,7 @@
 
 use super::rules::{Recipe, Rule};
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Attrs;
 use crate::scalar::Scalar;
 use crate::tensor::trace::{self, Origin};
@@ -28,6 +28,18 @@ pub struct State {
     pub tensors: [Option<Tensor>; 3],
 }
 
+impl State {
+    /// With its tensors where the parameter is.
+    fn moved_to(mut self, param: &Tensor) -> Result<State> {
+        let _mode = GradGuard::new(false);
+        let device = param.device();
+        for tensor in self.tensors.iter_mut().flatten().filter(|tensor| tensor.device() != device) {
+            *tensor = tensor::to_device(tensor, device)?;
+        }
+        Ok(self)
+    }
+}
+
 impl Updater {
     pub fn new(rule: Rule, params: Vec<Tensor>) -> Updater {
         let states = params.iter().map(|_| State::default()).collect();
@@ -47,7 +59,7 @@ impl Updater {
         self.states.get(index).ok_or_else(|| out_of_range(index, self.params.len()))
     }
 
-    /// Puts a state back. Its tensors must have the shape of the parameter.
+    /// Puts a state back. Its tensors must have the shape of the parameter, and are taken to its device.
     pub fn set_state(&mut self, index: usize, state: State) -> Result<()> {
         let param = self.params.get(index).ok_or_else(|| out_of_range(index, self.params.len()))?;
         for (name, tensor) in self.rule.state_names().iter().zip(&state.tensors) {
@@ -61,9 +73,24 @@ impl Updater {
                 )));
             }
         }
-        self.states[index] = state;
+        self.states[index] = state.moved_to(param)?;
         self.revision += 1;
         Ok(())
+    }
+
+    /// Takes the states to where their parameters are by now. Whether one was elsewhere.
+    fn follow(&mut self) -> Result<bool> {
+        let pairs = || self.params.iter().zip(&self.states);
+        let is_away = |param: &Tensor, state: &State| {
+            let device = param.device();
+            state.tensors.iter().flatten().any(|tensor| tensor.device() != device)
+        };
+        if !pairs().any(|(param, state)| is_away(param, state)) {
+            return Ok(false);
+        }
+        self.states = pairs().map(|(param, state)| state.clone().moved_to(param)).collect::<Result<_>>()?;
+        self.revision += 1;
+        Ok(true)
     }
 
     /// Forgets the gradients, or makes them zero.
@@ -215,9 +242,19 @@ pub fn step(updates: &mut [(&mut Updater, &[f64])]) -> Result<Vec<Vec<Part>>> {
     let mut traced: Vec<Vec<Part>> = Vec::new();
     let mut moved: Vec<Rebinding> = Vec::new();
     let mut next: Vec<Vec<Update>> = Vec::with_capacity(updates.len());
-    for (updater, settings) in updates.iter() {
+    for (updater, settings) in updates.iter_mut() {
         let mut parts = Vec::new();
-        match updater.record(settings, &mut moved, &mut parts) {
+        let before = moved.len();
+        let mut recorded = updater.record(settings, &mut moved, &mut parts);
+        if recorded.as_ref().is_err_and(|error| error.kind() == ErrorKind::Device) {
+            // Looked for only now: parameters that were moved since the last step are rare.
+            moved.drain(before..).rev().for_each(Rebinding::undo);
+            if updater.follow()? {
+                parts.clear();
+                recorded = updater.record(settings, &mut moved, &mut parts);
+            }
+        }
+        match recorded {
             Ok(steps) => next.push(steps),
             Err(error) => {
                 moved.into_iter().rev().for_each(Rebinding::undo);

@@ -1,5 +1,6 @@
 //! Tensors in safetensors files.
 
+use super::dtype::{PyDevice, place};
 use super::errors::read;
 use super::tensor::PyTensor;
 use crate::graph::TensorType;
@@ -41,14 +42,24 @@ pub fn save_safetensors(
 
 /// The tensors in the order of the file, and the metadata.
 ///
+/// Args:
+///     path: of the file.
+///     device: where the tensors are put.
+///
 /// Raises:
 ///     FormatError: a file that is damaged or no safetensors file.
 #[pyfunction]
-pub fn load_safetensors<'py>(py: Python<'py>, path: PathBuf) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyDict>)> {
+#[pyo3(signature = (path, device = None))]
+pub fn load_safetensors<'py>(
+    py: Python<'py>,
+    path: PathBuf,
+    device: Option<PyDevice>,
+) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyDict>)> {
+    let device = place(device)?;
     let contents = py.detach(|| read(|| safetensors::read(&path)))?;
     let (tensors, metadata) = (PyDict::new(py), PyDict::new(py));
     for Entry { name, dtype, shape, bytes } in contents.tensors {
-        let tensor = read(|| Tensor::from_bytes(&bytes, TensorType { dtype, shape }))?;
+        let tensor = read(|| Tensor::from_bytes_on(device, &bytes, TensorType { dtype, shape }))?;
         tensors.set_item(name, PyTensor(tensor))?;
     }
     for (key, value) in contents.metadata {

@@ -1,6 +1,6 @@
 //! Tensors as Python objects: copying and pickling, for subclasses too.
 
-use super::dtype::PyDType;
+use super::dtype::{PyDType, PyDevice, place};
 use super::errors::{read, record, refuse};
 use super::tensor::PyTensor;
 use crate::error::Error;
@@ -63,13 +63,15 @@ pub fn reduce<'py>(object: &Bound<'py, PyTensor>) -> PyResult<Bound<'py, PyTuple
     let ty = own.ty();
     let dtype = super::dtype::dtype_object(py, ty.dtype)?;
     let shape = PyTuple::new(py, ty.shape.iter())?;
-    let arguments = (object.get_type(), PyBytes::new(py, &bytes), shape, dtype, own.is_variable(), attributes(object)?);
+    let (variable, device) = (own.is_variable(), own.device().to_string());
+    let arguments = (object.get_type(), PyBytes::new(py, &bytes), shape, dtype, variable, attributes(object)?, device);
     let rebuild = py.import("wengert._core")?.getattr("_rebuild")?;
     (rebuild, arguments).into_pyobject(py)
 }
 
 /// Makes a pickled tensor again.
 #[pyfunction]
+#[pyo3(signature = (class, data, shape, dtype, requires_grad, attributes, device = None, /))]
 pub fn _rebuild<'py>(
     class: &Bound<'py, PyType>,
     data: &[u8],
@@ -77,9 +79,11 @@ pub fn _rebuild<'py>(
     dtype: PyDType,
     requires_grad: bool,
     attributes: Option<Bound<'py, PyDict>>,
+    device: Option<PyDevice>,
 ) -> PyResult<Bound<'py, PyTensor>> {
     let ty = TensorType { dtype: dtype.0, shape: Shape::new(&shape) };
-    let made = instance(class, read(|| Tensor::from_bytes(data, ty))?, requires_grad)?;
+    let device = place(device)?;
+    let made = instance(class, read(|| Tensor::from_bytes_on(device, data, ty))?, requires_grad)?;
     if let (Some(from), Some(to)) = (attributes, self::attributes(&made)?) {
         to.update(from.as_mapping())?;
     }

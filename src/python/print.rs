@@ -40,6 +40,10 @@ pub fn tensor(tensor: &Tensor) -> Result<String> {
     if !default {
         text.push_str(&format!(", dtype={}", ty.dtype));
     }
+    let device = tensor.device();
+    if !device.is_cpu() {
+        text.push_str(&format!(", device='{device}'"));
+    }
     if tensor.requires_grad() {
         text.push_str(", requires_grad=True");
     }

@@ -12,8 +12,8 @@ use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Op, TensorType};
-use crate::machine::cpu::view::is_contiguous;
-use crate::machine::storage;
+use crate::machine::cpu::view::{self, View, is_contiguous};
+use crate::machine::storage::{self, Storage};
 use smallvec::smallvec;
 use std::sync::Arc;
 
@@ -74,6 +74,26 @@ impl Tensor {
         let strides = ty.shape.strides();
         Ok((Value { buffer: Arc::new(memory.into()), offset: 0, strides }, ty))
     }
+}
+
+/// Writes the elements of `x` into a block of its own device, from this one on.
+///
+/// # Safety
+/// The block holds as many elements of this dtype from there on, and nobody else uses it yet.
+pub unsafe fn write_elements(x: &Tensor, block: &Storage, first: usize) -> Result<()> {
+    let (mut value, ty) = x.value()?;
+    if value.buffer.device().is_cpu() {
+        // SAFETY: the caller's promise, and a value's shape and strides stay in its buffer, which is held here.
+        unsafe {
+            let to = block.host().as_mut_ptr().add(first * ty.dtype.size());
+            view::copy(&value.view(&ty), &View::contiguous(to, ty.dtype, ty.shape.clone()));
+        }
+        return Ok(());
+    }
+    if !is_contiguous(&ty.shape, &value.strides) {
+        value = gathered(value, &ty)?;
+    }
+    block.copy_from(&value.buffer, ty.dtype, value.offset, first, ty.shape.size())
 }
 
 /// The value with its elements one after another, put so on its device: only what is asked for is then copied.

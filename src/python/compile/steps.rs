@@ -6,8 +6,6 @@ use super::traced::refuse_history;
 use super::{Compiled, is_plain};
 use crate::error::Error;
 use crate::graph::TensorType;
-use crate::machine::cpu::buffer::Buffer;
-use crate::machine::cpu::view::{self, View};
 use crate::machine::storage::Storage;
 use crate::python::errors::{raise, read, record, refuse};
 use crate::python::tensor::PyTensor;
@@ -173,21 +171,20 @@ fn each_tensor<'py>(arg: &Bound<'py, PyAny>, change: ForTensor<'_, 'py>) -> PyRe
 
 impl Stack {
     fn new(first: &Tensor, steps: usize) -> crate::error::Result<Stack> {
-        let ty = first.ty();
-        Ok(Stack { rows: Arc::new(Buffer::new(ty.bytes() * steps)?.into()), ty })
+        let (ty, device) = (first.ty(), first.device());
+        Ok(Stack { rows: Arc::new(Storage::new(device, ty.bytes_on(device) * steps)?), ty })
     }
 
     fn put(&self, step: usize, tensor: &Tensor) -> crate::error::Result<()> {
-        let (value, ty) = tensor.value()?;
-        if ty != self.ty {
-            return Err(Error::shape(format!("run: the steps give back {} and {ty}, which do not stack", self.ty)));
+        let (ty, device) = (tensor.ty(), tensor.device());
+        if ty != self.ty || device != self.rows.device() {
+            let (own, first) = (&self.ty, self.rows.device());
+            return Err(Error::shape(format!(
+                "run: the steps give back {own} on {first} and {ty} on {device}, which do not stack"
+            )));
         }
-        // SAFETY: a row of this type for each step; nobody else has the buffer yet.
-        unsafe {
-            let to = self.rows.host().as_mut_ptr().add(step * ty.bytes());
-            view::copy(&value.view(&ty), &View::contiguous(to, ty.dtype, ty.shape.clone()));
-        }
-        Ok(())
+        // SAFETY: a row of this type for each step; nobody else has the block yet.
+        unsafe { tensor::write_elements(tensor, &self.rows, step * ty.shape.size()) }
     }
 
     fn tensor(&self, steps: usize) -> Tensor {
