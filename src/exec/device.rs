@@ -6,6 +6,7 @@ use super::gpu;
 use super::{OutputHome, Plan, build};
 use crate::autodiff::Known;
 use crate::device_id::DeviceId;
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::machine::storage::Storage;
@@ -71,6 +72,15 @@ impl DevicePlan {
             DevicePlan::Cpu(plan) => &plan.buffers,
             #[cfg(feature = "gpu")]
             DevicePlan::Gpu(plan) => &plan.shaders().buffers,
+        }
+    }
+
+    /// The numbers that it uses, each by its slot and the dtype that it has in a kernel.
+    pub fn cells(&self) -> &[(u32, DType)] {
+        match self {
+            DevicePlan::Cpu(plan) => &plan.cells,
+            #[cfg(feature = "gpu")]
+            DevicePlan::Gpu(plan) => &plan.shaders().cells,
         }
     }
 

@@ -352,7 +352,7 @@ fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Option<Claimed>> 
             record.state = State::Claimed(generation);
         }
     }
-    let device = walk.nodes.first().map_or(DeviceId::Cpu, |node| engine.get(node.slot).device);
+    let device = walk.device(&engine);
     Ok(Some(Claimed { device, walk, decisions, description, lowered, plan, draft }))
 }
 

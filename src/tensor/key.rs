@@ -5,7 +5,6 @@
 use super::engine::{Engine, Operand, Record, Value};
 use super::publish::{Donation, Output};
 use super::walk::{Edge, Node, Role, Walk};
-use crate::device_id::DeviceId;
 use crate::exec::Leaf;
 use crate::graph::infer::is_typed;
 use crate::scalar::Scalar;
@@ -29,9 +28,7 @@ pub(super) fn describe(
     mut words: Vec<u64>,
 ) -> Description {
     words.clear();
-    // Edges do not cross devices, so one record tells the device of all.
-    let device = walk.nodes.first().map_or(DeviceId::Cpu, |node| engine.get(node.slot).device);
-    words.push(device.number());
+    words.push(walk.device(engine).number());
     let mut key = Key {
         words,
         leaves: Vec::with_capacity(walk.len()),

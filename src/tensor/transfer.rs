@@ -63,17 +63,42 @@ pub fn convert(x: &Tensor, device: Option<DeviceId>, dtype: Option<DType>) -> Re
 impl Tensor {
     /// The value in memory of the host, computed now if it is pending and copied there if it lies on a device.
     pub fn host_value(&self) -> Result<(Value, TensorType)> {
-        let (mut value, ty) = self.value()?;
+        let (value, ty) = self.value()?;
         if value.buffer.device().is_cpu() {
             return Ok((value, ty));
         }
-        if !is_contiguous(&ty.shape, &value.strides) {
-            value = gathered(value, &ty)?;
-        }
+        let value = gathered(value, &ty)?;
         let memory = value.buffer.download(ty.dtype, value.offset, ty.shape.size())?;
         let strides = ty.shape.strides();
         Ok((Value { buffer: Arc::new(memory.into()), offset: 0, strides }, ty))
     }
+}
+
+/// The bytes of a value as the host has them, in row-major order.
+pub(super) fn value_bytes(value: &Value, ty: &TensorType) -> Result<Vec<u8>> {
+    if value.buffer.device().is_cpu() {
+        // SAFETY: a value's shape and strides stay in its buffer, which it holds.
+        return Ok(unsafe { bytes_of(&value.view(ty)) });
+    }
+    let value = gathered(value.clone(), ty)?;
+    let memory = value.buffer.download(ty.dtype, value.offset, ty.shape.size())?;
+    // SAFETY: the block is as long as it says.
+    Ok(unsafe { std::slice::from_raw_parts(memory.as_ptr(), memory.len()) }.to_vec())
+}
+
+/// A copy of a value that nobody else holds.
+pub(super) fn own_copy(value: &Value, ty: &TensorType) -> Result<Value> {
+    let device = value.buffer.device();
+    let block = Storage::new(device, ty.bytes_on(device))?;
+    let copy = Value { buffer: Arc::new(block), offset: 0, strides: ty.shape.strides() };
+    if device.is_cpu() {
+        // SAFETY: the old value is held; the new one is ours alone.
+        unsafe { view::copy(&value.view(ty), &copy.view(ty)) };
+    } else {
+        let value = gathered(value.clone(), ty)?;
+        copy.buffer.copy_from(&value.buffer, ty.dtype, value.offset, 0, ty.shape.size())?;
+    }
+    Ok(copy)
 }
 
 /// Writes the elements of `x` into a block of its own device, from this one on.
@@ -81,7 +106,7 @@ impl Tensor {
 /// # Safety
 /// The block holds as many elements of this dtype from there on, and nobody else uses it yet.
 pub unsafe fn write_elements(x: &Tensor, block: &Storage, first: usize) -> Result<()> {
-    let (mut value, ty) = x.value()?;
+    let (value, ty) = x.value()?;
     if value.buffer.device().is_cpu() {
         // SAFETY: the caller's promise, and a value's shape and strides stay in its buffer, which is held here.
         unsafe {
@@ -90,14 +115,15 @@ pub unsafe fn write_elements(x: &Tensor, block: &Storage, first: usize) -> Resul
         }
         return Ok(());
     }
-    if !is_contiguous(&ty.shape, &value.strides) {
-        value = gathered(value, &ty)?;
-    }
+    let value = gathered(value, &ty)?;
     block.copy_from(&value.buffer, ty.dtype, value.offset, first, ty.shape.size())
 }
 
-/// The value with its elements one after another, put so on its device: only what is asked for is then copied.
+/// A device's value with its elements one after another, put so there: only what is asked for is then copied.
 fn gathered(value: Value, ty: &TensorType) -> Result<Value> {
+    if is_contiguous(&ty.shape, &value.strides) {
+        return Ok(value);
+    }
     let window = Tensor::from_value(value, ty.clone());
     let mut recorder = Recorder::with_grad(false);
     let operand = recorder.operand(&window);

@@ -2,6 +2,7 @@
 //! order, which is topological and canonical.
 
 use super::engine::{Engine, Operand, Record, Slot, State};
+use crate::device_id::DeviceId;
 use crate::error::{Error, Result};
 use crate::graph::Op;
 
@@ -72,6 +73,11 @@ pub(super) enum Outcome {
 impl Walk {
     pub fn len(&self) -> usize {
         self.nodes.len()
+    }
+
+    /// The device of all its records: edges do not cross from one to another.
+    pub fn device(&self, engine: &Engine) -> DeviceId {
+        self.nodes.first().map_or(DeviceId::Cpu, |node| engine.get(node.slot).device)
     }
 
     /// The operands of the node at `rank`, in order.

@@ -1,12 +1,13 @@
 //! From the log of a step to a replay: which results are needed at all, which are written over the value they replace,
 //! and where the others lie. Plans are built again with those outputs alone; their bits do not depend on it.
 
-use super::{Block, BlockKind, GradUpdate, NameSpec, PlanStep, Replay, StateUpdate, Version};
+use super::{Block, BlockKind, GradUpdate, NameSpec, PlanStep, Replay, Runner, StateUpdate, Version};
 use crate::error::{Error, Result};
-use crate::exec::{self, Donation, OutputHome, Prepared};
+use crate::exec::{DevicePlan, Donation, OutputHome, Prepared};
 use crate::graph::{Graph, Op, Source as GraphSource};
 use crate::machine::cpu::buffer::Buffer;
 use crate::machine::cpu::view::is_contiguous;
+use crate::scalar::Scalar;
 use crate::tensor::lower::Lowered;
 use crate::tensor::trace::{Holder, LastGrad, Log, NameId, Origin, Returned, Same, Source, TracedPlan};
 use hashbrown::{HashMap, HashSet};
@@ -71,7 +72,7 @@ pub(super) fn build(log: Log) -> Result<Replay> {
                 let exclusive = needs.finals.get(&source) == Some(&1);
                 let block = at.checked_sub(build.first_block);
                 let reuses = match block.map(|block| &mut build.blocks[block as usize]) {
-                    Some(block) if !was_read && exclusive && block.outputs == 1 => {
+                    Some(block) if !was_read && exclusive && block.outputs == 1 && block.device.is_cpu() => {
                         block.kind = BlockKind::Grad(grad_updates.len() as u32);
                         true
                     }
@@ -109,6 +110,7 @@ pub(super) fn build(log: Log) -> Result<Replay> {
             holder: name.holder,
             bound: name.bound,
             variable: name.variable,
+            device: name.device,
             leaf,
             in_place: in_place.contains(&at),
             same,
@@ -129,7 +131,7 @@ pub(super) fn build(log: Log) -> Result<Replay> {
     }
     let checks =
         checks.into_iter().filter_map(|check| Some((build.places.get(&check.source).copied()?, check))).collect();
-    let working = steps.iter().map(|step: &PlanStep| step.prepared.working_bytes()).max().unwrap_or(0);
+    let working = steps.iter().map(|step: &PlanStep| step.runner.working_bytes()).max().unwrap_or(0);
     let places = build.first_block as usize + build.blocks.len();
     Ok(Replay {
         names: specs,
@@ -279,7 +281,7 @@ struct Build {
 
 impl Build {
     fn plan(&mut self, at: u32, plan: TracedPlan, needs: &Needs, pairs: &[Replacement]) -> Result<PlanStep> {
-        let TracedPlan { lowered, leaves, numbers, types, .. } = plan;
+        let TracedPlan { device, lowered, leaves, numbers, types, .. } = plan;
         let outputs = &needs.outputs[at as usize];
         let Lowered { mut graph, known, strides, .. } = lowered;
         graph.outputs = outputs.iter().map(|&output| graph.outputs[output as usize]).collect();
@@ -293,14 +295,13 @@ impl Build {
                 fits.then_some(Donation { output: position as u32, leaf: leaf as u32 })
             })
             .collect();
-        let plan = exec::build(&graph, &known, &strides, &donations)?;
+        let plan = DevicePlan::build(device, &graph, &known, &strides, &donations)?;
         let mut buffers: Vec<u32> = Vec::with_capacity(outputs.len());
         let first = self.first_block + self.blocks.len() as u32;
         let homes: Vec<OutputHome> = plan.outputs().to_vec();
-        let prepared = Prepared::new(plan);
-        for &bytes in prepared.buffers() {
+        for &bytes in plan.buffers() {
             buffers.push(self.first_block + self.blocks.len() as u32);
-            self.blocks.push(Block { bytes, kind: BlockKind::Kept, outputs: 0, current: None });
+            self.blocks.push(Block { device, bytes, kind: BlockKind::Kept, outputs: 0, current: None });
         }
         for (&output, home) in outputs.iter().zip(&homes) {
             let source = Source::Output(at, output);
@@ -318,25 +319,68 @@ impl Build {
             self.places.insert(source, place);
         }
         for block in &mut self.blocks[(first - self.first_block) as usize..] {
-            if matches!(block.kind, BlockKind::Kept) {
+            if matches!(block.kind, BlockKind::Kept) && device.is_cpu() {
                 block.current = Some(Arc::new(Buffer::new(block.bytes)?.into()));
             }
         }
-        let mut step = PlanStep { nanos: prepared.nanos(), prepared, leaves: Vec::new(), buffers, numbers: Vec::new() };
+        let values = numbers.iter().map(|number| number.value).collect();
+        let runner = Runner::new(plan, strides.len(), values);
+        let mut step = PlanStep { nanos: runner.nanos(), runner, leaves: Vec::new(), buffers, numbers: Vec::new() };
         for &leaf in &needs.leaves[at as usize] {
             let (source, _) = leaves[leaf as usize];
             let place = self.places.get(&source).copied();
             let place = place.ok_or_else(|| Error::internal(format!("{source} is read before it is made")))?;
             step.leaves.push((leaf, place));
         }
-        let cells: Vec<u32> = step.prepared.cells().collect();
-        for (cell, slot) in cells.into_iter().enumerate() {
-            let number = &numbers[slot as usize];
-            match number.origin {
-                Origin::Literal => step.prepared.set_cell(cell, number.value),
-                origin => step.numbers.push((cell as u32, origin)),
+        let found = |(place, slot): (u32, u32)| match numbers[slot as usize].origin {
+            Origin::Literal => None,
+            origin => Some((place, origin)),
+        };
+        step.numbers = step.runner.places().into_iter().filter_map(found).collect();
+        Ok(step)
+    }
+}
+
+impl Runner {
+    /// For a plan that is given so many leaves, with the numbers as they were.
+    fn new(plan: DevicePlan, leaves: usize, numbers: Vec<Scalar>) -> Runner {
+        match plan {
+            DevicePlan::Cpu(plan) => {
+                let mut prepared = Prepared::new(plan);
+                let slots: Vec<u32> = prepared.cells().collect();
+                let cells = slots.into_iter().enumerate();
+                cells.for_each(|(cell, slot)| prepared.set_cell(cell, numbers[slot as usize]));
+                let _ = leaves;
+                Runner::Host(prepared)
+            }
+            #[cfg(feature = "gpu")]
+            plan => Runner::Device(super::DeviceRunner { plan, numbers, leaves }),
+        }
+    }
+
+    /// Where the numbers that the plan uses are put, each with its slot.
+    fn places(&self) -> Vec<(u32, u32)> {
+        match self {
+            Runner::Host(prepared) => prepared.cells().enumerate().map(|(cell, slot)| (cell as u32, slot)).collect(),
+            Runner::Device(runner) => {
+                let used: HashSet<u32> = runner.plan.cells().iter().map(|&(slot, _)| slot).collect();
+                used.into_iter().map(|slot| (slot, slot)).collect()
             }
         }
-        Ok(step)
+    }
+
+    /// About how long a run takes on one thread; a device is handed things over, however long that takes.
+    fn nanos(&self) -> u64 {
+        match self {
+            Runner::Host(prepared) => prepared.nanos(),
+            Runner::Device(_) => u64::MAX,
+        }
+    }
+
+    fn working_bytes(&self) -> usize {
+        match self {
+            Runner::Host(prepared) => prepared.working_bytes(),
+            Runner::Device(_) => 0,
+        }
     }
 }

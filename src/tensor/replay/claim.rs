@@ -1,16 +1,18 @@
 //! The start of a call: every tensor is found and checked, what will be written over is taken, and its records are
 //! marked as claimed, so that other threads wait; and how all that is given back where the call goes no further.
 
-use super::{Begun, BlockKind, Call, NameSpec, Replay, is_made};
+use super::{Begun, Block, BlockKind, Call, NameSpec, Replay, is_made};
+use crate::device_id::DeviceId;
 use crate::error::Result;
 use crate::machine::cpu::arena;
 use crate::machine::cpu::buffer::Buffer;
-use crate::machine::cpu::view::{self, is_contiguous};
+use crate::machine::cpu::view::is_contiguous;
 use crate::tensor::engine::{self, Engine, Slot, State, Value};
 use crate::tensor::evaluate;
 use crate::tensor::handle::{Place, Tensor, leaf};
 use crate::tensor::rng;
 use crate::tensor::trace::{Holder, NameId, Same, is_of};
+use crate::tensor::transfer::own_copy;
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -82,6 +84,9 @@ impl Replay {
             let (own, cell) = ((slot, record.id, output), tensor.address());
             let spec = &mut self.names[at];
             if spec.known != Some(own) {
+                if record.device != spec.device {
+                    return Found::Mismatch;
+                }
                 if let Some((ty, strides)) = &spec.leaf {
                     let fits = match &record.values[output as usize] {
                         Some(value) => record.types[output as usize] == *ty && value.strides == *strides,
@@ -152,18 +157,14 @@ impl Replay {
                 spec.taken = value.take();
                 // Another thread may rebind the handle meanwhile.
                 record.refs += 1;
-                self.addresses[at] =
-                    spec.taken.as_ref().map_or(std::ptr::null_mut(), |value| value.buffer.host().as_mut_ptr());
+                self.addresses[at] = spec.taken.as_ref().map_or(std::ptr::null_mut(), |value| address(value, 0));
             } else if let (Some(value), Some((ty, _))) = (value, &spec.leaf) {
-                // SAFETY: a value's offset lies in its buffer.
-                self.addresses[at] = unsafe { value.buffer.host().as_mut_ptr().add(value.offset * ty.dtype.size()) };
+                self.addresses[at] = address(value, ty.dtype.size());
                 spec.buffer = Some((Arc::clone(&value.buffer), value.offset));
             }
         }
         for (at, (value, ty)) in self.constants.iter().enumerate() {
-            // SAFETY: as above.
-            self.addresses[self.names.len() + at] =
-                unsafe { value.buffer.host().as_mut_ptr().add(value.offset * ty.dtype.size()) };
+            self.addresses[self.names.len() + at] = address(value, ty.dtype.size());
         }
         for at in 0..self.grads.len() {
             if !self.grads[at].reuses {
@@ -187,7 +188,7 @@ impl Replay {
     }
 
     fn fill_blocks(&mut self) -> Result<()> {
-        for (at, block) in self.blocks.iter_mut().enumerate() {
+        for (at, block) in self.blocks.iter_mut().enumerate().filter(|(_, block)| block.device.is_cpu()) {
             let taken = match block.kind {
                 BlockKind::Kept => None,
                 BlockKind::Fresh => Some(None),
@@ -238,9 +239,19 @@ impl Replay {
         engine::tell_settled();
         self.held.clear();
         self.names.iter_mut().for_each(|name| name.buffer = None);
-        for block in self.blocks.iter_mut().filter(|block| !matches!(block.kind, BlockKind::Kept)) {
+        let is_kept = |block: &Block| matches!(block.kind, BlockKind::Kept) && block.device.is_cpu();
+        for block in self.blocks.iter_mut().filter(|block| !is_kept(block)) {
             block.current = None;
         }
+    }
+}
+
+/// Where a value on the host starts, its elements being of this size; what lies on a device has no address.
+fn address(value: &Value, size: usize) -> *mut u8 {
+    match value.buffer.device() {
+        // SAFETY: a value's offset lies in its buffer.
+        DeviceId::Cpu => unsafe { value.buffer.host().as_mut_ptr().add(value.offset * size) },
+        DeviceId::Gpu(_) => std::ptr::null_mut(),
     }
 }
 
@@ -267,10 +278,7 @@ fn is_alone(engine: &Engine, slot: Slot, output: u32) -> bool {
 fn unshare(tensor: &Tensor) -> Result<()> {
     let (slot, output) = tensor.place();
     let Some((value, ty)) = tensor.known_value()? else { return Ok(()) };
-    let buffer = Arc::new(Buffer::new(ty.bytes())?.into());
-    let copy = Value { buffer, offset: 0, strides: ty.shape.strides() };
-    // SAFETY: the old value is held; the new one is ours alone.
-    unsafe { view::copy(&value.view(&ty), &copy.view(&ty)) };
+    let copy = own_copy(&value, &ty)?;
     let mut engine = engine::lock();
     if tensor.place() == (slot, output) {
         let own = engine.insert(leaf(copy, ty));

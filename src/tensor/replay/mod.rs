@@ -8,6 +8,7 @@
 
 mod build;
 mod claim;
+mod device;
 mod finish;
 mod profile;
 
@@ -18,8 +19,9 @@ use super::evaluate;
 use super::handle::{Cell, Tensor};
 use super::rng;
 use super::trace::{Check, Holder, Log, NameId, Origin, Returned, Same, Source, is_of};
+use crate::device_id::DeviceId;
 use crate::error::Result;
-use crate::exec::Prepared;
+use crate::exec::{DevicePlan, Prepared};
 use crate::graph::TensorType;
 use crate::machine::cpu::arena::Lease;
 use crate::machine::cpu::view::View;
@@ -38,6 +40,7 @@ struct NameSpec {
     /// The one handle that the argument may be.
     bound: Option<Weak<Cell>>,
     variable: bool,
+    device: DeviceId,
     /// Type and strides, if a plan reads the value.
     leaf: Option<(TensorType, Strides)>,
     /// A plan writes the new value over the old one.
@@ -53,8 +56,9 @@ struct NameSpec {
     buffer: Option<(Arc<Storage>, usize)>,
 }
 
-/// Memory of a result.
+/// Memory of a result. On a device each run gives it anew.
 struct Block {
+    device: DeviceId,
     bytes: usize,
     kind: BlockKind,
     /// Results that lie here.
@@ -72,13 +76,28 @@ enum BlockKind {
 }
 
 struct PlanStep {
-    prepared: Prepared,
+    runner: Runner,
     nanos: u64,
     /// Each leaf that is read, and its place.
     leaves: Vec<(u32, u32)>,
     /// The place of each result buffer.
     buffers: Vec<u32>,
+    /// The cell of each number that is found anew; on a device its slot.
     numbers: Vec<(u32, Origin)>,
+}
+
+/// How a plan is run again.
+enum Runner {
+    Host(Prepared),
+    #[cfg_attr(not(feature = "gpu"), expect(dead_code, reason = "all plans are for the host"))]
+    Device(DeviceRunner),
+}
+
+/// A plan of a device with its numbers, and how many leaves it is given.
+struct DeviceRunner {
+    plan: DevicePlan,
+    numbers: Vec<Scalar>,
+    leaves: usize,
 }
 
 /// A value that a handle takes.
@@ -160,6 +179,19 @@ pub struct Numbers<'a> {
     pub settings: &'a [SmallVec<[f64; 8]>],
 }
 
+impl Numbers<'_> {
+    /// The number for this call; None if it is what it was.
+    fn find(&self, call: &Call, origin: Origin) -> Option<Scalar> {
+        Some(match origin {
+            Origin::Literal => return None,
+            Origin::Argument(position) => Scalar::F64(self.arguments[position as usize]),
+            Origin::Seed => Scalar::I64(call.generator.0 as i64),
+            Origin::Stream(offset) => Scalar::I64(call.generator.1.wrapping_add(offset) as i64),
+            Origin::Setting { source, at } => Scalar::F64(self.settings[source as usize][at as usize]),
+        })
+    }
+}
+
 /// What a call gives back at one place.
 pub enum Given {
     /// The argument at this position, itself.
@@ -216,27 +248,32 @@ impl Replay {
     pub fn run_plan(&mut self, call: &Call, plan: usize, numbers: &Numbers) -> Result<()> {
         self.check(|check| is_made(check) && check.before == plan as u32)?;
         self.begun = plan + 1;
-        let step = &mut self.plans[plan];
-        for &(leaf, place) in &step.leaves {
-            step.prepared.set_leaf(leaf as usize, self.addresses[place as usize]);
+        let run = || match self.plans[plan].runner {
+            Runner::Host(_) => self.run_on_host(call, plan, numbers),
+            Runner::Device(_) => self.run_on_device(call, plan, numbers),
+        };
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(evaluate::panicked(&*panic)))
+    }
+
+    fn run_on_host(&mut self, call: &Call, plan: usize, numbers: &Numbers) -> Result<()> {
+        let PlanStep { runner: Runner::Host(prepared), leaves, buffers, numbers: cells, .. } = &mut self.plans[plan]
+        else {
+            return Ok(());
+        };
+        for &(leaf, place) in leaves.iter() {
+            prepared.set_leaf(leaf as usize, self.addresses[place as usize]);
         }
-        for (buffer, &place) in step.buffers.iter().enumerate() {
-            step.prepared.set_buffer(buffer, self.addresses[place as usize]);
+        for (buffer, &place) in buffers.iter().enumerate() {
+            prepared.set_buffer(buffer, self.addresses[place as usize]);
         }
-        for &(cell, origin) in &step.numbers {
-            let number = match origin {
-                Origin::Literal => continue,
-                Origin::Argument(position) => Scalar::F64(numbers.arguments[position as usize]),
-                Origin::Seed => Scalar::I64(call.generator.0 as i64),
-                Origin::Stream(offset) => Scalar::I64(call.generator.1.wrapping_add(offset) as i64),
-                Origin::Setting { source, at } => Scalar::F64(numbers.settings[source as usize][at as usize]),
-            };
-            step.prepared.set_cell(cell as usize, number);
+        for &(cell, origin) in cells.iter() {
+            if let Some(number) = numbers.find(call, origin) {
+                prepared.set_cell(cell as usize, number);
+            }
         }
         // SAFETY: the lease is as long as the longest plan needs. Leaves are held, results are ours, and what is
         // written over was taken from records that nobody else holds.
-        let run = || unsafe { step.prepared.run(call.memory.as_mut_ptr()) };
-        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(evaluate::panicked(&*panic)))
+        unsafe { prepared.run(call.memory.as_mut_ptr()) }
     }
 
     /// Makes the checks that are due.

@@ -1,8 +1,8 @@
 //! What a replay does and how long each kernel takes: its plans run on copies of the values, so that nothing changes.
 
-use super::{NameSpec, Replay};
+use super::{NameSpec, PlanStep, Replay, Runner};
 use crate::error::Result;
-use crate::exec::Account;
+use crate::exec::{Account, DevicePlan};
 use crate::graph::TensorType;
 use crate::machine::cpu::arena;
 use crate::machine::cpu::buffer::Buffer;
@@ -52,24 +52,32 @@ impl Replay {
             self.addresses[at] = unsafe { buffer.as_mut_ptr().add(offset) };
             buffers.push(buffer);
         }
-        for (at, (value, ty)) in self.constants.iter().enumerate() {
+        let constants = self.constants.iter().enumerate().filter(|(_, (value, _))| value.buffer.device().is_cpu());
+        for (at, (value, ty)) in constants {
             self.addresses[self.names.len() + at] = value.view(ty).ptr;
         }
-        for (at, block) in self.blocks.iter().enumerate() {
+        for (at, block) in self.blocks.iter().enumerate().filter(|(_, block)| block.device.is_cpu()) {
             let buffer = Buffer::new(block.bytes)?;
             self.addresses[self.first_block as usize + at] = buffer.as_mut_ptr();
             buffers.push(buffer);
         }
         let memory = arena::lease(self.working)?;
         let mut profiles = Vec::with_capacity(self.plans.len());
-        for step in &mut self.plans {
-            for &(leaf, place) in &step.leaves {
-                step.prepared.set_leaf(leaf as usize, self.addresses[place as usize]);
+        for PlanStep { runner, leaves, buffers, .. } in &mut self.plans {
+            let prepared = match runner {
+                Runner::Host(prepared) => prepared,
+                Runner::Device(runner) => {
+                    profiles.push(unmeasured(&runner.plan));
+                    continue;
+                }
+            };
+            for &(leaf, place) in leaves.iter() {
+                prepared.set_leaf(leaf as usize, self.addresses[place as usize]);
             }
-            for (buffer, &place) in step.buffers.iter().enumerate() {
-                step.prepared.set_buffer(buffer, self.addresses[place as usize]);
+            for (buffer, &place) in buffers.iter().enumerate() {
+                prepared.set_buffer(buffer, self.addresses[place as usize]);
             }
-            let kernels = step.prepared.plan().kernels();
+            let kernels = prepared.plan().kernels();
             let mut shortest = vec![u64::MAX; kernels];
             for _ in 0..RUNS {
                 let mut before = Instant::now();
@@ -83,19 +91,19 @@ impl Replay {
                     before = now;
                 };
                 // SAFETY: every address is that of a copy made above, which lives until the end.
-                let ran = unsafe { step.prepared.observe(memory.as_mut_ptr(), &mut observe) };
+                let ran = unsafe { prepared.observe(memory.as_mut_ptr(), &mut observe) };
                 // Indices made from zeros may be out of range: what did not run has no time.
                 if ran.is_err() {
                     break;
                 }
             }
-            let (accounts, commit) = step.prepared.plan().accounts();
+            let (accounts, commit) = prepared.plan().accounts();
             let kernels = accounts.iter().zip(&shortest).enumerate().map(|(at, (account, &nanos))| KernelProfile {
                 account: account.clone(),
                 nanos: if nanos == u64::MAX { 0 } else { nanos },
                 commits: at >= commit,
             });
-            profiles.push(PlanProfile { kernels: kernels.collect(), arena: step.prepared.plan().arena() });
+            profiles.push(PlanProfile { kernels: kernels.collect(), arena: prepared.plan().arena() });
         }
         Ok(profiles)
     }
@@ -121,9 +129,19 @@ impl Replay {
     }
 }
 
+/// The kernels of a device's plan, whose times nothing here tells.
+fn unmeasured(plan: &DevicePlan) -> PlanProfile {
+    let (accounts, commit) = plan.accounts();
+    let kernels = accounts.iter().enumerate();
+    let kernels =
+        kernels.map(|(at, account)| KernelProfile { account: account.clone(), nanos: 0, commits: at >= commit });
+    PlanProfile { kernels: kernels.collect(), arena: 0 }
+}
+
 /// Memory that looks like the value of a name, and where its first element lies.
 fn copy(name: &NameSpec) -> Result<(Buffer, usize)> {
-    let Some((ty, strides)) = &name.leaf else { return Ok((Buffer::new(0)?, 0)) };
+    let leaf = name.leaf.as_ref().filter(|_| name.device.is_cpu());
+    let Some((ty, strides)) = leaf else { return Ok((Buffer::new(0)?, 0)) };
     let known = match (&name.tensor, name.holder) {
         (Some(tensor), Holder::Handle) => tensor.known_value()?,
         _ => None,

@@ -8,6 +8,7 @@ use super::refusal;
 use crate::error::Result;
 use crate::graph::{Graph, Op, Source as GraphSource, Val};
 use crate::scalar::Scalar;
+use crate::tensor::transfer::value_bytes;
 use hashbrown::HashMap;
 
 /// A step as words that are equal exactly for equal steps, and the numbers in it.
@@ -183,7 +184,7 @@ impl<'a> Writer<'a> {
             _ => written.op.words(&mut self.script.words),
         }
         // Which plan computes it is part of the step: what a plan commits depends on it.
-        self.script.words.extend([u64::from(plan), written.outputs.len() as u64]);
+        self.script.words.extend([u64::from(plan), traced.device.number(), written.outputs.len() as u64]);
         let mut outputs: Vec<u32> = (0..written.outputs.len() as u32).collect();
         if let Op::Gradient(spec) = written.op {
             let first = written.inputs.len() - spec.wrt as usize;
@@ -223,19 +224,16 @@ impl Log {
                  call, and takes others as arguments",
             ));
         }
-        let differing = self.constants.iter().zip(&before.constants).find(|((now, ty, _), (then, _, _))| {
-            // SAFETY: a value's shape and strides stay in its buffer, which it holds.
-            let [now, then] = [now, then].map(|value| unsafe { crate::tensor::functions::bytes_of(&value.view(ty)) });
-            now != then
-        });
-        match differing {
-            Some(((_, _, line), _)) => Err(refusal(format!(
-                "data that became a tensor inside the step differ between the first two calls; give the tensor as an \
-                 argument{}",
-                if line.is_empty() { String::new() } else { format!(" ({line})") }
-            ))),
-            None => Ok(()),
+        for ((now, ty, line), (then, _, _)) in self.constants.iter().zip(&before.constants) {
+            if value_bytes(now, ty)? != value_bytes(then, ty)? {
+                return Err(refusal(format!(
+                    "data that became a tensor inside the step differ between the first two calls; give the tensor as \
+                     an argument{}",
+                    if line.is_empty() { String::new() } else { format!(" ({line})") }
+                )));
+            }
         }
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::log::{Number, Origin, Source, TracedPlan};
 use super::{Trace, refusal, with};
+use crate::device_id::DeviceId;
 use crate::error::Result;
 use crate::graph::{Op, TensorType};
 use crate::tensor::engine::{Engine, Operand, Record};
@@ -12,6 +13,7 @@ use hashbrown::HashSet;
 
 /// What is written down of a plan before it runs.
 pub(in crate::tensor) struct Draft {
+    device: DeviceId,
     lines: Vec<Option<String>>,
     leaves: Vec<(Source, TensorType)>,
     numbers: Vec<Number>,
@@ -45,6 +47,7 @@ pub(in crate::tensor) fn keep(draft: Draft, lowered: Lowered) {
             trace.computed.insert((*id, *output), Source::Output(plan, position as u32));
         }
         trace.plans.push(TracedPlan {
+            device: draft.device,
             lowered,
             leaves: draft.leaves,
             numbers: draft.numbers,
@@ -61,8 +64,13 @@ impl Trace {
             let record = engine.get(walk.nodes[output.rank as usize].slot);
             (record.id, output.output, record.types[output.output as usize].clone())
         });
-        let mut draft =
-            Draft { lines: lines.collect(), leaves: Vec::new(), numbers: Vec::new(), outputs: made.collect() };
+        let mut draft = Draft {
+            device: walk.device(engine),
+            lines: lines.collect(),
+            leaves: Vec::new(),
+            numbers: Vec::new(),
+            outputs: made.collect(),
+        };
         let has_operands = |role: Role| matches!(role, Role::Open | Role::Example | Role::Known);
         let users = (0..walk.len()).filter(|&rank| has_operands(walk.nodes[rank].role));
         let read: HashSet<u64> = users.flat_map(|rank| walk.edges(rank)).map(|edge| edge.word()).collect();

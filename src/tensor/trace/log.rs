@@ -2,6 +2,7 @@
 //! tensors are such that it could be the same step again.
 
 use super::place_of;
+use crate::device_id::DeviceId;
 use crate::graph::{Op, TensorType};
 use crate::scalar::Scalar;
 use crate::shape::Strides;
@@ -42,6 +43,7 @@ pub(in crate::tensor) struct Name {
     pub first: (u64, u32),
     pub ty: TensorType,
     pub strides: Option<Strides>,
+    pub device: DeviceId,
 }
 
 impl Name {
@@ -91,6 +93,7 @@ pub(in crate::tensor) struct Number {
 
 /// A plan as it ran.
 pub(in crate::tensor) struct TracedPlan {
+    pub device: DeviceId,
     pub lowered: Lowered,
     /// The source of each leaf, and what it is.
     pub leaves: Vec<(Source, TensorType)>,
@@ -204,7 +207,8 @@ impl Log {
             let same = |(value, ty): (Value, TensorType)| {
                 ty == name.ty && name.strides.as_ref().is_none_or(|strides| *strides == value.strides)
             };
-            tensor.is_variable() == name.variable && tensor.value().is_ok_and(same)
+            let alike = tensor.is_variable() == name.variable && tensor.device() == name.device;
+            alike && tensor.value().is_ok_and(same)
         };
         if !self.names.iter().zip(&tensors).all(name_fits) {
             return false;

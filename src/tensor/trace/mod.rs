@@ -208,7 +208,9 @@ impl Trace {
         let name = self.names.len() as NameId;
         let (id, output, ty) = place_of(engine, tensor);
         let (slot, _) = engine.unmarked(tensor.place().0, output);
-        let strides = engine.get(slot).values[output as usize].as_ref().map(|value| value.strides.clone());
+        let record = engine.get(slot);
+        let device = record.device;
+        let strides = record.values[output as usize].as_ref().map(|value| value.strides.clone());
         let variable = tensor.is_variable();
         let bound = matches!(holder, Holder::Argument(_)).then(|| Arc::downgrade(&tensor.0));
         self.names.push(Name {
@@ -219,6 +221,7 @@ impl Trace {
             first: (id, output),
             ty,
             strides,
+            device,
         });
         self.by_cell.entry(tensor.address()).or_insert(name);
         self.by_record.entry((id, output)).or_default().push(name);
