@@ -54,7 +54,8 @@ def test_a_gpu_that_is_not_there_is_said_at_once() -> None:
 def test_devices_are_values() -> None:
     device = wg.ones((2,)).device
     assert (str(device), repr(device), device.type, device.index) == ("cpu", "device('cpu')", "cpu", None)
-    assert device == wg.Device("cpu") and hash(device) == hash(wg.Device(device))
+    assert device == wg.Device("cpu")
+    assert hash(device) == hash(wg.Device(device))
     gpu = wg.Device("gpu")
     assert (str(gpu), gpu.type, gpu.index) == ("gpu:0", "gpu", 0)
     assert gpu == wg.Device("gpu:0") != device
@@ -74,7 +75,8 @@ def test_on_the_cpu_a_move_keeps_the_history() -> None:
     w = wg.ones((2,), device="cpu")
     w.requires_grad_()
     (w.cpu() * w.to("cpu")).sum().backward()
-    assert w.grad is not None and w.grad.tolist() == [2.0, 2.0]
+    assert w.grad is not None
+    assert w.grad.tolist() == [2.0, 2.0]
 
 
 # Moves.
@@ -134,7 +136,8 @@ def test_data_change_their_dtype_before_they_go() -> None:
 @needs_gpu
 def test_asarray_copies_only_to_another_device() -> None:
     there = wg.tensor([1.0], device="gpu")
-    assert wg.asarray(there) is there and wg.asarray(there, device="gpu") is there
+    assert wg.asarray(there) is there
+    assert wg.asarray(there, device="gpu") is there
     assert str(wg.asarray(there, device="cpu").device) == "cpu"
     with pytest.raises(ValueError, match="needs a copy"):
         wg.asarray(np.ones(2, np.float32), device="gpu", copy=False)
@@ -177,7 +180,8 @@ def test_a_move_of_what_requires_a_gradient_is_refused() -> None:
             tensor.to("gpu")
     with wg.no_grad():
         moved = w.to("gpu")
-    assert not moved.requires_grad and moved.tolist() == [1.0, 1.0]
+    assert not moved.requires_grad
+    assert moved.tolist() == [1.0, 1.0]
     assert wg.tensor([1.0], device="gpu", requires_grad=True).requires_grad
 
 
@@ -247,8 +251,10 @@ def test_a_module_moves_its_parameters_buffers_and_gradients_in_place() -> None:
 def test_a_module_moves_and_converts_in_one_call() -> None:
     module = nn.BatchNorm1d(2, dtype=wg.float64)
     module.to("gpu", wg.float32)
-    assert module.weight is not None and module.weight.dtype == wg.float32
-    assert module.num_batches_tracked is not None and module.num_batches_tracked.dtype == wg.int64
+    assert module.weight is not None
+    assert module.weight.dtype == wg.float32
+    assert module.num_batches_tracked is not None
+    assert module.num_batches_tracked.dtype == wg.int64
     with pytest.raises(wg.DTypeError, match="parameters are floats"):
         module.to("cpu", wg.int32)
 
@@ -257,7 +263,8 @@ def test_a_module_moves_and_converts_in_one_call() -> None:
 def test_a_state_dict_is_loaded_to_where_the_module_is() -> None:
     module, other = nn.Linear(2, 1).to("gpu"), nn.Linear(2, 1)
     module.load_state_dict(other.state_dict())
-    assert str(module.weight.device) == "gpu:0" and module.weight.tolist() == other.weight.tolist()
+    assert str(module.weight.device) == "gpu:0"
+    assert module.weight.tolist() == other.weight.tolist()
 
 
 @needs_gpu
@@ -278,6 +285,8 @@ def test_loaded_optimizer_state_goes_to_the_parameters() -> None:
     other.load_state_dict(optimizer.state_dict())
     state = other.state[there.weight]
     moment = state["exp_avg"]
-    assert isinstance(moment, wg.Tensor) and str(moment.device) == "gpu:0"
+    assert isinstance(moment, wg.Tensor)
+    assert str(moment.device) == "gpu:0"
     expected = optimizer.state[here.weight]["exp_avg"]
-    assert isinstance(expected, wg.Tensor) and moment.tolist() == expected.tolist()
+    assert isinstance(expected, wg.Tensor)
+    assert moment.tolist() == expected.tolist()
