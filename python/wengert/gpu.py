@@ -29,11 +29,14 @@ def devices() -> list[str]:
 
 
 def is_available() -> bool:
-    """Whether there is a GPU, real or software: a driver that works and a device behind it. Never raises.
+    """Whether there is a GPU: a driver that works and a device behind it. Never raises.
+
+    A software device counts, though the CPU by itself is faster: `devices()` tells which it is.
 
     Example:
         >>> import wengert as wg
         >>> device = "gpu" if wg.gpu.is_available() else "cpu"
+        >>> hardware = [name for name in wg.gpu.devices() if not name.endswith("cpu)")]
     """
     return bool(gpu_devices())
 

