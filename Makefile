@@ -66,8 +66,8 @@ install: $(VENV)/.test
 # Without a driver there is no GPU, not even a software one, and what needs one is skipped: this tries to get one.
 .PHONY: vulkan
 vulkan:
-	@if [ "$$(uname)" = Linux ] && ! ls /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json >/dev/null 2>&1 && \
-	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	@if [ "$$(uname)" = Linux ] && [ "$$(id -u)" = 0 ] && \
+	  ! find /usr/share/vulkan /etc/vulkan -name '*_icd*.json' 2>/dev/null | grep -q . && command -v apt-get >/dev/null; then \
 	  printf '\n== Mesa: Vulkan in software\n'; \
 	  { apt-get -qq update && apt-get -qq install -y --no-install-recommends libvulkan1 mesa-vulkan-drivers; } >/dev/null || \
 	  echo 'Mesa could not be installed'; \
