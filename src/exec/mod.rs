@@ -16,6 +16,7 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 pub mod unfused;
+pub mod verify;
 
 pub use crate::planner::{Account, Donation, OutputHome, Plan};
 pub use build::build;

@@ -22,6 +22,7 @@ mod print;
 mod script;
 mod tensor;
 mod transforms;
+mod verify;
 mod windows;
 
 use crate::dtype::DType;
@@ -77,6 +78,8 @@ mod _core {
     use super::tensor::PyTensor;
     #[pymodule_export]
     use super::transforms::{checkpoint, custom_gradient, grad, grad_of, hvp, jvp, value_and_grad, vjp, vmap};
+    #[pymodule_export]
+    use super::verify::verify;
     #[pymodule_export]
     use super::windows::{
         adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d, avg_pool1d, avg_pool2d, avg_pool3d, conv1d,

@@ -10,6 +10,7 @@ use super::key::{self, Description};
 use super::lower::{self, Lowered};
 use super::publish::{self, Decisions};
 use super::trace;
+use super::verify;
 use super::walk::{Node, Outcome, Role, Walk, walk};
 use crate::device_id::DeviceId;
 use crate::error::{Error, ErrorKind, Result};
@@ -342,7 +343,7 @@ fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Option<Claimed>> 
         engine.words = std::mem::take(&mut description.words);
     }
     let lowered = match plan {
-        Some(_) if !traced => None,
+        Some(_) if !traced && !verify::is_on() => None,
         _ => Some(lower::lower(&engine, &walk, outputs, donations)?),
     };
     for node in &walk.nodes {
@@ -368,8 +369,12 @@ fn execute(claimed: &mut Claimed) -> Result<(Arc<DevicePlan>, Vec<Arc<Storage>>)
     };
     // Dropped at the end of the run: a donated buffer must have no other holder when its value is published.
     let leaves = std::mem::take(&mut claimed.description.leaves);
+    let inputs = Inputs { leaves: &leaves, numbers: &claimed.description.numbers };
+    if let Some(lowered) = &claimed.lowered {
+        verify::check(lowered, &inputs)?;
+    }
     PLANS_RUN.fetch_add(1, Ordering::Relaxed);
-    let buffers = plan.run(&Inputs { leaves: &leaves, numbers: &claimed.description.numbers })?;
+    let buffers = plan.run(&inputs)?;
     Ok((plan, buffers))
 }
 

@@ -21,6 +21,7 @@ mod rng;
 pub mod trace;
 mod transfer;
 mod transform;
+mod verify;
 mod walk;
 
 pub use backward::{BackwardOptions, autograd_grad, backward};
@@ -41,6 +42,7 @@ pub use replay::{Begun, Call, Given, KernelProfile, Numbers, PlanProfile, Replay
 pub use rng::{manual_seed, next_stream, seed, set_state as set_rng_state};
 pub use transfer::{convert, to_device, write_elements};
 pub use transform::{CustomTrace, Transform, gradient, jvp, result, results, vmap_axis};
+pub use verify::verifying;
 
 #[cfg(test)]
 mod device_tests;
