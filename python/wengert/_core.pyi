@@ -304,7 +304,7 @@ class Device:
     """Where a tensor's values are; `str` of it is "cpu" or "gpu:0"."""
 
     def __new__(cls, name: _DeviceLike, /) -> Device:
-        """ "cpu", "gpu" (the first one) or "gpu:1"."""
+        """Name a device: "cpu", "gpu" (the first one), "gpu:1"."""
 
     @property
     def type(self) -> str: ...

@@ -2,6 +2,7 @@
 //! names its new value, or on failure its old one.
 
 use super::rules::{Recipe, Rule};
+use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Attrs;
@@ -34,7 +35,7 @@ impl State {
         let _mode = GradGuard::new(false);
         let device = param.device();
         for tensor in self.tensors.iter_mut().flatten().filter(|tensor| tensor.device() != device) {
-            *tensor = tensor::to_device(tensor, device)?;
+            *tensor = tensor::follow(tensor, device)?;
         }
         Ok(self)
     }
@@ -114,7 +115,8 @@ impl Updater {
             if let Some(grad) = param.grad() {
                 let exists = [0, 1, 2].map(|which| state.tensors[which].is_some());
                 let next = State { step: state.step + 1, tensors: state.tensors.clone() };
-                updates.push(Update { index, dtype: grad.dtype(), grad, exists, next });
+                let (dtype, device) = grad.dtype_and_device();
+                updates.push(Update { index, dtype, device, grad, exists, next });
             }
         }
         for alike in updates.chunk_by_mut(Update::is_like) {
@@ -218,6 +220,7 @@ const MOST_OUTPUTS: usize = 30;
 struct Update {
     index: usize,
     dtype: DType,
+    device: DeviceId,
     grad: Tensor,
     /// Which state tensors there were before.
     exists: [bool; 3],
@@ -227,7 +230,8 @@ struct Update {
 impl Update {
     /// Whether one recipe and one node serve both.
     fn is_like(&self, other: &Update) -> bool {
-        (self.next.step, self.exists, self.dtype) == (other.next.step, other.exists, other.dtype)
+        let kind = |update: &Update| (update.next.step, update.exists, update.dtype, update.device);
+        kind(self) == kind(other)
     }
 }
 

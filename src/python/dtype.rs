@@ -77,7 +77,7 @@ pub struct PyDevice(pub DeviceId);
 
 #[pymethods]
 impl PyDevice {
-    /// "cpu", "gpu" (the first one) or "gpu:1".
+    /// Name a device: "cpu", "gpu" (the first one), "gpu:1".
     #[new]
     #[pyo3(signature = (name, /))]
     fn new(name: PyDevice) -> PyDevice {

@@ -117,6 +117,14 @@ impl Tensor {
         engine.get(state.slot).types[state.output as usize].dtype
     }
 
+    /// Both in one look.
+    pub fn dtype_and_device(&self) -> (DType, DeviceId) {
+        let engine = engine::lock();
+        let state = self.0.lock();
+        let record = engine.get(state.slot);
+        (record.types[state.output as usize].dtype, record.device)
+    }
+
     /// Where its values are.
     pub fn device(&self) -> DeviceId {
         let engine = engine::lock();

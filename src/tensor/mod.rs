@@ -40,7 +40,7 @@ pub use record::{Arg, at_user_line};
 pub use replaced::{count_replaced, note_replaced, replaced_since};
 pub use replay::{Begun, Call, Given, KernelProfile, Numbers, PlanProfile, Replay, Summary};
 pub use rng::{manual_seed, next_stream, seed, set_state as set_rng_state};
-pub use transfer::{convert, to_device, write_elements};
+pub use transfer::{convert, follow, to_device, write_elements};
 pub use transform::{CustomTrace, Transform, gradient, jvp, result, results, vmap_axis};
 pub use verify::verifying;
 

@@ -35,7 +35,25 @@ pub fn to_device(x: &Tensor, device: DeviceId) -> Result<Tensor> {
         return Err(no_float64("to", device));
     }
     storage::open(device)?;
-    let (value, ty) = x.host_value()?;
+    let (value, ty) = x.value()?;
+    copied(&value, ty, device)
+}
+
+/// State of an optimizer on the device of its parameter. In a traced step it is moved too: once, so that the call is
+/// no example of later ones.
+pub fn follow(state: &Tensor, device: DeviceId) -> Result<Tensor> {
+    trace::disturb(
+        "the state of an optimizer was moved to where its parameters are; the step is traced at a later call",
+    );
+    match state.known_value()? {
+        Some((value, ty)) => copied(&value, ty, device),
+        None => to_device(state, device),
+    }
+}
+
+/// A tensor on a device with the elements of a value.
+fn copied(value: &Value, ty: TensorType, device: DeviceId) -> Result<Tensor> {
+    let value = to_host(value, &ty)?;
     if device.is_cpu() {
         return Ok(Tensor::from_value(value, ty));
     }
@@ -48,6 +66,16 @@ pub fn to_device(x: &Tensor, device: DeviceId) -> Result<Tensor> {
     // SAFETY: a value's shape and strides stay in its buffer, which is held here.
     let bytes = unsafe { bytes_of(&view) };
     Tensor::from_bytes_on(device, &bytes, ty)
+}
+
+/// The value in memory of the host: itself, or what lies on a device, copied.
+fn to_host(value: &Value, ty: &TensorType) -> Result<Value> {
+    if value.buffer.device().is_cpu() {
+        return Ok(value.clone());
+    }
+    let value = gathered(value.clone(), ty)?;
+    let memory = value.buffer.download(ty.dtype, value.offset, ty.shape.size())?;
+    Ok(Value { buffer: Arc::new(memory.into()), offset: 0, strides: ty.shape.strides() })
 }
 
 /// `x` with another element type and on another device, each if given. The type changes where both exist.
@@ -64,26 +92,15 @@ impl Tensor {
     /// The value in memory of the host, computed now if it is pending and copied there if it lies on a device.
     pub fn host_value(&self) -> Result<(Value, TensorType)> {
         let (value, ty) = self.value()?;
-        if value.buffer.device().is_cpu() {
-            return Ok((value, ty));
-        }
-        let value = gathered(value, &ty)?;
-        let memory = value.buffer.download(ty.dtype, value.offset, ty.shape.size())?;
-        let strides = ty.shape.strides();
-        Ok((Value { buffer: Arc::new(memory.into()), offset: 0, strides }, ty))
+        Ok((to_host(&value, &ty)?, ty))
     }
 }
 
 /// The bytes of a value as the host has them, in row-major order.
 pub(super) fn value_bytes(value: &Value, ty: &TensorType) -> Result<Vec<u8>> {
-    if value.buffer.device().is_cpu() {
-        // SAFETY: a value's shape and strides stay in its buffer, which it holds.
-        return Ok(unsafe { bytes_of(&value.view(ty)) });
-    }
-    let value = gathered(value.clone(), ty)?;
-    let memory = value.buffer.download(ty.dtype, value.offset, ty.shape.size())?;
-    // SAFETY: the block is as long as it says.
-    Ok(unsafe { std::slice::from_raw_parts(memory.as_ptr(), memory.len()) }.to_vec())
+    let value = to_host(value, ty)?;
+    // SAFETY: a value's shape and strides stay in its buffer, which it holds.
+    Ok(unsafe { bytes_of(&value.view(ty)) })
 }
 
 /// A copy of a value that nobody else holds.

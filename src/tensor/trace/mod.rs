@@ -61,7 +61,7 @@ struct Trace {
     sources: u32,
     generator: (u64, u64),
     refused: Option<Error>,
-    /// Another thread recorded or computed a part of the step, so that the log has a gap.
+    /// Another thread recorded or computed a part of the step, so that the log has a gap; or it was one of a kind.
     disturbed: Option<Error>,
 }
 
@@ -128,6 +128,13 @@ pub fn refuse_call(what: &str) -> Result<()> {
     let error = super::record::at_user_line(refusal(what));
     refuse(error.clone());
     Err(error)
+}
+
+/// In a traced step: says why this call is no example of later ones. It is done all the same, and a later one is traced.
+pub fn disturb(reason: &str) {
+    with(|trace| {
+        trace.disturbed.get_or_insert_with(|| refusal(reason));
+    });
 }
 
 /// Remembers why the step cannot be compiled, whatever the user's code does with the error.
@@ -318,6 +325,9 @@ impl Tracing {
         evaluate::evaluate_all(&[])?;
         evaluate::evaluate(&returned.iter().collect::<Vec<_>>())?;
         self.refused()?;
+        if let Some(error) = with(|trace| trace.disturbed.clone()).flatten() {
+            return Err(error);
+        }
         let (_, next) = rng::seed();
         // Declared before the engine is locked: no tensor may be dropped while it is.
         let grads = with(|trace| trace.current_grads()).unwrap_or_default();
@@ -335,7 +345,7 @@ impl Tracing {
         self.refused().err()
     }
 
-    /// Whether nothing is wrong with the step but that another thread recorded or computed a part of it.
+    /// Whether nothing is wrong with the step but that this call of it is no example of others.
     pub fn is_disturbed(&self) -> bool {
         with(|trace| trace.refused.is_none() && trace.disturbed.is_some()).unwrap_or(false)
     }
