@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.compiling import OPTIMIZERS, agree, classifier, data, snapshot
 
 import wengert as wg
-from tests.compiling import OPTIMIZERS, agree, classifier, data, snapshot
 from wengert import _core, nn, optim
 
 pytestmark = pytest.mark.skipif(not wg.gpu.is_available(), reason="no GPU with a working driver")
@@ -108,7 +108,7 @@ def test_indices_of_the_host_follow_the_tensor() -> None:
     there[0, 0] = 9.0
     there[there > 8.0] = 0.0
     assert there.tolist() == [[0.0, 1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0], [8.0, 0.0, 0.0, 0.0]]
-    with pytest.raises(wg.DeviceError, match="x.to"):
+    with pytest.raises(wg.DeviceError, match="operands are on gpu:0 and cpu"):
         there[wg.tensor([0])]
 
 
@@ -129,7 +129,7 @@ def test_one_barrier_serves_both_devices() -> None:
     pending = wg.ones((2,), device=GPU) + 1.0
     optimizer.step()
     assert (here.tolist(), there.tolist()) == ([0.0, 0.0], [-1.0, -1.0])
-    assert _core.counters()["pending_nodes"] == 0
+    assert _core.counters()["pending"] == 0
     assert pending.tolist() == [2.0, 2.0]
 
 
@@ -339,8 +339,8 @@ def test_an_index_out_of_range_is_raised_by_the_next_read_and_nothing_is_written
     optimizer = optim.SGD(scale.parameters(), lr=1.0)
     loss = scale(table[wg.tensor([0, 7], device=GPU)]).sum()
     loss.backward()
+    optimizer.step()
     with pytest.raises(IndexError, match="index 7"):
-        optimizer.step()
         loss.item()
     assert scale.weight.tolist() == before
 
