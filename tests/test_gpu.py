@@ -1,15 +1,20 @@
-"""The list of GPUs, loss and forks. Where there is no GPU, real or software, what needs one is skipped."""
+"""The list of GPUs, loss, forks, and what becomes of a model when memory ends or the device is lost.
+
+Where there is no GPU, real or software, what needs one is skipped.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 
 import pytest
 
 import wengert as wg
-from wengert import _core, debug
+from wengert import _core, debug, nn, optim
 
 needs_gpu = pytest.mark.skipif(not wg.gpu.is_available(), reason="no GPU, real or software")
 
@@ -27,6 +32,25 @@ def in_a_process(program: str, **environment: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def training() -> tuple[nn.Module, Callable[[], wg.Tensor]]:
+    """A net on the GPU, and a step that gives its loss."""
+    wg.random.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1)).to("gpu")
+    optimizer = optim.Adam(net.parameters(), lr=0.05)
+    x = wg.randn((64, 8)).to("gpu")
+    y = wg.sin(x.sum(axis=1, keepdims=True))
+    wg.eval(x, y)
+
+    def step() -> wg.Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(net(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return net, step
 
 
 def test_the_list_and_the_question_agree() -> None:
@@ -102,3 +126,86 @@ def test_counters_are_numbers() -> None:
     assert all(count >= 0 for count in debug.gpu_counters().values())
     with pytest.raises(ValueError, match="behaviour"):
         _core.testing_gpu("explode", 1)  # type: ignore[arg-type]
+
+
+@needs_gpu
+def test_memory_that_ends_leaves_the_model_as_it_was() -> None:
+    """Each allocation of a step fails once; the step after it is as if nothing had been."""
+    _, expected = training()
+    net, step = training()
+    assert [step().item() for _ in range(3)] == [expected().item() for _ in range(3)]
+    failures = 0
+    for n in range(1, 100):
+        before = [parameter.tolist() for parameter in net.parameters()]
+        _core.testing_gpu("fail_allocation", n)
+        try:
+            step()
+            break
+        except MemoryError:
+            failures += 1
+        finally:
+            _core.testing_gpu("fail_allocation", 0)
+        assert [parameter.tolist() for parameter in net.parameters()] == before, n
+    expected()
+    assert failures > 3
+    assert [step().item() for _ in range(3)] == [expected().item() for _ in range(3)]
+
+
+@needs_gpu
+def test_training_goes_on_after_a_loss_and_a_reset() -> None:
+    program = """
+def told(do, what):
+    try:
+        do()
+    except wg.DeviceLostError as error:
+        assert what in str(error), error
+    else:
+        raise AssertionError("nothing was raised")
+
+w = wg.ones((3,)).to("gpu").requires_grad_()
+saved = w.detach().to("cpu")
+wg.eval(saved)
+_core.testing_gpu("lose", 0)
+for do in (w.tolist, lambda: (w + 1.0).tolist(), lambda: wg.ones((2,), device="gpu").tolist(), lambda: saved.to("gpu")):
+    told(do, "wg.gpu.reset()")
+wg.gpu.reset()
+for do in (w.tolist, lambda: (w + 1.0).tolist(), lambda: w.detach().to("cpu").tolist()):
+    told(do, "gone")
+w = saved.to("gpu").requires_grad_()
+(w * w).sum().backward()
+print(w.grad.tolist(), saved.tolist())
+"""
+    assert in_a_process(program) == "[2.0, 2.0, 2.0] [1.0, 1.0, 1.0]"
+
+
+@needs_gpu
+def test_a_training_loop_holds_what_it_has() -> None:
+    _, step = training()
+    for _ in range(10):
+        step().item()
+    before = debug.gpu_counters()
+    for _ in range(50):
+        step().item()
+    after = debug.gpu_counters()
+    assert after["reads"] == before["reads"] + 50
+    assert after["dispatches"] > before["dispatches"]
+    for name in ["pipelines", "bind_groups", "memory"]:
+        assert after[name] == before[name], name
+
+
+@needs_gpu
+def test_threads_train_at_once() -> None:
+    _, alone = training()
+    expected = [alone().item() for _ in range(20)]
+    steps = [training()[1] for _ in range(3)]
+    losses: list[list[float]] = [[], [], []]
+
+    def train(number: int) -> None:
+        losses[number].extend(steps[number]().item() for _ in range(20))
+
+    threads = [threading.Thread(target=train, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert losses == [expected] * 3
