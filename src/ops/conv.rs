@@ -43,7 +43,7 @@ fn transpose(g: &mut Graph, rule: &Rule, cotangents: &[Option<Val>], which: usiz
 }
 
 /// The extents of x, w and g, from the types of the inputs and the result.
-fn extents(spec: &ConvSpec, role: ConvRole, inputs: [&Shape; 2], out: &Shape) -> Extents {
+pub fn extents(spec: &ConvSpec, role: ConvRole, inputs: [&Shape; 2], out: &Shape) -> Extents {
     let at = arguments(role);
     let shape = |wanted: ConvRole| at.iter().position(|&role| role == wanted).map_or(out, |i| inputs[i]);
     let (x, w, g) = (shape(ConvRole::Input), shape(ConvRole::Weight), shape(ConvRole::Output));

@@ -6,6 +6,7 @@ mod fuzz;
 mod gpu;
 mod ops;
 mod plans;
+mod shaders;
 mod verify;
 
 use crate::dtype::DType;

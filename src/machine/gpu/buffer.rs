@@ -116,8 +116,9 @@ impl Buffer {
         &self.context
     }
 
+    /// Even an empty buffer has room for one element of any dtype, because shaders ask for it.
     pub fn binding(&self) -> Binding<'_> {
-        Binding { block: &self.block, bytes: whole_words(self.bytes), serial: self.context.serial() }
+        Binding { block: &self.block, bytes: whole_words(self.bytes.max(8)), serial: self.context.serial() }
     }
 
     pub(super) fn raw(&self) -> &wgpu::Buffer {

@@ -3,11 +3,14 @@
 //! one shader each; every other task has a generator of its own.
 
 mod contract;
+mod conv;
 mod memory;
 mod moves;
 pub mod plan;
+mod pool;
 mod reduce;
 mod rows;
+mod scatter;
 mod shader;
 
 pub use plan::{Binding, Home, Kernel, Limits, Plan, Word};
@@ -137,9 +140,9 @@ fn alone(scene: &mut Scene, task: &Task, kernels: &mut Vec<Kernel>) -> Result<()
         TaskKind::Embed(dims) => moves::embed(scene, task, dims, kernels),
         TaskKind::Concat(axis) => moves::concat(scene, task, *axis as usize, kernels),
         TaskKind::Random(def) => moves::random(scene, task, def, kernels),
-        TaskKind::Conv(..) | TaskKind::Pool(..) | TaskKind::Scatter(..) => {
-            Err(Error::new(ErrorKind::Unsupported, format!("{} is not there on the GPU", task.name)))
-        }
+        TaskKind::Conv(spec, role) => conv::lower(scene, task, spec, *role, kernels),
+        TaskKind::Pool(sweeps, role) => pool::lower(scene, task, sweeps, *role, kernels),
+        TaskKind::Scatter(mode, axis) => scatter::lower(scene, task, *mode, *axis as usize, kernels),
         TaskKind::Map { .. } | TaskKind::Hand { .. } => {
             Err(Error::internal(format!("{} has no kernel of its own on the GPU", task.name)))
         }

@@ -24,12 +24,12 @@ pub fn finish(scene: &Scene, shader: Shader, size: usize) -> Result<Kernel> {
 }
 
 /// Reads an int64 index into the variable `index`, from the end if it is negative. One that is out of range is noted as a
-/// fault and becomes 0.
-pub fn checked_index(shader: &mut Shader, element: &str, extent: usize) {
+/// fault and becomes `otherwise`.
+pub fn checked_index(shader: &mut Shader, element: &str, extent: usize, otherwise: &str) {
     shader.fault();
     let extent = shader.number(extent);
     shader.item("checked", || {
-        "fn checked(index: vec2<u32>, extent: u32) -> u32 {\n  \
+        "fn checked(index: vec2<u32>, extent: u32, otherwise: u32) -> u32 {\n  \
            if (index.y == 0u && index.x < extent) { return index.x; }\n  \
            if (index.y == 0xffffffffu && index.x > 0xffffffffu - extent) { return index.x + extent; }\n  \
            if (atomicCompareExchangeWeak(&fault[0], 0u, 1u).exchanged) {\n    \
@@ -37,7 +37,7 @@ pub fn checked_index(shader: &mut Shader, element: &str, extent: usize) {
            return 0u;\n}"
             .to_owned()
     });
-    shader.line(&format!("let index = checked({element}, {extent});"));
+    shader.line(&format!("let index = checked({element}, {extent}, {otherwise});"));
 }
 
 pub fn gather(scene: &Scene, task: &Task, mode: GatherMode, axis: usize, kernels: &mut Vec<Kernel>) -> Result<()> {
@@ -60,7 +60,7 @@ pub fn gather(scene: &Scene, task: &Task, mode: GatherMode, axis: usize, kernels
         }
         GatherMode::Along => shader.load(indices, At::Linear("i"))?,
     };
-    checked_index(&mut shader, &index, from.shape[axis]);
+    checked_index(&mut shader, &index, from.shape[axis], "0u");
     let at = along_axis(&mut shader, from, axis);
     let x = shader.element(from.value, &at)?;
     shader.store(task.output, "i", &x)?;
@@ -78,7 +78,7 @@ pub fn along_axis(shader: &mut Shader, window: &Window, axis: usize) -> String {
 }
 
 /// Some of a window's axes.
-fn part(window: &Window, axes: std::ops::Range<usize>) -> Dims {
+pub fn part(window: &Window, axes: std::ops::Range<usize>) -> Dims {
     let shape: Shape = window.shape[axes.clone()].into();
     Window { shape, strides: window.strides[axes].into(), ..window.clone() }.dims()
 }
