@@ -16,6 +16,8 @@ pub type Known = [(Val, Val)];
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum HandKernels {
     Keep,
+    /// Where devices have such a kernel, too.
+    KeepForDevices,
     Expand,
 }
 
@@ -25,7 +27,7 @@ pub fn expand(graph: &Graph, known: &Known) -> Result<Graph> {
     expand_to(graph, known, HandKernels::Keep)
 }
 
-/// As `expand`, without hand kernels: what is left is sources and primitive ops.
+/// As `expand`, for other executors: without hand kernels, what is left is sources and primitive ops.
 pub fn expand_to(graph: &Graph, known: &Known, hand: HandKernels) -> Result<Graph> {
     verify(graph, "lowering")?;
     let (mut expanded, map) = transforms(graph)?;
@@ -121,7 +123,7 @@ fn lower(graph: &Graph, hand: HandKernels) -> Result<Graph> {
 fn lower_node(out: &mut Graph, node: &Node, inputs: &[Val], hand: HandKernels) -> Result<Vals> {
     match &node.op {
         Op::Marker | Op::Detach | Op::CustomGradient(_) => Ok(Vals::from_slice(&inputs[..1])),
-        Op::Composite(def, attrs) if !(hand == HandKernels::Keep && has_kernel(out, def, attrs, inputs)) => {
+        Op::Composite(def, attrs) if !has_kernel(out, def, attrs, inputs, hand) => {
             let mut scratch = Graph::new();
             let args: Vals = inputs.iter().map(|&val| scratch.placeholder(out.ty(val).clone())).collect();
             let results = (def.expand)(&mut scratch, attrs, &args)?;
@@ -141,9 +143,13 @@ fn lower_node(out: &mut Graph, node: &Node, inputs: &[Val], hand: HandKernels) -
     }
 }
 
-fn has_kernel(graph: &Graph, def: &CompositeDef, attrs: &Attrs, inputs: &[Val]) -> bool {
+fn has_kernel(graph: &Graph, def: &CompositeDef, attrs: &Attrs, inputs: &[Val], hand: HandKernels) -> bool {
     let types: SmallVec<[&TensorType; 8]> = inputs.iter().map(|&val| graph.ty(val)).collect();
-    def.kernel_for(attrs, &types).is_some()
+    def.kernel_for(attrs, &types).is_some_and(|kernel| match hand {
+        HandKernels::Keep => true,
+        HandKernels::KeepForDevices => (kernel.device)(attrs, &types).is_some(),
+        HandKernels::Expand => false,
+    })
 }
 
 /// Appends a scratch graph whose first nodes are placeholders for `inputs`.

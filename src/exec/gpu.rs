@@ -46,7 +46,7 @@ pub fn build(
     device: u8,
 ) -> Result<Plan> {
     let context = context(device)?;
-    let expanded = expand_to(graph, known, HandKernels::Expand)?;
+    let expanded = expand_to(graph, known, HandKernels::KeepForDevices)?;
     let simple = planner::simplify(&expanded)?;
     verify(&simple, "simplification")?;
     let shaders = planner::gpu::plan(&simple, leaf_strides, donations, &limits(&context))?;

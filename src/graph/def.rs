@@ -205,6 +205,26 @@ pub struct HostKernel {
     /// The floating-point operations of its products, whatever a mask leaves out.
     pub flops: fn(&Attrs, &[&TensorType]) -> u64,
     pub run: RunFn,
+    /// What a GPU has in its place, decided by the types alone, too; None: the expansion.
+    pub device: fn(&Attrs, &[&TensorType]) -> Option<DeviceKernel>,
+}
+
+/// The hand kernels of GPUs: the planner generates their shaders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKernel {
+    /// softmax(scale·query·keyᵀ + mask)·value, and log Σ exp(score).
+    Attention(Masking),
+    /// The gradients of query, key and value.
+    AttentionGradient(Masking),
+}
+
+/// Which keys a query sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Masking {
+    /// Query i sees only the keys up to i.
+    pub is_causal: bool,
+    /// A mask follows the operands.
+    pub is_masked: bool,
 }
 
 /// Computes the outputs, which are contiguous, from inputs of any strides.

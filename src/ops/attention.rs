@@ -10,7 +10,9 @@ use super::layout::swap_last;
 use super::softmax::LOGSUMEXP;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{Attrs, CompositeDef, Graph, HostKernel, Op, Reads, Rule, Tangents, TensorType, Val, Vals};
+use crate::graph::{
+    Attrs, CompositeDef, DeviceKernel, Graph, HostKernel, Masking, Op, Reads, Rule, Tangents, TensorType, Val, Vals,
+};
 use crate::machine::cpu::attention::{Cotangents, Masks, backward, forward};
 use crate::machine::cpu::par::Stopped;
 use crate::machine::cpu::view::View;
@@ -39,6 +41,7 @@ pub static ATTENTION: CompositeDef = CompositeDef {
         nanos: |_, inputs| nanos(inputs, 1),
         flops: |_, inputs| flops(inputs, 1, 1),
         run: run_forward,
+        device: |attrs, inputs| is_narrow(inputs).then(|| DeviceKernel::Attention(masking(attrs))),
     }),
 };
 
@@ -100,6 +103,7 @@ static GRADIENT: CompositeDef = CompositeDef {
         nanos: |_, inputs| nanos(inputs, 3),
         flops: |_, inputs| flops(inputs, 3, 2),
         run: run_backward,
+        device: |attrs, inputs| is_narrow(inputs).then(|| DeviceKernel::AttentionGradient(masking(attrs))),
     }),
 };
 
@@ -282,6 +286,16 @@ fn transpose_tangent(g: &mut Graph, rule: &Rule, cotangents: &[Option<Val>], whi
 fn is_taken(_: &Attrs, inputs: &[&TensorType]) -> bool {
     let supported = matches!(inputs[0].dtype, DType::F32 | DType::F64);
     supported && inputs[..3].iter().all(|ty| ty.shape.size() > 0)
+}
+
+/// Whether a thread of a GPU has registers enough for its part of the results.
+fn is_narrow(inputs: &[&TensorType]) -> bool {
+    let width = |ty: &TensorType| ty.shape.last().copied().unwrap_or(0);
+    inputs[0].dtype == DType::F32 && width(inputs[0]).max(width(inputs[2])) <= 256
+}
+
+fn masking(attrs: &Attrs) -> Masking {
+    Masking { is_causal: attrs[0] == 1, is_masked: attrs[1] == 1 }
 }
 
 /// `factor` times what two products of scores cost.

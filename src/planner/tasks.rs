@@ -6,8 +6,8 @@ use super::window::Window;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{
-    Attrs, BinaryDef, CompositeDef, ConvRole, ConvSpec, GatherMode, Graph, HostKernel, Layout, Node, Op, PoolRole,
-    RandomDef, ReduceDef, SliceDim, Source, Sweeps, TensorType, UnaryDef, Val,
+    Attrs, BinaryDef, CompositeDef, ConvRole, ConvSpec, DeviceKernel, GatherMode, Graph, HostKernel, Layout, Node, Op,
+    PoolRole, RandomDef, ReduceDef, SliceDim, Source, Sweeps, TensorType, UnaryDef, Val,
 };
 use crate::machine::cpu::dispatch::Kernels;
 use crate::machine::cpu::reduce::ReduceKernels;
@@ -97,6 +97,7 @@ pub enum TaskKind {
         attrs: Attrs,
         nanos: u64,
         flops: u64,
+        device: Option<DeviceKernel>,
         types: SmallVec<[TensorType; 1]>,
     },
 }
@@ -401,7 +402,8 @@ impl Lowering<'_> {
         let inputs: SmallVec<[&TensorType; 8]> = node.inputs.iter().map(|&val| graph.ty(val)).collect();
         let kernel = def.kernel_for(attrs, &inputs).ok_or_else(|| Error::internal("is left after expansion"))?;
         let (nanos, flops) = ((kernel.nanos)(attrs, &inputs), (kernel.flops)(attrs, &inputs));
-        let kind = TaskKind::Hand { kernel, attrs: attrs.clone(), nanos, flops, types: node.outputs.clone() };
+        let device = (kernel.device)(attrs, &inputs);
+        let kind = TaskKind::Hand { kernel, attrs: attrs.clone(), nanos, flops, device, types: node.outputs.clone() };
         let maker = Origin::Task(self.program.tasks.len() as u32);
         let first = self.host(def.name, kind, node, &node.outputs[0]);
         let rest =

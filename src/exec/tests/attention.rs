@@ -23,8 +23,18 @@ enum Mask {
 
 /// Query, key and value as (batch, length, heads, width) seen as (batch, heads, length, width), the value, and the
 /// gradients of its weighted sum.
-fn attention(dtype: DType, (queries, keys): (usize, usize), causal: bool, mask: Mask) -> Case {
-    let (batch, heads, width, out) = (2, 3, 20, 33);
+fn attention(dtype: DType, lengths: (usize, usize), causal: bool, mask: Mask) -> Case {
+    attention_of(dtype, lengths, (20, 33), causal, mask)
+}
+
+fn attention_of(
+    dtype: DType,
+    (queries, keys): (usize, usize),
+    (width, out): (usize, usize),
+    causal: bool,
+    mask: Mask,
+) -> Case {
+    let (batch, heads) = (2, 3);
     let mut case = Case::default();
     let mut operand = |length: usize, width: usize, seed: usize| -> Val {
         let shape = Shape::from([batch, heads, length, width]);
@@ -35,7 +45,7 @@ fn attention(dtype: DType, (queries, keys): (usize, usize), causal: bool, mask: 
     };
     let wrt = [operand(queries, width, 1), operand(keys, width, 2), operand(keys, out, 3)];
     let mut inputs = wrt.to_vec();
-    inputs.push(case.number(0.4, dtype));
+    inputs.push(case.number(0.4 * (20.0 / width as f64).sqrt(), dtype));
     let shape = Shape::from([batch, heads, queries, keys]);
     let given = match mask {
         Mask::None => None,
@@ -112,4 +122,23 @@ fn the_plan_holds_no_scores() {
     let length = 2000;
     let plan = attention(DType::F32, (length, length), true, Mask::None).plan(&[]);
     assert!(plan.arena < length * 1000, "{} bytes of arena\n{plan}", plan.arena);
+}
+
+#[test]
+fn devices_agree_with_the_cpu() {
+    for (shape, causal, mask) in variants() {
+        super::shaders::check(&attention(DType::F32, shape, causal, mask), 4e-6);
+    }
+    // Too wide for large tiles, wider than any, and single elements.
+    for (lengths, widths) in [((70, 40), (16, 130)), ((40, 33), (200, 256)), ((9, 10), (257, 3)), ((1, 1), (1, 1))] {
+        super::shaders::check(&attention_of(DType::F32, lengths, widths, true, Mask::Float), 4e-6);
+    }
+}
+
+#[test]
+fn the_plan_of_a_device_holds_no_scores() {
+    let length = 2000;
+    let case = attention(DType::F32, (length, length), true, Mask::None);
+    let plan = super::shaders::plan(&case, &super::shaders::LIMITS);
+    assert!(plan.working_bytes() < length * 1000, "{plan}");
 }

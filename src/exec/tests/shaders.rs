@@ -25,7 +25,7 @@ fn validate(wgsl: &str) {
 
 /// The plan of a case for a device with these limits.
 pub fn plan(case: &Case, limits: &Limits) -> Plan {
-    let expanded = expand_to(&case.graph, &[], HandKernels::Expand).unwrap();
+    let expanded = expand_to(&case.graph, &[], HandKernels::KeepForDevices).unwrap();
     let graph = planner::simplify(&expanded).unwrap();
     let plan = planner::gpu::plan(&graph, &case.strides, &[], limits);
     plan.unwrap_or_else(|error| panic!("{error}\n{}", case.graph))

@@ -2,6 +2,7 @@
 //! buffers. Pure text and numbers: it names no driver, and every shader can be validated without one. Row groups become
 //! one shader each; every other task has a generator of its own.
 
+mod attention;
 mod contract;
 mod conv;
 mod memory;
@@ -23,7 +24,7 @@ use super::tasks::{self, Origin, Program, Task, TaskKind};
 use super::window::Window;
 use super::{Donation, order};
 use crate::error::{Error, ErrorKind, Result};
-use crate::graph::Graph;
+use crate::graph::{DeviceKernel, Graph};
 use crate::shape::Strides;
 
 /// Buffers of a kernel that are not values: the fault words, and a scratch buffer.
@@ -143,6 +144,12 @@ fn alone(scene: &mut Scene, task: &Task, kernels: &mut Vec<Kernel>) -> Result<()
         TaskKind::Conv(spec, role) => conv::lower(scene, task, spec, *role, kernels),
         TaskKind::Pool(sweeps, role) => pool::lower(scene, task, sweeps, *role, kernels),
         TaskKind::Scatter(mode, axis) => scatter::lower(scene, task, *mode, *axis as usize, kernels),
+        TaskKind::Hand { device: Some(DeviceKernel::Attention(masking)), .. } => {
+            attention::value(scene, task, *masking, kernels)
+        }
+        TaskKind::Hand { device: Some(DeviceKernel::AttentionGradient(masking)), .. } => {
+            attention::gradient(scene, task, *masking, kernels)
+        }
         TaskKind::Map { .. } | TaskKind::Hand { .. } => {
             Err(Error::internal(format!("{} has no kernel of its own on the GPU", task.name)))
         }
