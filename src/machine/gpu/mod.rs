@@ -20,7 +20,7 @@ mod registry;
 mod run;
 mod testing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use adapters::{AdapterInfo, Kind};
 pub use buffer::{Binding, Buffer};

@@ -82,13 +82,14 @@ fn affine_block(n: u32, a: f32, b: f32) -> [u32; 64] {
 }
 
 /// Runs the rest of the test in a process of its own, with this variable set. True in that process.
-fn alone(test: &str, variable: (&str, &str)) -> bool {
+pub(crate) fn alone(module: &str, test: &str, variable: (&str, &str)) -> bool {
     const MARK: &str = "WENGERT_TEST_ALONE";
     if std::env::var_os(MARK).is_some() {
         return true;
     }
+    let module = module.split_once("::").map_or(module, |(_, path)| path);
     let output = Command::new(std::env::current_exe().unwrap())
-        .args([&format!("machine::gpu::tests::{test}"), "--exact", "--nocapture"])
+        .args([&format!("{module}::{test}"), "--exact", "--nocapture"])
         .env(MARK, "1")
         .env(variable.0, variable.1)
         .output()
@@ -299,7 +300,7 @@ fn threads_share_a_context() {
 #[test]
 fn a_wait_can_be_interrupted() {
     // The hook is the whole process's.
-    if !alone("a_wait_can_be_interrupted", ("XDG_RUNTIME_DIR", "/tmp")) {
+    if !alone(module_path!(), "a_wait_can_be_interrupted", ("XDG_RUNTIME_DIR", "/tmp")) {
         return;
     }
     let Some(context) = device() else { return };
@@ -327,7 +328,7 @@ fn a_wait_can_be_interrupted() {
 #[test]
 fn a_fault_is_raised_by_the_next_read_and_cleared() {
     // Any read of the process would raise it.
-    if !alone("a_fault_is_raised_by_the_next_read_and_cleared", ("XDG_RUNTIME_DIR", "/tmp")) {
+    if !alone(module_path!(), "a_fault_is_raised_by_the_next_read_and_cleared", ("XDG_RUNTIME_DIR", "/tmp")) {
         return;
     }
     let Some(context) = device() else { return };
@@ -355,7 +356,7 @@ fn a_fault_is_raised_by_the_next_read_and_cleared() {
 
 #[test]
 fn a_lost_device_says_so_until_it_is_reset() {
-    if !alone("a_lost_device_says_so_until_it_is_reset", ("XDG_RUNTIME_DIR", "/tmp")) {
+    if !alone(module_path!(), "a_lost_device_says_so_until_it_is_reset", ("XDG_RUNTIME_DIR", "/tmp")) {
         return;
     }
     let Some(old) = device() else { return };
@@ -411,7 +412,7 @@ fn a_number_that_does_not_exist_is_an_error() {
 
 #[test]
 fn without_a_driver_there_is_no_device() {
-    if !alone("without_a_driver_there_is_no_device", ("VK_DRIVER_FILES", "/nonexistent")) {
+    if !alone(module_path!(), "without_a_driver_there_is_no_device", ("VK_DRIVER_FILES", "/nonexistent")) {
         return;
     }
     if !cfg!(target_os = "linux") {
