@@ -61,7 +61,7 @@ pub fn assign(program: &Program, groups: &Groups, order: &[u32], commit: &Commit
 }
 
 /// The smallest free buffer that is not more than twice too large, or a new one.
-fn take(free: &mut BTreeMap<usize, Vec<u32>>, slots: &mut Vec<usize>, bytes: usize) -> u32 {
+pub fn take(free: &mut BTreeMap<usize, Vec<u32>>, slots: &mut Vec<usize>, bytes: usize) -> u32 {
     let found = free.range_mut(bytes..=bytes * 2).find_map(|(_, slots)| slots.pop());
     found.unwrap_or_else(|| {
         slots.push(bytes);

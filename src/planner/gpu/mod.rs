@@ -26,6 +26,7 @@ use super::{Donation, order};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{DeviceKernel, Graph};
 use crate::shape::Strides;
+use std::collections::BTreeMap;
 
 /// Buffers of a kernel that are not values: the fault words, and a scratch buffer.
 const OTHER_BUFFERS: usize = 2;
@@ -45,6 +46,8 @@ pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation], lim
         commit: &commit,
         homes: memory.homes,
         slots: memory.slots,
+        taken: Vec::new(),
+        idle: BTreeMap::new(),
         limits: *limits,
     };
     let mut kernels = Vec::with_capacity(order.len());
@@ -56,6 +59,7 @@ pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation], lim
         }
         let before = kernels.len();
         lower(&mut scene, group, &mut kernels)?;
+        scene.release();
         accounts.resize_with(kernels.len(), Default::default);
         if kernels.len() > before {
             let in_memory = |value: u32| is_stored(scene.homes[value as usize]);
@@ -89,6 +93,9 @@ struct Scene<'a> {
     homes: Vec<Home>,
     /// Bytes of each working buffer.
     slots: Vec<usize>,
+    /// Those that the task at hand keeps something in between its kernels, and those of tasks before, by size.
+    taken: Vec<u32>,
+    idle: BTreeMap<usize, Vec<u32>>,
     limits: Limits,
 }
 
@@ -101,10 +108,18 @@ impl Scene<'_> {
         }
     }
 
-    /// A working buffer of its own, for what a task keeps between its kernels.
+    /// A working buffer for what a task keeps between its kernels.
     fn scratch(&mut self, bytes: usize) -> u32 {
-        self.slots.push(bytes);
-        self.slots.len() as u32 - 1
+        let slot = memory::take(&mut self.idle, &mut self.slots, bytes);
+        self.taken.push(slot);
+        slot
+    }
+
+    /// Lets the next task have what this one kept.
+    fn release(&mut self) {
+        for slot in self.taken.drain(..) {
+            self.idle.entry(self.slots[slot as usize]).or_default().push(slot);
+        }
     }
 }
 
@@ -158,8 +173,8 @@ fn alone(scene: &mut Scene, task: &Task, kernels: &mut Vec<Kernel>) -> Result<()
 
 /// A value must fit one binding, and its elements a 32-bit index.
 fn check_sizes(program: &Program, limits: &Limits) -> Result<()> {
-    for task in &program.tasks {
-        let value = &program.values[task.output as usize];
+    for (task, output) in program.tasks.iter().flat_map(|task| task.outputs().map(move |output| (task, output))) {
+        let value = &program.values[output as usize];
         let bytes = value.size * value.dtype.device_size();
         if bytes > limits.binding_bytes || value.size > u32::MAX as usize {
             return Err(Error::new(

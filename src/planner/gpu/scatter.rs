@@ -16,6 +16,8 @@ use crate::planner::tasks::Task;
 const FEW: usize = 64;
 /// Pairs that a workgroup sorts in its own memory.
 const BLOCK: usize = 1024;
+/// Sorted pairs that a thread adds up one by one: an index that is met often has many.
+const CHUNK: usize = 64;
 /// The key of a pair that is none: behind all others.
 const NONE: &str = "0xffffffffu";
 /// Pairs are held like int64: two words.
@@ -41,7 +43,9 @@ pub fn lower(scene: &mut Scene, task: &Task, mode: GatherMode, axis: usize, kern
         kernels.push(scatter.merge_blocks(scene, slot, pairs, run)?);
         run *= 2;
     }
-    kernels.push(scatter.sum(scene, slot, count)?);
+    let sums = scene.scratch(2 * count.div_ceil(CHUNK) * scatter.rows() * scatter.dtype(scene).device_size());
+    kernels.push(scatter.sum_chunks(scene, [slot, sums], count)?);
+    kernels.push(scatter.sum(scene, slot, sums, count)?);
     Ok(())
 }
 
@@ -232,13 +236,72 @@ impl Scatter<'_> {
         shader.finish(&scene.limits, THREADS, pairs / BLOCK)
     }
 
-    /// Adds the updates whose keys name an element of the result, which lie side by side in the order of their positions.
-    fn sum(&self, scene: &Scene, slot: u32, count: usize) -> Result<Kernel> {
+    /// Rows of the updates that one index belongs to: the elements before and behind the axis.
+    fn rows(&self) -> usize {
+        match self.mode {
+            GatherMode::Take => self.task.shape.size() / self.task.shape[self.axis],
+            GatherMode::Along => 1,
+        }
+    }
+
+    /// The update of the pair at `n`, after its position has been declared as `k`.
+    fn paired_update(&self, shader: &mut Shader, pairs: u32) -> Result<String> {
+        let pair = shader.scratch(pairs, PAIR, "n", false);
+        shader.line(&format!("let k = {pair}.x;"));
+        match self.mode {
+            GatherMode::Take => self.update(shader),
+            GatherMode::Along => shader.load(&self.task.inputs[0], At::Linear("k")),
+        }
+    }
+
+    /// Adds the updates of the pairs from one variable up to another.
+    fn add_pairs(&self, scene: &Scene, shader: &mut Shader, pairs: u32, [first, end]: [&str; 2]) -> Result<()> {
+        shader.open(&format!("for (var n = {first}; n < {end}; n++)"));
+        let update = self.paired_update(shader, pairs)?;
+        let add = self.add(scene, shader, &update)?;
+        shader.line(&add);
+        shader.close();
+        Ok(())
+    }
+
+    /// For each chunk of pairs two sums: over those at its start with one key, and over those at its end with one key.
+    fn sum_chunks(&self, scene: &Scene, slots: [u32; 2], count: usize) -> Result<Kernel> {
+        let [pairs, sums] = slots;
+        let dtype = self.dtype(scene);
+        let size = count.div_ceil(CHUNK) * self.rows();
+        let mut shader = each(scene, self.task, size);
+        let inner = shader.number(self.task.shape[self.axis + 1..].iter().product());
+        let [rows, count] = [self.rows(), count].map(|size| shader.number(size));
+        shader.line(&format!("let behind = i % {rows} % {inner};"));
+        shader.line(&format!("let before = i % {rows} / {inner};"));
+        shader.line(&format!("let first = i / {rows} * {CHUNK}u;"));
+        shader.line(&format!("let end = min(first + {CHUNK}u, {count});"));
+        shader.line("var begin = end - 1u;");
+        shader.line("var stop = first + 1u;");
+        shader.line(&format!("var sum = {};", zero(dtype)));
+        let key = |shader: &mut Shader, at: &str| format!("{}.y", shader.scratch(pairs, PAIR, at, false));
+        let (same, next) = (key(&mut shader, "first"), key(&mut shader, "stop"));
+        shader.line(&format!("while (stop < end && {next} == {same}) {{ stop++; }}"));
+        self.add_pairs(scene, &mut shader, pairs, ["first", "stop"])?;
+        let place = shader.scratch(sums, dtype, "2u * i", true);
+        shader.line(&format!("{place} = sum;"));
+        let (same, next) = (key(&mut shader, "end - 1u"), key(&mut shader, "begin - 1u"));
+        shader.line(&format!("while (begin > first && {next} == {same}) {{ begin--; }}"));
+        shader.line(&format!("sum = {};", zero(dtype)));
+        self.add_pairs(scene, &mut shader, pairs, ["begin", "end"])?;
+        let place = shader.scratch(sums, dtype, "2u * i + 1u", true);
+        shader.line(&format!("{place} = sum;"));
+        finish(scene, shader, size)
+    }
+
+    /// Adds the updates whose keys name an element of the result, which lie side by side in the order of their positions;
+    /// those of several chunks by the sums of the chunks.
+    fn sum(&self, scene: &Scene, pairs: u32, sums: u32, count: usize) -> Result<Kernel> {
         let mut shader = self.each_result(scene);
-        let count = shader.number(count);
+        let [count, rows] = [count, self.rows()].map(|size| shader.number(size));
         let key = if self.mode == GatherMode::Take { "at" } else { "i" };
         for (name, is_before) in [("first", "<"), ("end", "<=")] {
-            let pair = shader.scratch(slot, PAIR, "middle", false);
+            let pair = shader.scratch(pairs, PAIR, "middle", false);
             shader.line(&format!("var {name} = 0u;"));
             shader.open(&format!("for (var size = {count}; size > 0u;)"));
             shader.line("let half = size / 2u;");
@@ -248,15 +311,26 @@ impl Scatter<'_> {
             shader.line("size = select(half, size - half - 1u, is_before);");
             shader.close();
         }
-        shader.open("for (var n = first; n < end; n++)");
-        let pair = shader.scratch(slot, PAIR, "n", false);
-        shader.line(&format!("let k = {pair}.x;"));
-        let update = match self.mode {
-            GatherMode::Take => self.update(&mut shader)?,
-            GatherMode::Along => shader.load(&self.task.inputs[0], At::Linear("k"))?,
+        shader.line(&format!("let chunk = first / {CHUNK}u;"));
+        shader.line("let last = max(end, 1u) - 1u;");
+        shader.open(&format!("if (last / {CHUNK}u <= chunk)"));
+        self.add_pairs(scene, &mut shader, pairs, ["first", "end"])?;
+        shader.close();
+        shader.open("else");
+        let row = match self.mode {
+            GatherMode::Take => {
+                format!("before * {} + behind", shader.number(self.task.shape[self.axis + 1..].iter().product()))
+            }
+            GatherMode::Along => "0u".to_owned(),
         };
-        let add = self.add(scene, &mut shader, &update)?;
+        // The end of the first chunk, then the starts of all others.
+        shader.line("var side = 1u;");
+        shader.open(&format!("for (var n = chunk; n <= last / {CHUNK}u; n++)"));
+        let part = shader.scratch(sums, self.dtype(scene), &format!("2u * (n * {rows} + {row}) + side"), false);
+        let add = self.add(scene, &mut shader, &part)?;
         shader.line(&add);
+        shader.line("side = 0u;");
+        shader.close();
         shader.close();
         shader.store(self.task.output, "i", "sum")?;
         finish(scene, shader, self.task.shape.size())
