@@ -8,6 +8,7 @@ use super::pipeline::{Layouts, Pipelines};
 use super::run::BindGroups;
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::lock::Lock;
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::AddAssign;
 use std::process;
@@ -80,6 +81,8 @@ pub struct Context {
     pub(super) layouts: Lock<Layouts>,
     pub(super) pipelines: Lock<Pipelines>,
     pub(super) bind_groups: Lock<BindGroups>,
+    /// The last runs that were handed over, the oldest first.
+    pub(super) runs: Lock<VecDeque<SubmissionIndex>>,
     pub(super) counts: Counts,
     fault: OnceLock<Block>,
 }
@@ -124,6 +127,7 @@ impl Context {
             layouts: Lock::new(Layouts::default()),
             pipelines: Lock::new(Cache::new(PIPELINES)),
             bind_groups: Lock::new(Cache::new(BIND_GROUPS)),
+            runs: Lock::new(VecDeque::new()),
             counts: Counts::default(),
             fault: OnceLock::new(),
             device,

@@ -55,7 +55,7 @@ impl Health {
         self.is_stray.store(true, Ordering::Release);
     }
 
-    fn check(&self) -> Result<()> {
+    fn check_loss(&self) -> Result<()> {
         if self.is_lost() {
             let reason = self.reason.lock();
             let rest = if self.forgotten.load(Ordering::Acquire) {
@@ -65,6 +65,11 @@ impl Health {
             };
             return Err(Error::new(ErrorKind::DeviceLost, format!("gpu: the device was lost: {reason}; {rest}")));
         }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        self.check_loss()?;
         if self.is_stray.swap(false, Ordering::Acquire)
             && let Some(error) = self.stray.lock().take()
         {
@@ -99,9 +104,10 @@ impl Context {
         });
         let (result, error) = outcome.map_err(|panic| {
             self.health.lose(&panic);
-            self.health.check().err().unwrap_or_else(|| Error::internal(panic))
+            self.health.check_loss().err().unwrap_or_else(|| Error::internal(panic))
         })?;
-        self.health.check()?;
+        // Errors that are nobody's wait for the next batch: this one may have done its work.
+        self.health.check_loss()?;
         match error {
             Some(error) => Err(described(&about(), &error)),
             None => result,

@@ -24,6 +24,8 @@ impl Context {
         if first_byte + out.len() > buffer.len() {
             return Err(Error::internal(format!("gpu: read {} bytes at {first_byte} of {buffer:?}", out.len())));
         }
+        // A stop that was meant for an earlier run is over.
+        par::begin();
         if out.is_empty() {
             return self.piece(buffer, 0, out);
         }
@@ -35,6 +37,7 @@ impl Context {
 
     /// Waits until all work that was handed over is done. Faults stay for the next read.
     pub fn wait(&self) -> Result<()> {
+        par::begin();
         self.wait_for(None, || true)
     }
 
@@ -111,9 +114,7 @@ impl Context {
 
     /// Waits for a submission or the last one, in slices that let the user stop, and for what is to be called after it:
     /// the poll of another thread may be about to do so.
-    fn wait_for(&self, index: Option<SubmissionIndex>, is_called: impl Fn() -> bool) -> Result<()> {
-        // A stop that was meant for an earlier run is over.
-        par::begin();
+    pub(super) fn wait_for(&self, index: Option<SubmissionIndex>, is_called: impl Fn() -> bool) -> Result<()> {
         loop {
             self.check()?;
             let wait = PollType::Wait { submission_index: index.clone(), timeout: Some(SLICE) };

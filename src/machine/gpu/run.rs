@@ -25,21 +25,33 @@ pub struct Dispatch<'a> {
 pub(super) type BindGroups = Cache<Key, BindGroup>;
 type Key = SmallVec<[u64; 20]>;
 
+/// Runs that the device may be behind. Without a bound a loop that reads nothing would heap them up.
+const AHEAD: usize = 32;
 /// What the start of a parameter block is aligned to, in words: 256 bytes suit every device.
 const ALIGN: u32 = 64;
 
 impl Context {
-    /// Runs kernels one after another. `params` are the words of all their parameter blocks.
+    /// Runs kernels one after another. `params` are the words of all their parameter blocks. Waits only if the device is
+    /// far behind, and then before it hands anything over: a run that was interrupted has not begun.
     pub fn run(&self, params: &[u32], dispatches: &[Dispatch<'_>]) -> Result<()> {
         self.check()?;
         for dispatch in dispatches {
             self.fits_run(params, dispatch)?;
         }
+        self.catch_up()?;
         let block = if params.is_empty() { None } else { Some(self.block(Use::Params, params.len() * 4)?) };
         let result = self.guarded(|| describe(dispatches), || self.encode(params, block.as_ref(), dispatches));
         // The next writer of the block comes after this submission.
         block.into_iter().for_each(|block| self.give_back(block));
         result
+    }
+
+    /// Waits until no more than `AHEAD` runs are under way.
+    fn catch_up(&self) -> Result<()> {
+        let mut runs = self.runs.lock();
+        let oldest = if runs.len() < AHEAD { None } else { runs.pop_front() };
+        drop(runs);
+        oldest.map_or(Ok(()), |oldest| self.wait_for(Some(oldest), || true))
     }
 
     /// Finds mistakes that wgpu would tell in other words, or not at all.
@@ -84,7 +96,8 @@ impl Context {
             count += 1;
         }
         drop(pass);
-        self.submit(Some(encoder.finish()));
+        let index = self.submit(Some(encoder.finish()));
+        self.runs.lock().push_back(index);
         self.counts.dispatches.fetch_add(count, Ordering::Relaxed);
         Ok(())
     }

@@ -163,6 +163,22 @@ fn in_place_and_in_order() {
 }
 
 #[test]
+fn runs_that_nobody_waits_for_do_not_heap_up() {
+    let Some(context) = device() else { return };
+    let counts = context.upload(&[0; 4]).unwrap();
+    let bump = context.pipeline(BUMP, &[Access::ReadWrite], 0).unwrap();
+    for _ in 0..500 {
+        let buffers = smallvec![counts.binding()];
+        context.run(&[], &[Dispatch { pipeline: &bump, buffers, params: 0, groups: [1, 1, 1] }]).unwrap();
+    }
+    // Each thread of the other tests may add one.
+    assert!(context.runs.lock().len() <= 50);
+    let mut bytes = [0; 4];
+    context.read(&counts, 0, &mut bytes).unwrap();
+    assert_eq!(u32::from_le_bytes(bytes), 500);
+}
+
+#[test]
 fn more_groups_than_an_axis_takes() {
     let Some(context) = device() else { return };
     let n: usize = 65_535 * 64 + 1000;
@@ -273,6 +289,61 @@ fn an_allocation_fails_when_a_test_wants_it() {
     fail_allocation(1).unwrap();
     assert_eq!(context.read(&buffer, 0, &mut [0; 16]).unwrap_err().kind(), ErrorKind::Memory);
     context.read(&buffer, 0, &mut [0; 16]).unwrap();
+}
+
+#[test]
+fn free_memory_is_bounded_and_given_back() {
+    // Other tests take memory of their own.
+    if !alone("free_memory_is_bounded_and_given_back", ("XDG_RUNTIME_DIR", "/tmp")) {
+        return;
+    }
+    let Some(context) = device() else { return };
+    let bump = context.pipeline(BUMP, &[Access::ReadWrite], 0).unwrap();
+    let run = |buffer: &Buffer| {
+        let buffers = smallvec![buffer.binding()];
+        context.run(&[], &[Dispatch { pipeline: &bump, buffers, params: 0, groups: [1, 1, 1] }]).unwrap();
+    };
+    let start = context.counters().memory;
+    let bytes = context.limits().buffer_bytes.min(100 << 20);
+    let held = || context.counters().memory - start;
+    let many: Vec<Buffer> = (0..30).map(|_| context.alloc(bytes).unwrap()).collect();
+    // Memory that no kernel touches costs a software device nothing.
+    run(&many[0]);
+    assert!(held() >= 30 * bytes as u64);
+    drop(many);
+    assert!(held() <= 2 << 30, "{} bytes are held", held());
+    let kept = context.alloc(64).unwrap();
+    run(&kept);
+    context.trim().unwrap();
+    assert_eq!(held(), 256);
+    // Bind groups of memory that is gone stay in their cache, where nobody finds them.
+    let again = context.alloc(bytes).unwrap();
+    [&again, &kept].into_iter().for_each(run);
+    context.read(&kept, 0, &mut [0; 64]).unwrap();
+}
+
+#[test]
+fn errors_of_nobody_and_panics_come_out() {
+    if !alone("errors_of_nobody_and_panics_come_out", ("XDG_RUNTIME_DIR", "/tmp")) {
+        return;
+    }
+    let Some(context) = device() else { return };
+    // Without a scope around it.
+    let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::STORAGE;
+    let _ = context.device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 16,
+        usage,
+        mapped_at_creation: false,
+    });
+    let error = context.alloc(4).unwrap_err();
+    assert!(error.kind() == ErrorKind::Internal && error.message().contains("MAP_READ"), "{error}");
+    assert!(context.alloc(4).is_ok());
+    let error = context.guarded(String::new, || -> crate::error::Result<()> { panic!("the driver's") }).unwrap_err();
+    assert!(error.kind() == ErrorKind::DeviceLost && error.message().contains("the driver's"), "{error}");
+    assert_eq!(context.alloc(4).unwrap_err().kind(), ErrorKind::DeviceLost);
+    reset().unwrap();
+    assert!(super::context(0).unwrap().alloc(4).is_ok());
 }
 
 #[test]
