@@ -265,7 +265,7 @@ impl Context {
     pub fn trim(&self) -> Result<()> {
         let free = self.pool.lock().empty();
         self.free(free);
-        self.wait()
+        self.wait_for(None, || true)
     }
 
     /// Destroys blocks, whatever bind groups still name them.
