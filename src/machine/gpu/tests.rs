@@ -294,7 +294,7 @@ fn an_allocation_fails_when_a_test_wants_it() {
 #[test]
 fn free_memory_is_bounded_and_given_back() {
     // Other tests take memory of their own.
-    if !alone("free_memory_is_bounded_and_given_back", ("XDG_RUNTIME_DIR", "/tmp")) {
+    if !alone(module_path!(), "free_memory_is_bounded_and_given_back", ("XDG_RUNTIME_DIR", "/tmp")) {
         return;
     }
     let Some(context) = device() else { return };
@@ -324,7 +324,7 @@ fn free_memory_is_bounded_and_given_back() {
 
 #[test]
 fn errors_of_nobody_and_panics_come_out() {
-    if !alone("errors_of_nobody_and_panics_come_out", ("XDG_RUNTIME_DIR", "/tmp")) {
+    if !alone(module_path!(), "errors_of_nobody_and_panics_come_out", ("XDG_RUNTIME_DIR", "/tmp")) {
         return;
     }
     let Some(context) = device() else { return };
