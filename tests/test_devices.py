@@ -290,3 +290,89 @@ def test_loaded_optimizer_state_goes_to_the_parameters() -> None:
     expected = optimizer.state[here.weight]["exp_avg"]
     assert isinstance(expected, wg.Tensor)
     assert moment.tolist() == expected.tolist()
+
+
+# Training.
+
+
+class Attention(nn.Module):
+    """Token embeddings, one causal head beside the residual, and scores for each token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 12)
+        self.norm = nn.LayerNorm(12)
+        self.heads = nn.Linear(12, 36)
+        self.out = nn.Linear(12, 11)
+
+    def forward(self, tokens: wg.Tensor) -> wg.Tensor:
+        x = self.embedding(tokens)
+        query, key, value = wg.split(self.heads(self.norm(x)), 3, axis=-1)
+        x = x + nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return self.out(x).reshape(-1, 11)
+
+
+def plane_net() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(4, 6, 3, padding=1),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2, padding=1),
+        nn.Conv2d(6, 8, 3, stride=2, padding=1, groups=2),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(8 * 2 * 2, 11),
+    )
+
+
+def line_net() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv1d(4, 6, 5, dilation=2, stride=2),
+        nn.Tanh(),
+        nn.Conv1d(6, 6, 3, groups=6),
+        nn.AdaptiveAvgPool1d(4),
+        nn.Flatten(),
+        nn.Linear(24, 11),
+    )
+
+
+NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "planes": (plane_net, (3, 4, 16, 16)),
+    "lines": (line_net, (3, 4, 40)),
+    "attention": (Attention, (3, 20)),
+}
+
+
+def trained(net: str, device: str, compiled: bool) -> tuple[list[float], list[Any]]:
+    make, shape = NETS[net]
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal(shape).astype(np.float32) if len(shape) > 2 else rng.integers(0, 11, shape)
+    y = rng.integers(0, 11, shape[:1] if len(shape) > 2 else (60,))
+    wg.manual_seed(5)
+    model = make()
+    model.to(device)
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    images, labels = wg.tensor(x, device=device), wg.tensor(y, device=device)
+
+    def step(x: wg.Tensor, y: wg.Tensor) -> wg.Tensor:
+        optimizer.zero_grad()
+        loss = nn.CrossEntropyLoss()(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    call = wg.compile(step) if compiled else step
+    losses = [call(images, labels).item() for _ in range(5)]
+    return losses, [parameter.tolist() for parameter in model.parameters()]
+
+
+@needs_gpu
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("net", NETS)
+def test_nets_train_alike_on_both(net: str, compiled: bool) -> None:
+    losses, parameters = trained(net, "gpu", compiled)
+    want, expected = trained(net, "cpu", compiled)
+    assert want[-1] < want[0]
+    np.testing.assert_allclose(losses, want, rtol=1e-5)
+    for got, value in zip(parameters, expected, strict=True):
+        np.testing.assert_allclose(got, value, rtol=1e-4, atol=1e-5)
