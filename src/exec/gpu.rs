@@ -4,22 +4,27 @@
 
 use super::cpu::{Inputs, Leaf};
 use crate::autodiff::{HandKernels, Known, expand_to};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
 use crate::graph::verify::verify;
+use crate::machine::cpu::par::{self, Work};
 use crate::machine::gpu::{Access, Binding, Buffer, Context, Dispatch, Pipeline, context};
 use crate::machine::lock::Lock;
 use crate::machine::storage::Storage;
-use crate::planner::gpu::{Home, Limits, Plan as Shaders, Word};
+use crate::planner::gpu::{Home, Kernel, Limits, Plan as Shaders, Word};
 use crate::planner::{self, Donation, OutputHome};
 use crate::scalar::Scalar;
 use crate::shape::Strides;
+use hashbrown::HashSet;
 use smallvec::SmallVec;
 use std::fmt;
 use std::sync::Arc;
 
 /// What the parameters of a kernel are aligned to, in words.
 const BLOCK: usize = 64;
+
+/// What making a pipeline costs, as multiply-adds: about a millisecond.
+const PIPELINE: usize = 32 << 20;
 
 /// A plan for one device.
 pub struct Plan {
@@ -88,13 +93,10 @@ impl Plan {
         if let Some(ready) = self.pipelines.lock().as_ref().filter(|ready| ready.serial == context.serial()) {
             return Ok(Arc::clone(&ready.pipelines));
         }
-        let mut made = Vec::with_capacity(self.shaders.kernels().len());
-        for kernel in self.shaders.kernels() {
-            let access = kernel.bindings.iter().map(|binding| binding.writes).chain(kernel.fault.then_some(true));
-            let access: Vec<Access> =
-                access.map(|writes| if writes { Access::ReadWrite } else { Access::Read }).collect();
-            made.push(context.pipeline(&kernel.wgsl, &access, kernel.words.len().next_multiple_of(4) as u32)?);
-        }
+        let kernels = self.shaders.kernels();
+        compile_together(context, kernels)?;
+        let made: Result<Vec<Arc<Pipeline>>> = kernels.iter().map(|kernel| compile(context, kernel)).collect();
+        let made = made?;
         let made: Arc<[Arc<Pipeline>]> = made.into();
         *self.pipelines.lock() = Some(Ready { serial: context.serial(), pipelines: Arc::clone(&made) });
         Ok(made)
@@ -135,9 +137,25 @@ impl Plan {
     }
 }
 
+fn compile(context: &Context, kernel: &Kernel) -> Result<Arc<Pipeline>> {
+    let writes = kernel.bindings.iter().map(|binding| binding.writes).chain(kernel.fault.then_some(true));
+    let access: Vec<Access> = writes.map(|writes| if writes { Access::ReadWrite } else { Access::Read }).collect();
+    context.pipeline(&kernel.wgsl, &access, kernel.words.len().next_multiple_of(4) as u32)
+}
+
+/// Makes the pipelines side by side, for each takes milliseconds. Afterwards the context has those that can be made.
+fn compile_together(context: &Context, kernels: &[Kernel]) -> Result<()> {
+    let mut texts = HashSet::new();
+    let kernels: Vec<&Kernel> = kernels.iter().filter(|kernel| texts.insert(kernel.wgsl.as_str())).collect();
+    let work = Work::MulAdds(kernels.len() * PIPELINE);
+    par::par(kernels.len(), work, &|at| _ = compile(context, kernels[at]))
+        .map_err(|par::Stopped| Error::new(ErrorKind::Interrupted, "the run was interrupted"))
+}
+
 /// Runs the plan: see `cpu::run`. It is done when something is read, and no sooner.
 pub fn run(plan: &Plan, inputs: &Inputs) -> Result<Vec<Arc<Storage>>> {
     let Inputs { leaves, numbers } = *inputs;
+    par::begin();
     let context = context(plan.device)?;
     plan.check(leaves, numbers)?;
     let pipelines = plan.pipelines(&context)?;
