@@ -208,7 +208,7 @@ fn scatter(mode: GatherMode, axis: usize, dtype: DType, field: &[usize], indices
 
 #[test]
 fn scatters_over_few_and_many_indices() {
-    for count in [0, 1, 5, 64, 65, 1000, 1024, 1025, 3000, 5000] {
+    for count in [0, 1, 5, 16, 17, 64, 65, 1000, 1024, 1025, 3000, 5000] {
         scatter(GatherMode::Take, 0, DType::F32, &[7, 3], &[count]);
         scatter(GatherMode::Take, 1, DType::I32, &[2, 300, 2], &[count]);
         scatter(GatherMode::Along, 0, DType::F32, &[50], &[count]);

@@ -13,7 +13,7 @@ use crate::ops::arithmetic::ADD;
 use crate::planner::tasks::Task;
 
 /// Up to so many indices are walked.
-const FEW: usize = 64;
+const FEW: usize = 16;
 /// Pairs that a workgroup sorts in its own memory.
 const BLOCK: usize = 1024;
 /// Sorted pairs that a thread adds up one by one: an index that is met often has many.
