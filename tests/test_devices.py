@@ -203,6 +203,14 @@ def test_one_element_is_read() -> None:
 
 
 @needs_gpu
+def test_numpy_gets_a_copy_or_is_told_that_it_needs_one() -> None:
+    there = wg.tensor([1.0, 2.0], device="gpu")
+    assert np.asarray(there).tolist() == [1.0, 2.0]
+    with pytest.raises(ValueError, match="needs a copy"):
+        there.__array__(copy=False)
+
+
+@needs_gpu
 def test_print_says_where() -> None:
     assert repr(wg.tensor([1.0, 2.0], device="gpu")) == "tensor([1., 2.], device='gpu:0')"
 

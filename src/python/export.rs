@@ -58,6 +58,12 @@ pub fn array<'py>(
     dtype: Option<&Bound<'py, PyAny>>,
     copy: Option<bool>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    let device = tensor.device();
+    if copy == Some(false) && !device.is_cpu() {
+        return Err(PyValueError::new_err(format!(
+            "__array__: what is on {device} needs a copy, and copy=False was asked"
+        )));
+    }
     let array = numpy(py, tensor)?;
     let converted = match dtype {
         Some(dtype) if !py.import("numpy")?.call_method1("dtype", (dtype,))?.eq(array.getattr("dtype")?)? => {

@@ -270,10 +270,15 @@ fn by_device(roots: &[Slot]) -> Option<Vec<Vec<Slot>>> {
 }
 
 fn run_in_scope(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
-    let Some(scope) = SCOPE.get() else { return run_here(roots, rebound) };
-    let mut result = Ok(());
-    scope(&mut || result = run_here(roots, rebound));
-    result
+    in_scope(|| run_here(roots, rebound))
+}
+
+/// Runs work that takes long or waits, with what evaluation must not hold let go of.
+pub(super) fn in_scope<T: Send>(mut work: impl FnMut() -> Result<T> + Send) -> Result<T> {
+    let Some(scope) = SCOPE.get() else { return work() };
+    let mut result = None;
+    scope(&mut || result = Some(work()));
+    result.unwrap_or_else(|| Err(Error::internal("the scope of an evaluation ran nothing")))
 }
 
 fn run_here(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {

@@ -4,6 +4,7 @@
 use super::compose::alias;
 use super::context;
 use super::engine::Value;
+use super::evaluate::in_scope;
 use super::functions::{bytes_of, cast};
 use super::handle::Tensor;
 use super::record::{Recorder, no_float64};
@@ -74,7 +75,7 @@ fn to_host(value: &Value, ty: &TensorType) -> Result<Value> {
         return Ok(value.clone());
     }
     let value = gathered(value.clone(), ty)?;
-    let memory = value.buffer.download(ty.dtype, value.offset, ty.shape.size())?;
+    let memory = in_scope(|| value.buffer.download(ty.dtype, value.offset, ty.shape.size()))?;
     Ok(Value { buffer: Arc::new(memory.into()), offset: 0, strides: ty.shape.strides() })
 }
 

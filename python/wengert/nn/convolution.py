@@ -86,7 +86,7 @@ class _Convolution(Layer):
         padded = input
         for axis, (low, high) in enumerate(self._around(), start=input.ndim - self._axes):
             if low or high:
-                padded = take(padded, _beyond(self.padding_mode, low, input.shape[axis], high), axis=axis)
+                padded = take(padded, _beyond(self.padding_mode, low, input.shape[axis], high, input.device), axis=axis)
         return padded
 
     def _around(self) -> list[tuple[int, int]]:
@@ -110,18 +110,18 @@ class _Convolution(Layer):
         return ", ".join(part for part in parts if part)
 
 
-def _beyond(mode: str, low: int, extent: int, high: int) -> Tensor:
+def _beyond(mode: str, low: int, extent: int, high: int, device: Device) -> Tensor:
     """Return the indices of an axis with what continues it: reflected, repeated at the ends, or wrapped around."""
     limit = {"reflect": extent - 1, "circular": extent, "replicate": max(low, high)}[mode]
     if max(low, high) > limit:
         raise ValueError(f"padding_mode={mode!r}: padding ({low}, {high}) is too long for an axis of {extent}")
     if mode == "reflect":
-        ends = arange(low, 0, -1), arange(extent - 2, extent - 2 - high, -1)
+        ends = arange(low, 0, -1, device=device), arange(extent - 2, extent - 2 - high, -1, device=device)
     elif mode == "replicate":
-        ends = full((low,), 0), full((high,), extent - 1)
+        ends = full((low,), 0, device=device), full((high,), extent - 1, device=device)
     else:
-        ends = arange(extent - low, extent), arange(high)
-    return concat([ends[0], arange(extent), ends[1]])
+        ends = arange(extent - low, extent, device=device), arange(high, device=device)
+    return concat([ends[0], arange(extent, device=device), ends[1]])
 
 
 class Conv1d(_Convolution):

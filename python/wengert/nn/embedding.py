@@ -72,7 +72,7 @@ class Embedding(Layer):
         if embeddings.ndim != 2:
             raise ShapeError(f"Embedding: embeddings {embeddings.shape} must have two axes: (rows, width)")
         rows, width = embeddings.shape
-        layer = cls(rows, width, padding_idx, dtype=embeddings.dtype)
+        layer = cls(rows, width, padding_idx, dtype=embeddings.dtype, device=embeddings.device)
         layer.weight.copy_(embeddings)
         layer.weight.requires_grad_(not freeze)
         return layer
@@ -81,7 +81,7 @@ class Embedding(Layer):
         """Draw weight anew; the row at padding_idx is zero."""
         init.normal_(self.weight)
         if self.padding_idx is not None:
-            kept = ones((self.num_embeddings, 1), dtype=self.weight.dtype)
+            kept = ones((self.num_embeddings, 1), dtype=self.weight.dtype, device=self.weight.device)
             kept[self.padding_idx] = 0.0
             self.weight.copy_(self.weight.detach() * kept)
 
