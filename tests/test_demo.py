@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+import wengert as wg
 from wengert import demo
 from wengert.datasets import load_digits
 
@@ -27,7 +28,20 @@ def test_the_flags(activation: str, optimizer: str, capsys: pytest.CaptureFixtur
     assert f"64-{demo.WIDTH}-10, {activation}, {optimizer}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("flags", [["--layers", "0"], ["--epochs", "-1"], ["--activation", "none"]])
+@pytest.mark.skipif(not wg.gpu.is_available(), reason="no GPU, real or software")
+def test_the_demo_runs_on_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = []
+    for device in ("cpu", "gpu"):
+        assert demo.main(["--layers", "1", "--epochs", "3", "--device", device]) == 0
+        printed.append(capsys.readouterr().out)
+    assert "weights on gpu:0" in printed[1]
+    (here, there) = (float(re.findall(r"epoch   3/3 .* loss ([\d.]+)", text)[0]) for text in printed)
+    assert there == pytest.approx(here, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    "flags", [["--device", "tpu"], ["--layers", "0"], ["--epochs", "-1"], ["--activation", "none"]]
+)
 def test_wrong_flags_are_refused(flags: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         demo.main(flags)

@@ -50,14 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     wg.manual_seed(options.seed)
-    digits = load_digits()
-    model = network(options.layers, options.activation)
+    digits = load_digits(device=options.device)
+    model = network(options.layers, options.activation).to(options.device)
     optimizer = OPTIMIZERS[options.optimizer](model.parameters())
     weights = sum(math.prod(parameter.shape) for parameter in model.parameters())
     sizes = "-".join(map(str, [64] + [WIDTH] * options.layers + [10]))
     seen, held_out = digits.train_x.shape[0], digits.test_x.shape[0]
     print(f"wengert {wg.__version__}: {seen} handwritten digits to learn from, {held_out} held out")
-    print(f"network {sizes}, {options.activation}, {options.optimizer}: {weights:,} weights\n")
+    print(
+        f"network {sizes}, {options.activation}, {options.optimizer}: {weights:,} weights on {digits.train_x.device}\n"
+    )
     train(model, optimizer, digits, epochs=options.epochs, seed=options.seed)
     print()
     show_predictions(model, digits)
@@ -75,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layers", type=_count, default=2, help=f"hidden layers of {WIDTH} units each (default: 2)")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd", help="the update rule (default: sgd)")
     parser.add_argument("--epochs", type=_count, default=20, help="passes over the training data (default: 20)")
+    parser.add_argument("--device", type=_device, default="cpu", help='"cpu" or "gpu" (default: cpu)')
     parser.add_argument("--seed", type=int, default=0, help="of the initial weights and the order (default: 0)")
     return parser
 
@@ -83,6 +86,14 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a count from 1 up")
     return int(text)
+
+
+def _device(text: str) -> str:
+    try:
+        wg.zeros((), device=text)
+    except wg.DeviceError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def network(layers: int, activation: str) -> nn.Sequential:
@@ -107,7 +118,7 @@ def train(model: nn.Module, optimizer: optim.Optimizer, digits: Digits, *, epoch
     Args:
         model: maps images (N, 64) to logits (N, 10).
         optimizer: updates the parameters of `model`.
-        digits: the data.
+        digits: the data, on the device of `model`.
         epochs: passes over the training data.
         seed: of the order of the samples.
     """
@@ -119,7 +130,7 @@ def train(model: nn.Module, optimizer: optim.Optimizer, digits: Digits, *, epoch
         shuffler.shuffle(order)
         losses = []
         for first in range(0, len(order) - BATCH + 1, BATCH):
-            rows = wg.tensor(order[first : first + BATCH])
+            rows = wg.tensor(order[first : first + BATCH], device=digits.train_x.device)
             x, y = wg.take(digits.train_x, rows, axis=0), wg.take(digits.train_y, rows, axis=0)
             optimizer.zero_grad()
             loss = F.cross_entropy(model(x), y)
@@ -182,7 +193,7 @@ def gradient_norms(activation: str, digits: Digits) -> list[float]:
     Returns:
         The Euclidean norm of the gradient of each weight matrix, first layer first.
     """
-    model = network(DEEP - 1, activation)
+    model = network(DEEP - 1, activation).to(digits.train_x.device)
     weights = [parameter for parameter in model.parameters() if len(parameter.shape) == 2]
     for weight in weights:
         if activation == "relu":

@@ -31,18 +31,20 @@ class Digits(NamedTuple):
     test_y: wg.Tensor
 
 
-def load_digits(*, test_size: float = 0.2) -> Digits:
+def load_digits(*, test_size: float = 0.2, device: wg.Device | str | None = None) -> Digits:
     """Load 1,797 images of handwritten digits, 8 x 8 pixels each, and hold some of them out.
 
     The samples are shuffled in one fixed order, so that a test size names the same split everywhere.
 
     Args:
         test_size: the part of the samples to hold out, between 0 and 1.
+        device: where the tensors are put; the CPU by default.
 
     Returns:
-        A named tuple `(train_x, train_y, test_x, test_y)` of tensors on the CPU; see `Digits`.
+        A named tuple `(train_x, train_y, test_x, test_y)` of tensors; see `Digits`.
 
     Raises:
+        DeviceError: no such device.
         ValueError: `test_size` leaves no sample to train on or none to test on.
 
     Example:
@@ -65,7 +67,12 @@ def load_digits(*, test_size: float = 0.2) -> Digits:
             "it is the part to hold out, between 0 and 1"
         )
     train, test = order[held_out:], order[:held_out]
-    return Digits(_images(pixels, train), _labels(labels, train), _images(pixels, test), _labels(labels, test))
+    return Digits(
+        _images(pixels, train, device),
+        _labels(labels, train, device),
+        _images(pixels, test, device),
+        _labels(labels, test, device),
+    )
 
 
 def _read() -> tuple[bytes, bytes]:
@@ -87,16 +94,16 @@ def _shuffled(count: int) -> list[int]:
     return sorted(range(count), key=rank.__getitem__)
 
 
-def _images(pixels: bytes, chosen: list[int]) -> wg.Tensor:
+def _images(pixels: bytes, chosen: list[int], device: wg.Device | str | None) -> wg.Tensor:
     from array import array
 
     values = array("f")
     for i in chosen:
         values.extend(pixel / LARGEST_PIXEL for pixel in pixels[i * PIXELS : (i + 1) * PIXELS])
-    return wg.tensor(memoryview(values).cast("B").cast("f", (len(chosen), PIXELS)))
+    return wg.tensor(memoryview(values).cast("B").cast("f", (len(chosen), PIXELS)), device=device)
 
 
-def _labels(labels: bytes, chosen: list[int]) -> wg.Tensor:
+def _labels(labels: bytes, chosen: list[int], device: wg.Device | str | None) -> wg.Tensor:
     from array import array
 
-    return wg.tensor(array("q", (labels[i] for i in chosen)))
+    return wg.tensor(array("q", (labels[i] for i in chosen)), device=device)
