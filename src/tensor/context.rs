@@ -3,6 +3,7 @@
 
 use super::engine::{self, Engine, Slot};
 use super::handle::{Place, Tensor};
+use crate::machine::storage::Storage;
 use hashbrown::HashSet;
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -110,12 +111,14 @@ pub(super) fn note_pending(slot: Slot, id: u64) -> bool {
 }
 
 /// Notes the use of a leaf that is no variable. True: as above.
-pub(super) fn note_leaf(address: usize, bytes: usize) -> bool {
-    if bytes < LEAF_COUNTED_FROM {
-        return false;
-    }
+#[inline]
+pub(super) fn note_leaf(leaf: &Storage) -> bool {
+    leaf.bytes() >= LEAF_COUNTED_FROM && note_large_leaf(leaf.id(), leaf.bytes())
+}
+
+fn note_large_leaf(id: usize, bytes: usize) -> bool {
     PENDING.with_borrow_mut(|pending| {
-        if pending.leaves.insert(address) {
+        if pending.leaves.insert(id) {
             pending.leaf_bytes += bytes;
         }
         pending.leaf_bytes > LEAF_LIMIT

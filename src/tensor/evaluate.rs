@@ -246,31 +246,31 @@ struct Claimed {
 }
 
 fn run(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
-    match by_device(roots) {
-        None => run_in_scope(roots, rebound),
-        Some(parts) => {
-            let last = parts.len() - 1;
-            let mut each = parts.iter().enumerate();
-            each.try_for_each(|(at, roots)| run_in_scope(roots, if at == last { rebound } else { &[] }))
-        }
+    match in_scope(|| run_here(roots, rebound))? {
+        Ran::All => Ok(()),
+        Ran::Nothing => run_each(roots, rebound),
     }
 }
 
-/// The roots on each device, the CPU's first, if there are several.
-fn by_device(roots: &[Slot]) -> Option<Vec<Vec<Slot>>> {
-    let engine = engine::lock();
-    let device = |slot: &Slot| engine.get(*slot).device;
-    let first = device(roots.first()?);
-    if roots.iter().all(|slot| device(slot) == first) {
-        return None;
-    }
+/// What became of the roots of a run.
+#[derive(PartialEq)]
+enum Ran {
+    All,
+    /// They are on several devices.
+    Nothing,
+}
+
+/// A plan for each device, the CPU's first.
+#[cold]
+fn run_each(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
     let mut parts: BTreeMap<DeviceId, Vec<Slot>> = BTreeMap::new();
-    roots.iter().for_each(|slot| parts.entry(device(slot)).or_default().push(*slot));
-    Some(parts.into_values().collect())
-}
-
-fn run_in_scope(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
-    in_scope(|| run_here(roots, rebound))
+    {
+        let engine = engine::lock();
+        roots.iter().for_each(|&slot| parts.entry(engine.get(slot).device).or_default().push(slot));
+    }
+    let last = parts.len() - 1;
+    let mut each = parts.into_values().enumerate();
+    each.try_for_each(|(at, roots)| run(&roots, if at == last { rebound } else { &[] }))
 }
 
 /// Runs work that takes long or waits, with what evaluation must not hold let go of.
@@ -281,8 +281,12 @@ pub(super) fn in_scope<T: Send>(mut work: impl FnMut() -> Result<T> + Send) -> R
     result.unwrap_or_else(|| Err(Error::internal("the scope of an evaluation ran nothing")))
 }
 
-fn run_here(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
-    let Some(mut claimed) = claim(roots, rebound)? else { return Ok(()) };
+fn run_here(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Ran> {
+    let mut claimed = match claim(roots, rebound)? {
+        Claim::Ready(claimed) => claimed,
+        Claim::Empty => return Ok(Ran::All),
+        Claim::Mixed => return Ok(Ran::Nothing),
+    };
     let made = catch_unwind(AssertUnwindSafe(|| execute(&mut claimed))).unwrap_or_else(|panic| Err(panicked(&*panic)));
     let mut engine = engine::lock();
     let result = match made {
@@ -291,7 +295,7 @@ fn run_here(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
                 trace::keep(draft, lowered);
             }
             publish_values(&mut engine, &claimed, &plan, buffers);
-            Ok(())
+            Ok(Ran::All)
         }
         Err(error) => {
             give_back(&mut engine, &claimed.walk);
@@ -316,10 +320,23 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> Error {
     Error::internal(format!("a kernel panicked: {text}"))
 }
 
-/// Walks until nothing of the plan is in another thread's hands, then takes all of it. None: nothing is pending.
-fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Option<Claimed>> {
+#[allow(clippy::large_enum_variant, reason = "there is one, for a moment")]
+enum Claim {
+    Ready(Claimed),
+    /// Nothing is pending.
+    Empty,
+    /// The roots are on several devices, and so in several plans.
+    Mixed,
+}
+
+/// Walks until nothing of the plan is in another thread's hands, then takes all of it.
+fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Claim> {
     let generation = GENERATION.load(Ordering::Relaxed);
     let mut engine = engine::lock();
+    let Some(device) = roots.first().map(|&root| engine.get(root).device) else { return Ok(Claim::Empty) };
+    if roots.iter().any(|&root| engine.get(root).device != device) {
+        return Ok(Claim::Mixed);
+    }
     let walk = loop {
         match walk(&mut engine, roots, generation)? {
             Outcome::Ready(walk) => break walk,
@@ -335,7 +352,7 @@ fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Option<Claimed>> 
     }
     let is_open = |node: &Node| node.role == Role::Open && !matches!(engine.get(node.slot).op, Op::Marker);
     if !walk.nodes.iter().any(is_open) {
-        return Ok(None);
+        return Ok(Claim::Empty);
     }
     let decisions = publish::decide(&engine, &walk, rebound);
     let (outputs, donations) = (&decisions.outputs, &decisions.donations);
@@ -358,8 +375,7 @@ fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Option<Claimed>> 
             record.state = State::Claimed(generation);
         }
     }
-    let device = walk.device(&engine);
-    Ok(Some(Claimed { device, walk, decisions, description, lowered, plan, draft }))
+    Ok(Claim::Ready(Claimed { device, walk, decisions, description, lowered, plan, draft }))
 }
 
 fn execute(claimed: &mut Claimed) -> Result<(Arc<DevicePlan>, Vec<Arc<Storage>>)> {

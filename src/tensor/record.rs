@@ -215,14 +215,12 @@ impl Recorder {
             let record = self.engine.get_mut(slot);
             if let State::Failed(error) = &record.state {
                 let error = error.clone();
-                self.forget(&operands, position);
-                return Err(error);
+                return self.refuse(&operands, position, error);
             }
             let place = *device.get_or_insert(record.device);
             if place != record.device {
                 let error = mixed_devices(&op, place, record.device);
-                self.forget(&operands, position);
-                return Err(error);
+                return self.refuse(&operands, position, error);
             }
             record.refs += 1;
             let flow = flow(&op, position);
@@ -231,13 +229,12 @@ impl Recorder {
             }
             history |= differentiable && flow == Flow::Tangent && record.history;
             if let (Some(value), false) = (&record.values[output as usize], record.history) {
-                self.full |= context::note_leaf(value.buffer.id(), value.buffer.bytes());
+                self.full |= context::note_leaf(&value.buffer);
             }
         }
         let device = device.unwrap_or_default();
         if !device.is_cpu() && types.iter().any(|ty| ty.dtype == DType::F64) {
-            self.forget(&operands, operands.len());
-            return Err(no_float64(op.name(), device));
+            return self.refuse(&operands, operands.len(), no_float64(op.name(), device));
         }
         let outputs = types.len();
         let slot = self.engine.insert(Record {
@@ -263,12 +260,14 @@ impl Recorder {
         Ok(slot)
     }
 
-    /// Lets go of operands of a node that is not recorded after all, of which the first ones were held.
-    fn forget(&mut self, operands: &[Operand], held: usize) {
+    /// Lets go of the operands of a node that is not recorded after all, of which the first ones were held.
+    #[cold]
+    fn refuse(&mut self, operands: &[Operand], held: usize, error: Error) -> Result<Slot> {
         for slot in operands[..held].iter().filter_map(super::handle::operand_slot) {
             self.engine.release(slot);
         }
         self.discard(&operands[held..]);
+        Err(error)
     }
 
     /// Takes transform bits off a record: the result of a transform does not depend on its own arguments.

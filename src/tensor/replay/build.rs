@@ -72,7 +72,7 @@ pub(super) fn build(log: Log) -> Result<Replay> {
                 let exclusive = needs.finals.get(&source) == Some(&1);
                 let block = at.checked_sub(build.first_block);
                 let reuses = match block.map(|block| &mut build.blocks[block as usize]) {
-                    Some(block) if !was_read && exclusive && block.outputs == 1 && block.device.is_cpu() => {
+                    Some(block) if !was_read && exclusive && block.outputs == 1 && !block.is_on_device() => {
                         block.kind = BlockKind::Grad(grad_updates.len() as u32);
                         true
                     }
@@ -301,7 +301,8 @@ impl Build {
         let homes: Vec<OutputHome> = plan.outputs().to_vec();
         for &bytes in plan.buffers() {
             buffers.push(self.first_block + self.blocks.len() as u32);
-            self.blocks.push(Block { device, bytes, kind: BlockKind::Kept, outputs: 0, current: None });
+            let kind = if device.is_cpu() { BlockKind::Kept } else { BlockKind::Device };
+            self.blocks.push(Block { bytes, kind, outputs: 0, current: None });
         }
         for (&output, home) in outputs.iter().zip(&homes) {
             let source = Source::Output(at, output);
@@ -310,7 +311,7 @@ impl Build {
                 OutputHome::Buffer(buffer) => {
                     let block = &mut self.blocks[(first - self.first_block + buffer) as usize];
                     block.outputs += 1;
-                    if needs.finals.contains_key(&source) {
+                    if needs.finals.contains_key(&source) && !block.is_on_device() {
                         block.kind = BlockKind::Fresh;
                     }
                     first + buffer
@@ -319,7 +320,7 @@ impl Build {
             self.places.insert(source, place);
         }
         for block in &mut self.blocks[(first - self.first_block) as usize..] {
-            if matches!(block.kind, BlockKind::Kept) && device.is_cpu() {
+            if matches!(block.kind, BlockKind::Kept) {
                 block.current = Some(Arc::new(Buffer::new(block.bytes)?.into()));
             }
         }
@@ -338,6 +339,12 @@ impl Build {
         };
         step.numbers = step.runner.places().into_iter().filter_map(found).collect();
         Ok(step)
+    }
+}
+
+impl Block {
+    fn is_on_device(&self) -> bool {
+        matches!(self.kind, BlockKind::Device)
     }
 }
 

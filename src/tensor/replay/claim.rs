@@ -1,7 +1,7 @@
 //! The start of a call: every tensor is found and checked, what will be written over is taken, and its records are
 //! marked as claimed, so that other threads wait; and how all that is given back where the call goes no further.
 
-use super::{Begun, Block, BlockKind, Call, NameSpec, Replay, is_made};
+use super::{Begun, BlockKind, Call, NameSpec, Replay, is_made};
 use crate::device_id::DeviceId;
 use crate::error::Result;
 use crate::machine::cpu::arena;
@@ -188,8 +188,9 @@ impl Replay {
     }
 
     fn fill_blocks(&mut self) -> Result<()> {
-        for (at, block) in self.blocks.iter_mut().enumerate().filter(|(_, block)| block.device.is_cpu()) {
+        for (at, block) in self.blocks.iter_mut().enumerate() {
             let taken = match block.kind {
+                BlockKind::Device => continue,
                 BlockKind::Kept => None,
                 BlockKind::Fresh => Some(None),
                 BlockKind::Grad(grad) => Some(self.grads[grad as usize].taken.as_ref()),
@@ -239,8 +240,7 @@ impl Replay {
         engine::tell_settled();
         self.held.clear();
         self.names.iter_mut().for_each(|name| name.buffer = None);
-        let is_kept = |block: &Block| matches!(block.kind, BlockKind::Kept) && block.device.is_cpu();
-        for block in self.blocks.iter_mut().filter(|block| !is_kept(block)) {
+        for block in self.blocks.iter_mut().filter(|block| !matches!(block.kind, BlockKind::Kept)) {
             block.current = None;
         }
     }

@@ -56,9 +56,8 @@ struct NameSpec {
     buffer: Option<(Arc<Storage>, usize)>,
 }
 
-/// Memory of a result. On a device each run gives it anew.
+/// Memory of a result.
 struct Block {
-    device: DeviceId,
     bytes: usize,
     kind: BlockKind,
     /// Results that lie here.
@@ -73,6 +72,8 @@ enum BlockKind {
     Fresh,
     /// The buffer of this gradient, if nobody else holds it.
     Grad(u32),
+    /// On a device: each run of the plan gives it anew.
+    Device,
 }
 
 struct PlanStep {

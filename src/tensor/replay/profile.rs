@@ -56,7 +56,7 @@ impl Replay {
         for (at, (value, ty)) in constants {
             self.addresses[self.names.len() + at] = value.view(ty).ptr;
         }
-        for (at, block) in self.blocks.iter().enumerate().filter(|(_, block)| block.device.is_cpu()) {
+        for (at, block) in self.blocks.iter().enumerate() {
             let buffer = Buffer::new(block.bytes)?;
             self.addresses[self.first_block as usize + at] = buffer.as_mut_ptr();
             buffers.push(buffer);
