@@ -55,11 +55,11 @@ def _optimizer(workload: Workload, model: nn.Module) -> optim.Optimizer:
     return optim.AdamW(parameters, lr=workload.lr, betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY)
 
 
-def make(workload: Workload, mode: str = "ordinary") -> Callable[[], float]:
+def make(workload: Workload, mode: str = "ordinary", device: str = "cpu") -> Callable[[], float]:
     """A function that trains one step and returns the loss; mode is ordinary, compiled or checkpoint."""
-    model = _model(workload, checkpoint=mode == "checkpoint")
+    model = _model(workload, checkpoint=mode == "checkpoint").to(device)
     model.load_state_dict({name: wg.tensor(value) for name, value in workload.parameters().items()})
-    x, target = (wg.tensor(part) for part in workload.data())
+    x, target = (wg.tensor(part, device=device) for part in workload.data())
     target = target.reshape((-1,)) if isinstance(workload, Gpt) else target
     wg.eval(x, target)
     squared = isinstance(workload, Dense) and workload.loss == "mse"

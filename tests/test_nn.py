@@ -612,6 +612,23 @@ class TestClasses:
         with pytest.raises(IndexError, match=f"{bad} is no class"):
             wg.one_hot(wg.tensor([0, bad]), 3)
 
+    @pytest.mark.parametrize("bad", [-1, 3])
+    def test_a_pending_target_must_be_a_class(self, bad: int) -> None:
+        logits = nn.Parameter(wg.zeros((2, 3)))
+        for loss in (F.cross_entropy, F.nll_loss):
+            optimizer = wg.optim.SGD([logits], lr=1.0)
+            loss(logits, wg.tensor([0, bad]) + 0).backward()
+            with pytest.raises(IndexError, match="out of range"):
+                optimizer.step()
+            assert not logits.numpy().any()
+            logits.grad = None
+        with pytest.raises(IndexError, match="out of range"):
+            wg.one_hot(wg.tensor([0, bad]) + 0, 3).numpy()
+
+    def test_a_pending_target_gives_the_same_loss(self) -> None:
+        logits, target = wg.randn((4, 3)), wg.tensor([0, 2, -100, 1])
+        assert F.cross_entropy(logits, target + 0).item() == F.cross_entropy(logits, target).item()
+
     def test_the_ignored_index_is_let_through(self) -> None:
         loss = F.cross_entropy(wg.zeros((2, 3)), wg.tensor([0, -100]))
         assert loss.item() == pytest.approx(math.log(3.0))

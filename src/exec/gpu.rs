@@ -58,7 +58,7 @@ pub fn build(
     Ok(Plan::new(shaders, device))
 }
 
-fn limits(context: &Context) -> Limits {
+pub(super) fn limits(context: &Context) -> Limits {
     let limits = context.limits();
     Limits {
         buffers: limits.storage_buffers,
@@ -70,7 +70,7 @@ fn limits(context: &Context) -> Limits {
 }
 
 impl Plan {
-    fn new(shaders: Shaders, device: u8) -> Plan {
+    pub(super) fn new(shaders: Shaders, device: u8) -> Plan {
         let mut blocks = Vec::with_capacity(shaders.kernels().len());
         let mut words = 0;
         for kernel in shaders.kernels() {

@@ -48,7 +48,8 @@ pub fn cross_entropy(input: &Tensor, target: &Tensor, classes: &Classes) -> Resu
         i64::from(classes.weight.is_some())
     ];
     let rest = [smoothing.map(Arg::from), classes.weight.map(Arg::from)];
-    let loss = tensor::composite(&CROSS_ENTROPY, attrs, &args(input, target, &rest))?;
+    let checked = checked_target(input, target, classes)?;
+    let loss = tensor::composite(&CROSS_ENTROPY, attrs, &args(input, &checked, &rest))?;
     check_target("cross_entropy", input, target, classes)?;
     Ok(loss)
 }
@@ -56,15 +57,25 @@ pub fn cross_entropy(input: &Tensor, target: &Tensor, classes: &Classes) -> Resu
 /// The negative log-likelihood of class indices.
 pub fn nll_loss(input: &Tensor, target: &Tensor, classes: &Classes) -> Result<Tensor> {
     let attrs = smallvec![classes.reduction as i64, classes.ignore_index, 0, i64::from(classes.weight.is_some())];
-    let loss = tensor::composite(&NLL_LOSS, attrs, &args(input, target, &[classes.weight.map(Arg::from)]))?;
+    let checked = checked_target(input, target, classes)?;
+    let loss = tensor::composite(&NLL_LOSS, attrs, &args(input, &checked, &[classes.weight.map(Arg::from)]))?;
     check_target("nll_loss", input, target, classes)?;
     Ok(loss)
 }
 
-/// Refuses a target that is known already and is no class; others make their row NaN when they are computed.
+/// Refuses a target that is known already and is no class; a kernel checks others.
 fn check_target(op: &'static str, input: &Tensor, target: &Tensor, classes: &Classes) -> Result<()> {
+    tensor::check_classes(op, target, count(input), Some(classes.ignore_index))
+}
+
+fn checked_target(input: &Tensor, target: &Tensor, classes: &Classes) -> Result<Tensor> {
+    tensor::checked_classes(target, count(input), Some(classes.ignore_index))
+}
+
+/// The number of classes that `input` has a score for; none if it has no axis for them.
+fn count(input: &Tensor) -> usize {
     let shape = input.shape();
-    tensor::check_classes(op, target, shape[usize::from(shape.rank() > 1)], Some(classes.ignore_index))
+    shape.get(usize::from(shape.rank() > 1)).copied().unwrap_or(0)
 }
 
 /// Cross-entropy of a probability with a target.

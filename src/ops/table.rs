@@ -89,6 +89,7 @@ pub static TABLE: &[Definition] = &[
     Composite(&normalization::BATCH_NORM_EVAL),
     Composite(&normalization::LAYER_NORM),
     Composite(&normalization::RMS_NORM),
+    Composite(&one_hot::CLASS_INDEX),
     Composite(&one_hot::ONE_HOT),
     Composite(&pool::AVG_POOL),
     Composite(&pool::MAX_POOL),

@@ -1,12 +1,15 @@
 //! Integers that must lie in a range: indices of a gather, classes of a loss. What is known when it is recorded is
 //! checked at once, so that the error stands on the user's line; a replayed step makes the same checks again.
 
-use super::functions::bytes_of;
+use super::engine::Value;
+use super::functions::{bytes_of, composite};
 use super::handle::Tensor;
 use super::trace;
 use crate::error::{Error, Result};
 use crate::machine::cpu::view::View;
+use crate::ops::one_hot::CLASS_INDEX;
 use crate::scalar::Scalar;
+use smallvec::smallvec;
 
 /// Which integers an operation takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +79,17 @@ fn check(target: &Tensor, check: IndexCheck) -> Result<()> {
 /// Refuses indices that are known already and out of range.
 pub fn check_indices(op: &'static str, indices: &Tensor, size: usize, axis: usize) -> Result<()> {
     check(indices, IndexCheck { op, allowed: Allowed::Indices { size, axis } })
+}
+
+/// Class indices as a loss may use them: themselves if `check_classes` can look at them, else ones that a kernel checks.
+pub fn checked_classes(target: &Tensor, classes: usize, ignored: Option<i64>) -> Result<Tensor> {
+    let on_host = |value: &Value| value.buffer.device().is_cpu();
+    let is_seen = matches!(target.known_value(), Ok(Some((value, _))) if on_host(&value));
+    if is_seen || classes == 0 || !target.dtype().is_integer() {
+        return Ok(target.clone());
+    }
+    let attrs = smallvec![classes as i64, i64::from(ignored.is_some()), ignored.unwrap_or_default()];
+    composite(&CLASS_INDEX, attrs, &[target.into()])
 }
 
 /// Refuses class indices that are known already and are no class; `ignored` is let through.

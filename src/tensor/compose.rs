@@ -1,6 +1,6 @@
 //! Operations made of others: what users call that needs more than one node, or a definition with its attributes.
 
-use super::checks::check_classes;
+use super::checks::{check_classes, checked_classes};
 use super::engine::Operand;
 use super::functions::{
     SliceArg, binary, broadcast_to, cast, composite, composite_all, concat, full, iota, mask_of, permute,
@@ -87,7 +87,8 @@ fn counted_on(device: DeviceId, count: usize, first: f64, by: f64, dtype: DType)
 
 /// 1 where the new last axis counts to the index, else 0.
 pub fn one_hot(indices: &Tensor, classes: i64, dtype: DType) -> Result<Tensor> {
-    let hot = composite(&ops::one_hot::ONE_HOT, smallvec![classes], &[indices.into()])?;
+    let checked = checked_classes(indices, classes.max(0) as usize, None)?;
+    let hot = composite(&ops::one_hot::ONE_HOT, smallvec![classes], &[(&checked).into()])?;
     check_classes("one_hot", indices, classes as usize, None)?;
     cast(&hot, dtype)
 }

@@ -26,7 +26,7 @@ mod walk;
 
 pub use backward::{BackwardOptions, autograd_grad, backward};
 pub use checkpoint::Checkpoint;
-pub use checks::{check_classes, check_indices};
+pub use checks::{check_classes, check_indices, checked_classes};
 pub use compose::*;
 pub use context::{EagerGuard, GradGuard, eager, grad_enabled, in_transform, set_eager, set_grad_enabled, set_lines};
 pub use engine::{Value, live_nodes};

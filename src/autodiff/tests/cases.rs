@@ -350,6 +350,7 @@ fn elementwise() -> Vec<Case> {
         cases.push(composite(&reduce::ARGMAX, &[axis], vec![x()]));
         cases.push(composite(&reduce::ARGMIN, &[axis], vec![x()]));
     }
+    cases.push(composite(&one_hot::CLASS_INDEX, &[8, 1, -100], vec![Value::ints([2, 2], &[3, -100, 1, 7])]));
     cases.push(composite(&one_hot::ONE_HOT, &[4], vec![Value::ints([2, 2], &[3, 0, 1, 7])]));
     cases
 }

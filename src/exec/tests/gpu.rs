@@ -1,18 +1,21 @@
 //! Plans on the GPU against the CPU: every op with its gradient, and random graphs. Where there is no adapter the tests
 //! say so and pass.
 
-use super::{Case, fuzz, ops, scalars};
+use super::ops::Lay;
+use super::{Case, dtype, fuzz, ops, scalars, single};
 use crate::autodiff::tests as derivatives;
-use crate::autodiff::tests::cases;
+use crate::autodiff::{HandKernels, expand_to};
 use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::{ErrorKind, Result};
 use crate::exec::gpu::{self, Plan};
+use crate::exec::verify::{Report, verify};
 use crate::exec::{Donation, Inputs, Leaf, OutputHome};
-use crate::graph::{Op, Source, Val};
+use crate::graph::{Op, Source, TensorType, Val};
 use crate::machine::gpu::context;
 use crate::machine::gpu::tests::alone;
 use crate::machine::storage::Storage;
+use crate::planner;
 use crate::scalar::Scalar;
 use std::sync::Arc;
 
@@ -63,12 +66,6 @@ fn upload(case: &Case) -> Result<Vec<Leaf>> {
     case.leaves.iter().enumerate().map(leaf).collect()
 }
 
-/// The dtype of the elements of a leaf.
-fn dtype(case: &Case, slot: usize) -> DType {
-    let is_leaf = |op: &Op| matches!(op, Op::Source(Source::Leaf(of)) if *of as usize == slot);
-    case.graph.nodes.iter().find(|node| is_leaf(&node.op)).map_or(DType::F32, |node| node.outputs[0].dtype)
-}
-
 /// Whether two numbers agree: floats within a bound of a scale, others exactly.
 fn agree(dtype: DType, x: f64, y: f64, tolerance: f64) -> bool {
     x == y || (x.is_nan() && y.is_nan()) || (dtype.is_float() && (x - y).abs() <= tolerance)
@@ -79,43 +76,33 @@ fn every_op_gives_its_value_and_gradient_on_the_gpu() {
     if !is_there() {
         return;
     }
-    let single = cases::all().into_iter().filter(|case| case.name != "astype").collect();
-    derivatives::for_each_case(single, |case| {
-        let plan = ops::planned(case, DType::F32);
-        let (made, text) = match run(&plan, &[]) {
-            Err(error) if error.kind() == ErrorKind::Unsupported => return,
-            made => made.unwrap_or_else(|error| panic!("{error}\n{}", plan.graph)),
-        };
-        for (at, (got, want)) in made.iter().zip(&ops::expected(case)).enumerate() {
-            let dtype = plan.graph.dtype(plan.graph.outputs[at]);
-            let scale = want.data.iter().filter(|x| x.is_finite()).fold(1.0f64, |scale, x| scale.max(x.abs()));
-            for (x, &y) in got.iter().zip(&want.data) {
-                let close = agree(dtype, x.as_f64(), y, 2e-5 * scale);
-                assert!(close, "output {at}: {got:?} instead of {:?}\n{}\n{text}", want.data, plan.graph);
+    for lay in [Lay::Flat, Lay::Turned, Lay::Gapped] {
+        derivatives::for_each_case(ops::single_cases(), |case| {
+            let plan = ops::laid(case, DType::F32, lay);
+            let (made, text) = run(&plan, &[]).unwrap_or_else(|error| panic!("{error}\n{}", plan.graph));
+            for (at, (got, want)) in made.iter().zip(&ops::expected(case)).enumerate() {
+                let dtype = plan.graph.dtype(plan.graph.outputs[at]);
+                let scale = want.data.iter().filter(|x| x.is_finite()).fold(1.0f64, |scale, x| scale.max(x.abs()));
+                for (x, &y) in got.iter().zip(&want.data) {
+                    let close = agree(dtype, x.as_f64(), y, 2e-5 * scale);
+                    assert!(close, "output {at}: {got:?} instead of {:?}\n{}\n{text}", want.data, plan.graph);
+                }
             }
-        }
-    });
+        });
+    }
 }
 
-/// The graph with float32 for every float64: devices have no other.
-fn single(mut case: Case) -> Case {
-    for slot in 0..case.leaves.len() {
-        if dtype(&case, slot) == DType::F64 {
-            let buffer = &case.leaves[slot].buffer;
-            // SAFETY: the buffer holds this many elements.
-            let doubles =
-                unsafe { std::slice::from_raw_parts(buffer.host().as_ptr().cast::<f64>(), buffer.bytes() / 8) };
-            let bytes: Vec<u8> = doubles.iter().flat_map(|&x| (x as f32).to_ne_bytes()).collect();
-            case.leaves[slot].buffer = Arc::new(Storage::upload(DeviceId::Cpu, &bytes, DType::F32).unwrap());
-        }
+#[test]
+fn every_op_stays_within_its_bound_on_the_gpu() {
+    if !is_there() {
+        return;
     }
-    for node in &mut case.graph.nodes {
-        node.outputs.iter_mut().filter(|ty| ty.dtype == DType::F64).for_each(|ty| ty.dtype = DType::F32);
-        if let Op::Cast(to @ DType::F64) = &mut node.op {
-            *to = DType::F32;
-        }
-    }
-    case
+    derivatives::for_each_case(ops::single_cases(), |case| {
+        let plan = ops::planned(case, DType::F32);
+        let mut report = Report::default();
+        verify(&plan.graph, &[], &plan.strides, &plan.inputs(), &[DeviceId::Gpu(0)], &mut report).unwrap();
+        assert!(report.first.is_none(), "{}", report.first.unwrap());
+    });
 }
 
 #[test]
@@ -184,4 +171,56 @@ fn an_index_out_of_range_is_raised_by_the_next_read_and_nothing_is_written() {
     assert!(error.message().contains('9') && error.message().contains('4'), "{error}");
     let kept = Storage::Host(leaves[0].buffer.download(DType::F32, 0, 4).unwrap());
     assert_eq!(super::floats(&kept), [0.0, 1.0, 2.0, 3.0]);
+}
+
+#[test]
+fn dispatches_wider_than_one_axis_are_split() {
+    if !is_there() {
+        return;
+    }
+    let context = context(0).unwrap();
+    for seed in 0..10 {
+        let case = single(fuzz::graph(seed, 15));
+        let few = planner::gpu::Limits { groups: 3 + seed as usize, ..gpu::limits(&context) };
+        let expanded = expand_to(&case.graph, &[], HandKernels::KeepForDevices).unwrap();
+        let graph = planner::simplify(&expanded).unwrap();
+        let Ok(shaders) = planner::gpu::plan(&graph, &case.strides, &[], &few) else { continue };
+        let split = Plan::new(shaders, 0);
+        let (whole, _) = run(&case, &[]).unwrap();
+        assert_eq!(run_plan(&case, &split).unwrap(), whole, "seed {seed}\n{}\n{split}", case.graph);
+    }
+}
+
+#[test]
+fn sizes_at_the_limits_of_dispatches_and_bindings_are_exact_or_refused() {
+    if !is_there() {
+        return;
+    }
+    let limits = *context(0).unwrap().limits();
+    // A thread an element, 256 to a workgroup, one more than fits one axis.
+    check_count(limits.groups * 256 + 1).unwrap();
+    // A device with large bindings would need more memory than a test may take.
+    if limits.buffer_bytes <= 256 << 20 {
+        check_count(limits.buffer_bytes / 4).unwrap();
+        let error = check_count(limits.buffer_bytes / 4 + 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Memory);
+        assert!(error.message().contains(&limits.buffer_bytes.to_string()), "{error}");
+    }
+}
+
+/// Counts to n on the device, and looks at all that it gave.
+fn check_count(n: usize) -> Result<()> {
+    let mut case = Case::default();
+    let counting = case.graph.add_typed(Op::Source(Source::Iota), &[], TensorType::new(DType::I32, [n]));
+    let one = case.number(1i64, DType::I32);
+    let one = crate::ops::broadcast_to(&mut case.graph, one, &[n].into())?;
+    let next = crate::ops::add(&mut case.graph, counting, one)?;
+    case.graph.outputs.push(next);
+    let plan = gpu::build(&case.graph, &[], &case.strides, &[], 0)?;
+    let made = gpu::run(&plan, &case.inputs())?;
+    let read = made[0].download(DType::I32, 0, n)?;
+    // SAFETY: the buffer holds n numbers.
+    let numbers = unsafe { std::slice::from_raw_parts(read.as_ptr().cast::<i32>(), n) };
+    assert!(numbers.iter().zip(1..).all(|(&x, i)| x == i), "{n} elements");
+    Ok(())
 }

@@ -9,6 +9,7 @@ mod plans;
 mod shaders;
 mod verify;
 
+use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::exec::{Donation, Inputs, Leaf, Plan, build, run, unfused};
@@ -85,6 +86,33 @@ impl Case {
         }
         plan
     }
+}
+
+/// The dtype of the elements of a leaf.
+pub fn dtype(case: &Case, slot: usize) -> DType {
+    let is_leaf = |op: &Op| matches!(op, Op::Source(Source::Leaf(of)) if *of as usize == slot);
+    case.graph.nodes.iter().find(|node| is_leaf(&node.op)).map_or(DType::F32, |node| node.outputs[0].dtype)
+}
+
+/// The graph with float32 for every float64: devices have no other.
+pub fn single(mut case: Case) -> Case {
+    for slot in 0..case.leaves.len() {
+        if dtype(&case, slot) == DType::F64 {
+            let buffer = &case.leaves[slot].buffer;
+            // SAFETY: the buffer holds this many elements.
+            let doubles =
+                unsafe { std::slice::from_raw_parts(buffer.host().as_ptr().cast::<f64>(), buffer.bytes() / 8) };
+            let bytes: Vec<u8> = doubles.iter().flat_map(|&x| (x as f32).to_ne_bytes()).collect();
+            case.leaves[slot].buffer = Arc::new(Storage::upload(DeviceId::Cpu, &bytes, DType::F32).unwrap());
+        }
+    }
+    for node in &mut case.graph.nodes {
+        node.outputs.iter_mut().filter(|ty| ty.dtype == DType::F64).for_each(|ty| ty.dtype = DType::F32);
+        if let Op::Cast(to @ DType::F64) = &mut node.op {
+            *to = DType::F32;
+        }
+    }
+    case
 }
 
 pub fn floats(storage: &Storage) -> Vec<f32> {

@@ -1,7 +1,8 @@
 //! Shaders of convolutions, pools, scatters and long sums over many shapes: each is valid, and a device that has them
 //! agrees with the CPU. Numbers are small whole ones wherever sums must be exact.
 
-use super::Case;
+use super::{Case, fuzz, ops, single};
+use crate::autodiff::tests as derivatives;
 use crate::autodiff::{HandKernels, expand_to};
 use crate::dtype::DType;
 use crate::graph::{
@@ -29,6 +30,13 @@ pub fn plan(case: &Case, limits: &Limits) -> Plan {
     let graph = planner::simplify(&expanded).unwrap();
     let plan = planner::gpu::plan(&graph, &case.strides, &[], limits);
     plan.unwrap_or_else(|error| panic!("{error}\n{}", case.graph))
+}
+
+#[test]
+fn every_shader_of_every_op_and_of_random_graphs_is_valid() {
+    let check = |case: &Case| plan(case, &LIMITS).kernels().iter().for_each(|kernel| validate(&kernel.wgsl));
+    derivatives::for_each_case(ops::single_cases(), |case| check(&ops::planned(case, DType::F32)));
+    (0..60).for_each(|seed| check(&single(fuzz::graph(seed, 5 + seed as usize % 30))));
 }
 
 /// Compares the outputs of a case with those of the CPU: they may differ by `tolerance` of the largest.

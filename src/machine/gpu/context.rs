@@ -74,6 +74,8 @@ pub struct Context {
     pub(super) pid: u32,
     pub(super) health: Arc<Health>,
     pub(super) pool: Lock<Pool>,
+    /// Held by the thread that polls.
+    pub(super) polling: Lock<()>,
     /// Bytes of all blocks that exist.
     pub(super) memory: AtomicU64,
     /// Bytes written since the last submission.
@@ -121,6 +123,7 @@ impl Context {
             serial: NEXT.fetch_add(1, Ordering::Relaxed),
             pid: process::id(),
             health,
+            polling: Lock::new(()),
             pool: Lock::new(Pool::new(found.info.kind)),
             memory: AtomicU64::new(0),
             unsent: AtomicU64::new(0),

@@ -113,12 +113,16 @@ impl Context {
     }
 
     /// Waits for a submission or the last one, in slices that let the user stop, and for what is to be called after it:
-    /// the poll of another thread may be about to do so.
+    /// the poll of another thread may be about to do so. One thread polls at a time: wgpu panics if a wait that timed out
+    /// finds that another thread's poll has emptied the queue since.
     pub(super) fn wait_for(&self, index: Option<SubmissionIndex>, is_called: impl Fn() -> bool) -> Result<()> {
         loop {
             self.check()?;
             let wait = PollType::Wait { submission_index: index.clone(), timeout: Some(SLICE) };
-            match contained(|| self.device.poll(wait)) {
+            let turn = self.polling.lock();
+            let polled = contained(|| self.device.poll(wait));
+            drop(turn);
+            match polled {
                 Ok(Ok(_)) if is_called() => return self.check(),
                 Ok(Ok(_)) => thread::yield_now(),
                 Ok(Err(PollError::Timeout)) => {}
