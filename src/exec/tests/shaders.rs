@@ -249,6 +249,28 @@ fn products_with_long_sums() {
 }
 
 #[test]
+fn more_workgroups_than_fit_along_one_axis() {
+    let mut case = Case::default();
+    let (a, b) = (case.leaf(DType::F32, &[66_000, 4, 1], whole(1)), case.leaf(DType::F32, &[66_000, 1, 2], whole(2)));
+    let product = case.graph.add(Op::Contract, &[a, b]).unwrap();
+    case.graph.outputs.push(product);
+    check(&case, 0.0);
+}
+
+#[test]
+fn what_a_kernel_cannot_bind_is_refused_with_its_size() {
+    let mut case = Case::default();
+    let (count, limits) = (1000, Limits { binding_bytes: 8000, ..LIMITS });
+    let updates = case.leaf(DType::F32, &[count], whole(1));
+    let at = case.leaf(DType::I64, &[count], |i| (i % 6) as f64);
+    let sum = case.graph.add_typed(Op::Scatter(GatherMode::Take, 0), &[updates, at], TensorType::new(DType::F32, [6]));
+    case.graph.outputs.push(sum);
+    let error = planner::gpu::plan(&case.graph, &case.strides, &[], &limits).err().unwrap();
+    assert_eq!(error.kind(), crate::error::ErrorKind::Memory);
+    assert!(error.message().contains("8192") && error.message().contains("8000"), "{error}");
+}
+
+#[test]
 fn what_a_product_keeps_between_its_kernels_is_lent_to_the_next() {
     let working = |products: usize| {
         let mut case = Case::default();

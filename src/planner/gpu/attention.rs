@@ -32,7 +32,7 @@ pub fn value(scene: &mut Scene, task: &Task, masking: Masking, kernels: &mut Vec
 /// The gradients of query, key and value. Behind the operands come the results of the value and their cotangents.
 pub fn gradient(scene: &mut Scene, task: &Task, masking: Masking, kernels: &mut Vec<Kernel>) -> Result<()> {
     let problem = Problem::new(scene, task, masking);
-    let state = scene.scratch((2 * problem.items * problem.queries + 1) * 4);
+    let state = scene.scratch(task.name, (2 * problem.items * problem.queries + 1) * 4)?;
     kernels.push(problem.prepare(scene, state)?);
     kernels.push(Writer::new(scene, &problem).key_gradients(state)?);
     kernels.push(Writer::new(scene, &problem).query_gradient(state)?);

@@ -123,7 +123,10 @@ pub fn multiply(scene: &mut Scene, task: &Task, product: &dyn Product, kernels: 
     let tiles = if sizes.m < FEW_ROWS { None } else { Some(Tiles::new(&sizes, dtype)) };
     let groups = tiles.as_ref().map_or(results.div_ceil(THREADS), |tiles| sizes.batch * tiles.across * tiles.down);
     let cut = Cut::new(&sizes, groups, dtype.device_size(), scene.limits.binding_bytes);
-    let slot = (cut.chunks > 1).then(|| scene.scratch(cut.chunks * results * dtype.device_size()));
+    let slot = match cut.chunks {
+        1 => None,
+        chunks => Some(scene.scratch(task.name, chunks * results * dtype.device_size())?),
+    };
     let mut shader = Shader::new(scene.program, &scene.homes, task.name);
     let loads = product.loads(&mut shader)?;
     let [m, n] = [sizes.m, sizes.n].map(|size| shader.number(size));

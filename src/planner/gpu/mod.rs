@@ -109,10 +109,11 @@ impl Scene<'_> {
     }
 
     /// A working buffer for what a task keeps between its kernels.
-    fn scratch(&mut self, bytes: usize) -> u32 {
+    fn scratch(&mut self, name: &str, bytes: usize) -> Result<u32> {
+        check_bytes(name, bytes, &self.limits)?;
         let slot = memory::take(&mut self.idle, &mut self.slots, bytes);
         self.taken.push(slot);
-        slot
+        Ok(slot)
     }
 
     /// Lets the next task have what this one kept.
@@ -175,16 +176,18 @@ fn alone(scene: &mut Scene, task: &Task, kernels: &mut Vec<Kernel>) -> Result<()
 fn check_sizes(program: &Program, limits: &Limits) -> Result<()> {
     for (task, output) in program.tasks.iter().flat_map(|task| task.outputs().map(move |output| (task, output))) {
         let value = &program.values[output as usize];
-        let bytes = value.size * value.dtype.device_size();
-        if bytes > limits.binding_bytes || value.size > u32::MAX as usize {
-            return Err(Error::new(
-                ErrorKind::Memory,
-                format!(
-                    "{}: a result of {bytes} bytes is more than the {} that a kernel of this device can bind",
-                    task.name, limits.binding_bytes
-                ),
-            ));
-        }
+        check_bytes(task.name, value.size * value.dtype.device_size(), limits)?;
     }
     Ok(())
+}
+
+fn check_bytes(name: &str, bytes: usize, limits: &Limits) -> Result<()> {
+    // Elements have four bytes at least.
+    let most = limits.binding_bytes.min(u32::MAX as usize * 4);
+    if bytes <= most {
+        return Ok(());
+    }
+    let text =
+        format!("{name}: {bytes} bytes in one piece are more than the {most} that a kernel of this device can bind");
+    Err(Error::new(ErrorKind::Memory, text))
 }

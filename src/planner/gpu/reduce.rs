@@ -48,7 +48,7 @@ pub fn lower(
     // Runs of a length near the root, so that both passes have much to do at once.
     let chunk = ((len as f64).sqrt() as usize).next_power_of_two().max(CHUNK / 2);
     let parts = len.div_ceil(chunk);
-    let slot = scene.scratch(results * parts * dtype.device_size());
+    let slot = scene.scratch(task.name, results * parts * dtype.device_size())?;
     let outer = results / inner;
     kernels.push(pass(scene, task, def, [outer, len, inner], Pass::First { slot, chunk })?);
     kernels.push(pass(scene, task, def, [outer, parts, inner], Pass::Last { slot })?);

@@ -31,7 +31,7 @@ pub fn lower(scene: &mut Scene, task: &Task, mode: GatherMode, axis: usize, kern
     }
     let count = scatter.task.inputs[1].size();
     let pairs = count.next_power_of_two().max(BLOCK);
-    let slot = scene.scratch(pairs * PAIR.device_size());
+    let slot = scene.scratch(task.name, pairs * PAIR.device_size())?;
     kernels.push(scatter.sort_blocks(scene, slot, count, pairs)?);
     let mut run = BLOCK * 2;
     while run <= pairs {
@@ -43,7 +43,8 @@ pub fn lower(scene: &mut Scene, task: &Task, mode: GatherMode, axis: usize, kern
         kernels.push(scatter.merge_blocks(scene, slot, pairs, run)?);
         run *= 2;
     }
-    let sums = scene.scratch(2 * count.div_ceil(CHUNK) * scatter.rows() * scatter.dtype(scene).device_size());
+    let elements = 2 * count.div_ceil(CHUNK) * scatter.rows();
+    let sums = scene.scratch(task.name, elements * scatter.dtype(scene).device_size())?;
     kernels.push(scatter.sum_chunks(scene, [slot, sums], count)?);
     kernels.push(scatter.sum(scene, slot, sums, count)?);
     Ok(())
