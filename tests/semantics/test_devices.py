@@ -79,6 +79,56 @@ def stepper(device: str) -> tuple[Callable[..., wg.Tensor], wg.Tensor, wg.Tensor
     return step, x, y
 
 
+LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "linear": (lambda: nn.Linear(4, 3), (5, 4)),
+    "conv": (lambda: nn.Conv2d(2, 3, 3, stride=2, padding=1), (2, 2, 6, 6)),
+    "conv, reflected": (lambda: nn.Conv1d(2, 3, 3, padding=1, padding_mode="reflect"), (2, 2, 6)),
+    "conv, repeated": (lambda: nn.Conv1d(2, 3, 3, padding=1, padding_mode="replicate"), (2, 2, 6)),
+    "conv, around": (lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), (2, 2, 6, 6)),
+    "max pool": (lambda: nn.MaxPool2d(2), (2, 2, 6, 6)),
+    "average pool": (lambda: nn.AvgPool1d(3, 2), (2, 2, 7)),
+    "adaptive pool": (lambda: nn.AdaptiveAvgPool1d(4), (2, 2, 6)),
+    "batch norm": (lambda: nn.BatchNorm2d(3), (4, 3, 2, 2)),
+    "layer norm": (lambda: nn.LayerNorm(4), (5, 4)),
+    "rms norm": (lambda: nn.RMSNorm(4), (5, 4)),
+    "activations": (lambda: nn.Sequential(nn.GELU(), nn.SiLU(), nn.ELU(), nn.LogSoftmax(-1)), (5, 4)),
+    "dropout": (lambda: nn.Dropout(0.3), (5, 4)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_gives_the_same_on_both_devices(name: str) -> None:
+    make, shape = LAYERS[name]
+    found = []
+    for device in ("cpu", GPU):
+        wg.manual_seed(7)
+        layer = make().to(device)
+        x = wg.randn(shape).to(device).requires_grad_()
+        out = layer(x)
+        (out * out).sum().backward()
+        kept = [out.detach(), *(part.grad for part in (x, *layer.parameters())), *layer.buffers()]
+        assert all(part is not None and part.device == x.device for part in kept)
+        found.append([part.flatten().tolist() for part in kept if part is not None])
+    for here, there in zip(*found, strict=True):
+        assert there == pytest.approx(here, rel=1e-4, abs=1e-4)
+
+
+def test_rows_of_a_table_and_their_gradients_agree() -> None:
+    found = []
+    for device in ("cpu", GPU):
+        wg.manual_seed(7)
+        table = nn.Embedding(5, 3, padding_idx=1).to(device)
+        table.reset_parameters()
+        out = table(wg.tensor([[0, 1], [4, 0]], device=device))
+        (out * out).sum().backward()
+        assert table.weight.grad is not None
+        found.append((out.tolist(), table.weight.grad.tolist()))
+    assert found[0][0][0][1] == [0.0, 0.0, 0.0]
+    for here, there in zip(*found, strict=True):
+        flat = [wg.tensor(part).flatten().tolist() for part in (here, there)]
+        assert flat[1] == pytest.approx(flat[0], rel=1e-4, abs=1e-6)
+
+
 # Reads.
 
 
