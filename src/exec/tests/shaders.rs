@@ -249,15 +249,6 @@ fn products_with_long_sums() {
 }
 
 #[test]
-fn more_workgroups_than_fit_along_one_axis() {
-    let mut case = Case::default();
-    let (a, b) = (case.leaf(DType::F32, &[66_000, 4, 1], whole(1)), case.leaf(DType::F32, &[66_000, 1, 2], whole(2)));
-    let product = case.graph.add(Op::Contract, &[a, b]).unwrap();
-    case.graph.outputs.push(product);
-    check(&case, 0.0);
-}
-
-#[test]
 fn what_a_kernel_cannot_bind_is_refused_with_its_size() {
     let mut case = Case::default();
     let (count, limits) = (1000, Limits { binding_bytes: 8000, ..LIMITS });
