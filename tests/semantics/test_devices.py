@@ -428,6 +428,36 @@ print(os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]), pending.tolist())
     assert in_a_process(program) == "14 [2.0, 3.0]"
 
 
+def test_a_compiled_step_goes_on_after_a_loss() -> None:
+    program = """
+model = nn.Linear(2, 1)
+with wg.no_grad():
+    model.weight.copy_(wg.ones((1, 2)))
+    model.bias.copy_(wg.ones((1,)))
+@wg.compile
+def call(x):
+    with wg.no_grad():
+        return model(x) * wg.tensor([2.0], device="gpu")
+state = {name: value.cpu() for name, value in model.state_dict().items()}
+wg.eval(*state.values())
+model.to("gpu")
+for _ in range(3):
+    assert call(wg.ones((1, 2), device="gpu")).item() == 6.0
+_core.testing_gpu("lose", 0)
+for reset in (lambda: None, wg.gpu.reset):
+    reset()
+    try:
+        call(wg.ones((1, 2)).to("gpu"))
+    except wg.DeviceLostError:
+        print("lost")
+model.load_state_dict(state)
+for _ in range(4):
+    assert call(wg.ones((1, 2), device="gpu")).item() == 6.0
+print("on")
+"""
+    assert in_a_process(program) == "lost\nlost\non"
+
+
 def test_a_lost_device_leaves_the_cpu_as_it_was() -> None:
     program = """
 model = nn.Linear(2, 1)

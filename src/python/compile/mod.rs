@@ -224,7 +224,15 @@ impl Compiled {
             if variant.grad != grad || !variant.fits(args, kwargs, &mut given)? {
                 continue;
             }
-            match variant.replay(args, &given)? {
+            let replayed = match variant.replay(args, &given) {
+                Err(error) if is_a(py, &error, ErrorKind::DeviceLost) => {
+                    // Host data that became part of it is gone with the device.
+                    variants.remove(at);
+                    return Err(error);
+                }
+                replayed => replayed?,
+            };
+            match replayed {
                 Replayed::Unlike => {}
                 Replayed::Fails => {
                     drop(known);
