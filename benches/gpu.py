@@ -1,6 +1,6 @@
 """Each training step on the GPU beside the CPU: losses, kernels and submissions a step, and time.
 
-    python benches/gpu.py [--steps N] [--modes ordinary,compiled] [workload ...]
+python benches/gpu.py [--steps N] [--modes ordinary,compiled] [workload ...]
 """
 
 import argparse

@@ -1128,11 +1128,12 @@ def gpu_reset() -> None:
 def gpu_counters() -> dict[str, int]:
     """submits, dispatches, reads, pipelines, bind_groups (made so far), memory (bytes held), of all open GPUs."""
 
-def verify(
-    step: Callable[[], Any], devices: Sequence[str | Device]
-) -> tuple[Any, list[dict[str, Any]], str | None]:
-    """Calls `step` and checks each op of the plans that it runs on each device. Returns what it gave, one entry (op,
-    device, times, worst) for each op and device, and the first divergence in words, or None."""
+def verify(step: Callable[[], Any], devices: Sequence[str | Device]) -> tuple[Any, list[dict[str, Any]], str | None]:
+    """Calls `step` and checks each op of the plans that it runs on each device.
+
+    Returns what it gave, one entry (op, device, times, worst) for each op and device, and the first divergence in
+    words, or None.
+    """
 
 def testing_gpu(behaviour: Literal["fail_allocation", "lose"], n: int) -> None:
     """For tests: the nth allocation of GPU memory by this thread from now on fails, or GPU n is lost."""

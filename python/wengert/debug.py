@@ -1,4 +1,4 @@
-"""What happens inside: plans, counters, the table of ops, the lines that recorded what fails late, ops proved on devices."""
+"""What happens inside: plans, counters, the table of ops, lines that recorded what fails late, proofs of ops."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from types import TracebackType
 from typing import Any
 
 from wengert import _core
-from wengert._core import Device, InternalError, clear_plan_cache, counters, gpu_counters, op_table, plan_cache, set_lines
+from wengert._core import (
+    Device,
+    InternalError,
+    clear_plan_cache,
+    counters,
+    gpu_counters,
+    op_table,
+    plan_cache,
+    set_lines,
+)
 
 __all__ = [
     "Checked",
@@ -74,10 +83,10 @@ class Verification:
 def verify(step: Callable[[], Any], devices: Sequence[str | Device] = ("cpu", "gpu")) -> Verification:
     """Run a step once and prove each of its ops, gradients and updates included, on each device.
 
-    Every op of every plan that `step` runs is computed alone on each device, on the values that it has in this step, and
-    compared with its definition in float64. The bound is the op's own: units in the last place for a scalar function,
-    (n + 2) / 2 · ε · Σ|terms| for a sum of n terms (Higham, Accuracy and Stability of Numerical Algorithms, 2002,
-    chapter 4), none for what only moves or compares. The step itself runs as ever, on the device of its tensors.
+    Every op of every plan that `step` runs is computed alone on each device, on the values that it has in this step,
+    and compared with its definition in float64. The bound is the op's own: units in the last place for a scalar
+    function, (n + 2) / 2 · ε · Σ|terms| for a sum of n terms (Higham, Accuracy and Stability of Numerical Algorithms,
+    2002, chapter 4), none for what only moves or compares. The step itself runs as ever, on the device of its tensors.
 
     Args:
         step: a function without arguments; not a compiled one, whose plans are made already.
