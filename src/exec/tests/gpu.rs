@@ -2,7 +2,7 @@
 //! say so and pass.
 
 use super::ops::Lay;
-use super::{Case, dtype, fuzz, ops, scalars, single};
+use super::{Case, dtype, fuzz, ops, scalars, shaders, single};
 use crate::autodiff::tests as derivatives;
 use crate::autodiff::{HandKernels, expand_to};
 use crate::device_id::DeviceId;
@@ -16,6 +16,7 @@ use crate::machine::gpu::context;
 use crate::machine::gpu::tests::alone;
 use crate::machine::storage::Storage;
 use crate::planner;
+use crate::planner::gpu::Limits;
 use crate::scalar::Scalar;
 use std::sync::Arc;
 
@@ -69,6 +70,30 @@ fn upload(case: &Case) -> Result<Vec<Leaf>> {
 /// Whether two numbers agree: floats within a bound of a scale, others exactly.
 fn agree(dtype: DType, x: f64, y: f64, tolerance: f64) -> bool {
     x == y || (x.is_nan() && y.is_nan()) || (dtype.is_float() && (x - y).abs() <= tolerance)
+}
+
+/// Compares the outputs of a case with those of the CPU: they may differ by `tolerance` of the largest. Once more with the
+/// shaders for the least memory, and with so few workgroups along one axis that many fill a second one.
+pub fn check(case: &Case, tolerance: f64) {
+    if !is_there() {
+        return;
+    }
+    let want = case.unfused().unwrap();
+    let (made, plan) = run(case, &[]).unwrap_or_else(|error| panic!("{error}\n{}", case.graph));
+    let narrow = shaders::planned(case, &Limits { groups: 40, ..shaders::LIMITS });
+    let least = Plan::new(narrow.unwrap_or_else(|_| shaders::plan(case, &shaders::LIMITS)), 0);
+    for (made, plan) in [(made, plan), (run_plan(case, &least).unwrap(), least)] {
+        for (at, (got, want)) in made.iter().zip(&want).enumerate() {
+            let ty = case.graph.ty(case.graph.outputs[at]);
+            let want = scalars(want, ty.dtype, ty.shape.size());
+            let finite = want.iter().map(|x| x.as_f64().abs()).filter(|x| x.is_finite());
+            let bound = tolerance * finite.fold(1.0, f64::max);
+            let wrong = got.iter().zip(&want).position(|(x, y)| !agree(ty.dtype, x.as_f64(), y.as_f64(), bound));
+            if let Some(i) = wrong {
+                panic!("output {at} ({ty}), element {i}: {:?}, not {:?}\n{}\n{plan}", got[i], want[i], case.graph);
+            }
+        }
+    }
 }
 
 #[test]
@@ -181,7 +206,7 @@ fn dispatches_wider_than_one_axis_are_split() {
     let context = context(0).unwrap();
     for seed in 0..10 {
         let case = single(fuzz::graph(seed, 15));
-        let few = planner::gpu::Limits { groups: 3 + seed as usize, ..gpu::limits(&context) };
+        let few = Limits { groups: 3 + seed as usize, ..gpu::limits(&context) };
         let expanded = expand_to(&case.graph, &[], HandKernels::KeepForDevices).unwrap();
         let graph = planner::simplify(&expanded).unwrap();
         let Ok(shaders) = planner::gpu::plan(&graph, &case.strides, &[], &few) else { continue };
