@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import subprocess
 import sys
 from collections.abc import Callable
 
@@ -89,6 +90,49 @@ def test_a_loop_stays_level(loop: Callable[[], Callable[[], object]]) -> None:
     # A pending tail may be cut anywhere below the limit of pending nodes.
     assert later_nodes <= nodes + 8_200
     assert later_memory - memory <= 128 << 10
+
+
+MEMORY = """
+import sys
+import numpy as np
+import wengert as wg
+from wengert import nn, optim
+
+# Once a large block has gone, glibc takes blocks of its size from the heap.
+del [np.ones(2**22, np.float32)][:]
+
+def resident():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * 4096 / 2**20
+
+before = resident()
+sizes = [1024, 2048, 2048, 2048, 1024]
+net = nn.Sequential(*[layer for i, o in zip(sizes, sizes[1:]) for layer in (nn.Linear(i, o), nn.GELU())])
+optimizer = optim.Adam(net.parameters(), lr=1e-3)
+x = wg.ones((128, 1024))
+
+def step():
+    optimizer.zero_grad()
+    loss = net(x).square().mean()
+    loss.backward()
+    optimizer.step()
+    return loss
+
+if sys.argv[1] == "compiled":
+    step = wg.compile(step)
+for _ in range(5):
+    step().item()
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_compiled_step_gives_back_what_its_traces_held() -> None:
+    def measured(mode: str) -> float:
+        command = [sys.executable, "-P", "-c", MEMORY, mode]
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert measured("compiled") < 1.25 * measured("ordinary")
 
 
 def test_a_training_loop_holds_no_nodes_between_steps() -> None:

@@ -33,6 +33,16 @@ pub fn trim() {
     let blocks = std::mem::take(&mut *POOL.lock());
     drop(blocks);
     buffer::trim();
+    release_heap();
+}
+
+/// glibc keeps freed blocks of up to 32 MiB in its heap, once blocks of that size have come and gone.
+fn release_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: has no preconditions; other threads may allocate meanwhile.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 impl Lease {
