@@ -338,6 +338,15 @@ ROWS: list[Row] = [
         fixed=(LONG[0],),
     ),
     Row("index", lambda x, i: x[i], lambda x, i: x[i], ((3, 2),), fixed=(LONG,)),
+    # Recorded for class indices that are not known yet.
+    Row(
+        "class_index",
+        lambda x: wg.one_hot(x.astype(wg.int64) + 0, 3).argmax(axis=-1),
+        lambda x: np.trunc(x).astype(np.int64),
+        ((5,),),
+        domains=((0.0, 3.0),),
+        differentiable=False,
+    ),
     Row(
         "one_hot",
         lambda x: wg.one_hot(x.astype(wg.int64), 3),

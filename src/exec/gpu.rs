@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
 use crate::graph::verify::verify;
 use crate::machine::cpu::par::{self, Work};
-use crate::machine::gpu::{Access, Binding, Buffer, Context, Dispatch, Pipeline, context};
+use crate::machine::gpu::{Access, Binding, Buffer, Context, Dispatch, Pipeline, context, fault_code};
 use crate::machine::lock::Lock;
 use crate::machine::storage::Storage;
 use crate::planner::gpu::{Home, Kernel, Limits, Plan as Shaders, Word};
@@ -113,6 +113,7 @@ impl Plan {
             for (word, out) in kernel.words.iter().zip(&mut words[block as usize..]) {
                 *out = match word {
                     Word::Fixed(word) => *word,
+                    Word::Name(name) => fault_code(name),
                     Word::Cell(number, half) => (cell(*number) >> (32 * u32::from(*half))) as u32,
                     Word::Offset { leaf, fixed, starts } => {
                         let first = leaf.map_or(0, |leaf| leaves[leaf as usize].offset as i64);

@@ -56,7 +56,7 @@ pub fn run_plan(case: &Case, plan: &Plan) -> Result<Vec<Vec<Scalar>>> {
 }
 
 /// The leaves of a case on the device.
-fn upload(case: &Case) -> Result<Vec<Leaf>> {
+pub fn upload(case: &Case) -> Result<Vec<Leaf>> {
     let leaf = |(slot, leaf): (usize, &Leaf)| {
         let buffer = leaf.buffer.host();
         // SAFETY: the buffer holds this many bytes.

@@ -283,6 +283,7 @@ fn operands_that_start_where_a_number_says() {
 #[test]
 fn an_index_out_of_range_in_a_scatter_is_raised() {
     use crate::machine::gpu::tests::alone;
+    use crate::machine::storage::Storage;
     let name = "an_index_out_of_range_in_a_scatter_is_raised";
     if !super::gpu::is_there() || !alone(module_path!(), name, super::gpu::ENV) {
         return;
@@ -295,8 +296,16 @@ fn an_index_out_of_range_in_a_scatter_is_raised() {
         let at = case.leaf(DType::I64, &[count], |i| if i == 5 { -7.0 } else { (i % 6) as f64 });
         let sum = case.graph.add_typed(Op::Scatter(mode, 0), &[updates, at], TensorType::new(DType::F32, [6]));
         case.graph.outputs.push(sum);
-        let error = super::gpu::run(&case, &[]).err().expect("an index that is out of range");
+        let plan = crate::exec::gpu::build(&case.graph, &[], &case.strides, &[], 0).unwrap();
+        let leaves = super::gpu::upload(&case).unwrap();
+        let made = crate::exec::gpu::run(&plan, &crate::exec::Inputs { leaves: &leaves, numbers: &[] }).unwrap();
+        let error = made[0].download(DType::F32, 0, 6).err().expect("an index that is out of range");
         assert_eq!(error.kind(), crate::error::ErrorKind::Index);
-        assert!(error.message().contains("-7"), "{error}");
+        let op = if mode == GatherMode::Take { "index_add" } else { "scatter_add" };
+        assert_eq!(error.message(), format!("{op}: index -7 is out of range for an axis of size 6"));
+        let mut sums = [0.0; 6];
+        (0..count).filter(|&i| i != 5).for_each(|i| sums[i % 6] += whole(1)(i) as f32);
+        let read = Storage::Host(made[0].download(DType::F32, 0, 6).unwrap());
+        assert_eq!(super::floats(&read), sums, "{op} of {count}");
     }
 }

@@ -25,6 +25,7 @@ pub(crate) mod tests;
 pub use adapters::{AdapterInfo, Kind};
 pub use buffer::{Binding, Buffer};
 pub use context::{Context, Counters, Limits};
+pub use failure::fault_code;
 pub use pipeline::{Access, Pipeline};
 pub use registry::{after_fork, before_fork, context, counters, devices, reset, trim};
 pub use run::Dispatch;

@@ -3,6 +3,7 @@
 use super::buffer::{Block, Buffer, Use, whole_words};
 use super::context::{Context, FAULT_BYTES};
 use super::failure::contained;
+use super::failure::fault_name;
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::cpu::par;
 use std::sync::atomic::Ordering;
@@ -101,7 +102,7 @@ impl Context {
 
     /// Clears a fault once it is known here, so that an interrupted read does not lose it. Gives the error that it stands
     /// for.
-    fn clear_fault(&self, [_, low, high, limit]: [u32; 4]) -> Error {
+    fn clear_fault(&self, [code, low, high, limit]: [u32; 4]) -> Error {
         let cleared = self.guarded(
             || "gpu: clear a fault".to_owned(),
             || {
@@ -112,7 +113,8 @@ impl Context {
             },
         );
         let index = (i64::from(high as i32) << 32) | i64::from(low);
-        let error = Error::index(format!("gpu: index {index} is out of bounds for an axis of {limit}"));
+        let op = fault_name(code);
+        let error = Error::index(format!("{op}: index {index} is out of range for an axis of size {limit}"));
         cleared.err().unwrap_or(error)
     }
 

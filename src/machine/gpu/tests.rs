@@ -416,7 +416,7 @@ fn a_fault_is_raised_by_the_next_read_and_cleared() {
     let mut bytes = [0; 8];
     let error = context.read(&buffer, 0, &mut bytes).unwrap_err();
     assert!(error.kind() == ErrorKind::Index && error.message().contains("index -3"), "{error}");
-    assert!(error.message().contains("axis of 5"), "{error}");
+    assert!(error.message().contains("axis of size 5"), "{error}");
     context.read(&buffer, 0, &mut bytes).unwrap();
     assert_eq!(bytes, [8, 7, 7, 7, 8, 7, 7, 7]);
     // A read of nothing brings the fault too.

@@ -1,7 +1,7 @@
 //! What moves elements: gathers, embeds and joins; and random fills. A thread makes one element of the result.
 
 use super::Scene;
-use super::plan::Kernel;
+use super::plan::{Kernel, Word};
 use super::shader::{At, Shader, THREADS};
 use crate::dtype::DType;
 use crate::error::{Error, ErrorKind, Result};
@@ -23,21 +23,30 @@ pub fn finish(scene: &Scene, shader: Shader, size: usize) -> Result<Kernel> {
     shader.finish(&scene.limits, THREADS, size.div_ceil(THREADS))
 }
 
-/// Reads an int64 index into the variable `index`, from the end if it is negative. One that is out of range is noted as a
-/// fault and becomes `otherwise`.
-pub fn checked_index(shader: &mut Shader, element: &str, extent: usize, otherwise: &str) {
+/// Reads an int64 index of the op `name` into the variable `index`, from the end if it is negative. One that is out of
+/// range is noted as a fault and becomes `otherwise`.
+pub fn checked_index(shader: &mut Shader, name: &'static str, element: &str, extent: usize, otherwise: &str) {
     shader.fault();
-    let extent = shader.number(extent);
+    let (extent, op) = (shader.number(extent), shader.word(Word::Name(name)));
+    // The exchange may fail where it should not, but then it has seen the zero.
     shader.item("checked", || {
-        "fn checked(index: vec2<u32>, extent: u32, otherwise: u32) -> u32 {\n  \
-           if (index.y == 0u && index.x < extent) { return index.x; }\n  \
-           if (index.y == 0xffffffffu && index.x > 0xffffffffu - extent) { return index.x + extent; }\n  \
-           if (atomicCompareExchangeWeak(&fault[0], 0u, 1u).exchanged) {\n    \
-             atomicStore(&fault[1], index.x);\n    atomicStore(&fault[2], index.y);\n    atomicStore(&fault[3], extent);\n  }\n  \
-           return 0u;\n}"
-            .to_owned()
+        "fn checked(index: vec2<u32>, extent: u32, op: u32, otherwise: u32) -> u32 {
+  if (index.y == 0u && index.x < extent) { return index.x; }
+  if (index.y == 0xffffffffu && index.x > 0xffffffffu - extent) { return index.x + extent; }
+  for (var tries = 0u; tries < 64u; tries++) {
+    let seen = atomicCompareExchangeWeak(&fault[0], 0u, op);
+    if (seen.exchanged) {
+      atomicStore(&fault[1], index.x);
+      atomicStore(&fault[2], index.y);
+      atomicStore(&fault[3], extent);
+    }
+    if (seen.exchanged || seen.old_value != 0u) { break; }
+  }
+  return otherwise;
+}"
+        .to_owned()
     });
-    shader.line(&format!("let index = checked({element}, {extent}, {otherwise});"));
+    shader.line(&format!("let index = checked({element}, {extent}, {op}, {otherwise});"));
 }
 
 pub fn gather(scene: &Scene, task: &Task, mode: GatherMode, axis: usize, kernels: &mut Vec<Kernel>) -> Result<()> {
@@ -60,7 +69,7 @@ pub fn gather(scene: &Scene, task: &Task, mode: GatherMode, axis: usize, kernels
         }
         GatherMode::Along => shader.load(indices, At::Linear("i"))?,
     };
-    checked_index(&mut shader, &index, from.shape[axis], "0u");
+    checked_index(&mut shader, task.name, &index, from.shape[axis], "0u");
     let at = along_axis(&mut shader, from, axis);
     let x = shader.element(from.value, &at)?;
     shader.store(task.output, "i", &x)?;
@@ -132,7 +141,7 @@ pub fn embed(scene: &Scene, task: &Task, dims: &[SliceDim], kernels: &mut Vec<Ke
 fn start(scene: &Scene, shader: &mut Shader, window: &Window) -> Result<String> {
     match scene.program.start(window)? {
         Start::Known(start) => Ok(shader.number(start as usize)),
-        Start::Cell(cell) => Ok(shader.word(super::plan::Word::Cell(cell, 0))),
+        Start::Cell(cell) => Ok(shader.word(Word::Cell(cell, 0))),
     }
 }
 

@@ -43,6 +43,8 @@ pub enum Home {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Word {
     Fixed(u32),
+    /// A number that stands for an op, in the words of a fault.
+    Name(&'static str),
     /// A word of a number: of the cell `.0`, the low one or (`.1` = 1) the high one of int64.
     Cell(u32, u8),
     /// The first element that a window shows, in elements of its buffer: that of the leaf, if it is one, then a fixed
