@@ -84,6 +84,15 @@ impl DevicePlan {
         }
     }
 
+    /// Bytes of the memory for values between kernels.
+    pub fn working_bytes(&self) -> usize {
+        match self {
+            DevicePlan::Cpu(plan) => plan.arena(),
+            #[cfg(feature = "gpu")]
+            DevicePlan::Gpu(plan) => plan.shaders().working_bytes(),
+        }
+    }
+
     /// What each kernel does, and how many of them come before the commit block.
     pub fn accounts(&self) -> (&[Account], usize) {
         match self {

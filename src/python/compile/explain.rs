@@ -85,13 +85,9 @@ fn plan<'py>(py: Python<'py>, number: usize, profile: &PlanProfile, text: &mut S
     let data = PyDict::new(py);
     data.set_item("arena_bytes", profile.arena)?;
     data.set_item("nanoseconds", total)?;
-    let _ = writeln!(
-        text,
-        "  plan {number}: {} kernels, {:.1} µs, arena {}",
-        profile.kernels.len(),
-        total as f64 / 1e3,
-        bytes(profile.arena as u64)
-    );
+    let (count, arena) = (profile.kernels.len(), bytes(profile.arena as u64));
+    let time = if profile.timed { format!("{:.1} µs", total as f64 / 1e3) } else { "not timed".to_owned() };
+    let _ = writeln!(text, "  plan {number}: {count} kernels, {time}, arena {arena}");
     let kernels = PyList::empty(py);
     for kernel in &profile.kernels {
         let account = &kernel.account;
@@ -102,10 +98,10 @@ fn plan<'py>(py: Python<'py>, number: usize, profile: &PlanProfile, text: &mut S
         entry.set_item("nanoseconds", kernel.nanos)?;
         entry.set_item("commits", kernel.commits)?;
         kernels.append(entry)?;
+        let time = if profile.timed { format!("{:.2} µs", kernel.nanos as f64 / 1e3) } else { "-".to_owned() };
         let _ = writeln!(
             text,
-            "    {:>9.2} µs {:>9} {:>10} FLOP {}{}",
-            kernel.nanos as f64 / 1e3,
+            "    {time:>12} {:>9} {:>10} FLOP {}{}",
             bytes(account.bytes),
             account.flops,
             if kernel.commits { "in place: " } else { "" },

@@ -22,7 +22,10 @@ pub struct KernelProfile {
 
 pub struct PlanProfile {
     pub kernels: Vec<KernelProfile>,
+    /// Bytes for values between kernels.
     pub arena: usize,
+    /// Whether the kernels have times: those of a device have none.
+    pub timed: bool,
 }
 
 /// What a replay depends on and leaves behind.
@@ -103,7 +106,7 @@ impl Replay {
                 nanos: if nanos == u64::MAX { 0 } else { nanos },
                 commits: at >= commit,
             });
-            profiles.push(PlanProfile { kernels: kernels.collect(), arena: prepared.plan().arena() });
+            profiles.push(PlanProfile { kernels: kernels.collect(), arena: prepared.plan().arena(), timed: true });
         }
         Ok(profiles)
     }
@@ -135,7 +138,7 @@ fn unmeasured(plan: &DevicePlan) -> PlanProfile {
     let kernels = accounts.iter().enumerate();
     let kernels =
         kernels.map(|(at, account)| KernelProfile { account: account.clone(), nanos: 0, commits: at >= commit });
-    PlanProfile { kernels: kernels.collect(), arena: 0 }
+    PlanProfile { kernels: kernels.collect(), arena: plan.working_bytes(), timed: false }
 }
 
 /// Memory that looks like the value of a name, and where its first element lies.
