@@ -181,7 +181,7 @@ pub fn run(plan: &Plan, inputs: &Inputs) -> Result<Vec<Arc<Storage>>> {
     }
     context.run(&parameters, &dispatches)?;
     drop(dispatches);
-    let buffers: Vec<Arc<Storage>> = buffers.into_iter().map(|buffer| Arc::new(Storage::Device(buffer))).collect();
+    let buffers: Vec<Arc<Storage>> = buffers.into_iter().map(|buffer| Arc::new(Storage::from(buffer))).collect();
     let output = |home: &OutputHome| match home {
         OutputHome::Buffer(buffer) => Arc::clone(&buffers[*buffer as usize]),
         OutputHome::Donated(leaf) => Arc::clone(&leaves[*leaf as usize].buffer),

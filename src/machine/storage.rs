@@ -13,8 +13,9 @@ use std::fmt;
 /// A block of memory of one device. `Arc<Storage>` is what values hold.
 pub enum Storage {
     Host(Buffer),
+    /// Apart, so that a block of the host is no larger than without it.
     #[cfg(feature = "gpu")]
-    Device(gpu::Buffer),
+    Device(Box<gpu::Buffer>),
 }
 
 #[cold]
@@ -86,7 +87,7 @@ impl Storage {
         match device {
             DeviceId::Cpu => Buffer::new(bytes).map(Storage::Host),
             #[cfg(feature = "gpu")]
-            DeviceId::Gpu(index) => gpu::context(index)?.alloc(bytes).map(Storage::Device),
+            DeviceId::Gpu(index) => gpu::context(index)?.alloc(bytes).map(Storage::from),
             #[cfg(not(feature = "gpu"))]
             DeviceId::Gpu(_) => Err(no_gpu(device)),
         }
@@ -103,7 +104,7 @@ impl Storage {
                     1 => context.upload(&widened(bytes)),
                     _ => context.upload(bytes),
                 };
-                made.map(Storage::Device)
+                made.map(Storage::from)
             }
             #[cfg(not(feature = "gpu"))]
             DeviceId::Gpu(_) => {
@@ -172,6 +173,13 @@ fn read_narrowed(buffer: &gpu::Buffer, first: usize, out: &mut [u8]) -> Result<(
 impl From<Buffer> for Storage {
     fn from(buffer: Buffer) -> Storage {
         Storage::Host(buffer)
+    }
+}
+
+#[cfg(feature = "gpu")]
+impl From<gpu::Buffer> for Storage {
+    fn from(buffer: gpu::Buffer) -> Storage {
+        Storage::Device(Box::new(buffer))
     }
 }
 

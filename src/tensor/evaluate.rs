@@ -16,6 +16,7 @@ use crate::device_id::DeviceId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Cache, DevicePlan, Inputs, OutputHome};
 use crate::graph::Op;
+use crate::machine::lock::Guard;
 use crate::machine::storage::Storage;
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -282,11 +283,12 @@ pub(super) fn in_scope<T: Send>(mut work: impl FnMut() -> Result<T> + Send) -> R
 }
 
 fn run_here(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Ran> {
-    let mut claimed = match claim(roots, rebound)? {
-        Claim::Ready(claimed) => claimed,
-        Claim::Empty => return Ok(Ran::All),
-        Claim::Mixed => return Ok(Ran::Nothing),
-    };
+    let engine = engine::lock();
+    let Some(device) = roots.first().map(|&root| engine.get(root).device) else { return Ok(Ran::All) };
+    if roots.iter().any(|&root| engine.get(root).device != device) {
+        return Ok(Ran::Nothing);
+    }
+    let Some(mut claimed) = claim(engine, device, roots, rebound)? else { return Ok(Ran::All) };
     let made = catch_unwind(AssertUnwindSafe(|| execute(&mut claimed))).unwrap_or_else(|panic| Err(panicked(&*panic)));
     let mut engine = engine::lock();
     let result = match made {
@@ -320,23 +322,14 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> Error {
     Error::internal(format!("a kernel panicked: {text}"))
 }
 
-#[allow(clippy::large_enum_variant, reason = "there is one, for a moment")]
-enum Claim {
-    Ready(Claimed),
-    /// Nothing is pending.
-    Empty,
-    /// The roots are on several devices, and so in several plans.
-    Mixed,
-}
-
-/// Walks until nothing of the plan is in another thread's hands, then takes all of it.
-fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Claim> {
+/// Walks until nothing of the plan is in another thread's hands, then takes all of it. None: nothing is pending.
+fn claim(
+    mut engine: Guard<'static, Engine>,
+    device: DeviceId,
+    roots: &[Slot],
+    rebound: &[(Place, Place)],
+) -> Result<Option<Claimed>> {
     let generation = GENERATION.load(Ordering::Relaxed);
-    let mut engine = engine::lock();
-    let Some(device) = roots.first().map(|&root| engine.get(root).device) else { return Ok(Claim::Empty) };
-    if roots.iter().any(|&root| engine.get(root).device != device) {
-        return Ok(Claim::Mixed);
-    }
     let walk = loop {
         match walk(&mut engine, roots, generation)? {
             Outcome::Ready(walk) => break walk,
@@ -352,7 +345,7 @@ fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Claim> {
     }
     let is_open = |node: &Node| node.role == Role::Open && !matches!(engine.get(node.slot).op, Op::Marker);
     if !walk.nodes.iter().any(is_open) {
-        return Ok(Claim::Empty);
+        return Ok(None);
     }
     let decisions = publish::decide(&engine, &walk, rebound);
     let (outputs, donations) = (&decisions.outputs, &decisions.donations);
@@ -375,7 +368,7 @@ fn claim(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Claim> {
             record.state = State::Claimed(generation);
         }
     }
-    Ok(Claim::Ready(Claimed { device, walk, decisions, description, lowered, plan, draft }))
+    Ok(Some(Claimed { device, walk, decisions, description, lowered, plan, draft }))
 }
 
 fn execute(claimed: &mut Claimed) -> Result<(Arc<DevicePlan>, Vec<Arc<Storage>>)> {
