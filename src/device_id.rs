@@ -37,8 +37,9 @@ impl DeviceId {
         }
     }
 
+    #[inline]
     pub fn is_cpu(self) -> bool {
-        self == DeviceId::Cpu
+        matches!(self, DeviceId::Cpu)
     }
 
     /// What to write for it, at its shortest.

@@ -35,6 +35,16 @@ impl Storage {
         }
     }
 
+    /// Where the memory of the host starts; null for a device's.
+    #[inline]
+    pub fn address(&self) -> *mut u8 {
+        match self {
+            Storage::Host(buffer) => buffer.as_mut_ptr(),
+            #[cfg(feature = "gpu")]
+            Storage::Device(_) => std::ptr::null_mut(),
+        }
+    }
+
     /// The memory, for code that runs on its device.
     #[cfg(feature = "gpu")]
     pub fn gpu(&self) -> Result<&gpu::Buffer> {

@@ -93,6 +93,9 @@ impl Tensor {
     /// The value in memory of the host, computed now if it is pending and copied there if it lies on a device.
     pub fn host_value(&self) -> Result<(Value, TensorType)> {
         let (value, ty) = self.value()?;
+        if value.buffer.device().is_cpu() {
+            return Ok((value, ty));
+        }
         Ok((to_host(&value, &ty)?, ty))
     }
 }

@@ -2,7 +2,6 @@
 //! marked as claimed, so that other threads wait; and how all that is given back where the call goes no further.
 
 use super::{Begun, BlockKind, Call, NameSpec, Replay, is_made};
-use crate::device_id::DeviceId;
 use crate::error::Result;
 use crate::machine::cpu::arena;
 use crate::machine::cpu::buffer::Buffer;
@@ -246,13 +245,10 @@ impl Replay {
     }
 }
 
-/// Where a value on the host starts, its elements being of this size; what lies on a device has no address.
+/// Where a value on the host starts, its elements being of this size. One on a device has no address.
 fn address(value: &Value, size: usize) -> *mut u8 {
-    match value.buffer.device() {
-        // SAFETY: a value's offset lies in its buffer.
-        DeviceId::Cpu => unsafe { value.buffer.host().as_mut_ptr().add(value.offset * size) },
-        DeviceId::Gpu(_) => std::ptr::null_mut(),
-    }
+    let start = value.buffer.address();
+    if start.is_null() { start } else { start.wrapping_add(value.offset * size) }
 }
 
 enum Found {
