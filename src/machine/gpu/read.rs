@@ -46,6 +46,7 @@ impl Context {
     }
 
     fn piece(&self, buffer: &Buffer, first_byte: usize, out: &mut [u8]) -> Result<()> {
+        self.catch_up()?;
         // Copies take whole words; the fault comes first.
         let skipped = first_byte % 4;
         let end = FAULT_BYTES + whole_words(skipped + out.len());

@@ -1,5 +1,6 @@
 //! Runs: one encoder, one pass, one submission.
 
+use super::adapters::Kind;
 use super::buffer::{Binding, Block, Use};
 use super::cache::Cache;
 use super::context::Context;
@@ -8,7 +9,7 @@ use crate::error::{Error, Result};
 use smallvec::SmallVec;
 use std::num::NonZeroU64;
 use std::sync::atomic::Ordering;
-use wgpu::{BindGroup, BindGroupEntry, BindingResource, BufferBinding};
+use wgpu::{BindGroup, BindGroupEntry, BindingResource, BufferBinding, SubmissionIndex};
 
 /// One kernel of a run.
 pub struct Dispatch<'a> {
@@ -43,13 +44,17 @@ impl Context {
         let result = self.guarded(|| describe(dispatches), || self.encode(params, block.as_ref(), dispatches));
         // The next writer of the block comes after this submission.
         block.into_iter().for_each(|block| self.give_back(block));
-        result
+        // A submission that was refused is never over.
+        self.runs.lock().push_back(result?);
+        Ok(())
     }
 
-    /// Waits until no more than `AHEAD` runs are under way.
-    fn catch_up(&self) -> Result<()> {
+    /// Waits until no more than `AHEAD` runs are under way. llvmpipe has none: a submission would wait inside the driver for
+    /// the one before it, where nothing can interrupt.
+    pub(super) fn catch_up(&self) -> Result<()> {
+        let ahead = if self.info().kind == Kind::Cpu { 0 } else { AHEAD };
         let mut runs = self.runs.lock();
-        let oldest = if runs.len() < AHEAD { None } else { runs.pop_front() };
+        let oldest = if runs.len() < ahead { None } else { runs.pop_front() };
         drop(runs);
         oldest.map_or(Ok(()), |oldest| self.wait_for(Some(oldest), || true))
     }
@@ -75,7 +80,7 @@ impl Context {
         Ok(())
     }
 
-    fn encode(&self, params: &[u32], block: Option<&Block>, dispatches: &[Dispatch<'_>]) -> Result<()> {
+    fn encode(&self, params: &[u32], block: Option<&Block>, dispatches: &[Dispatch<'_>]) -> Result<SubmissionIndex> {
         if let Some(block) = block {
             self.send(&block.raw, 0, bytemuck::cast_slice(params))?;
         }
@@ -97,9 +102,8 @@ impl Context {
         }
         drop(pass);
         let index = self.submit(Some(encoder.finish()));
-        self.runs.lock().push_back(index);
         self.counts.dispatches.fetch_add(count, Ordering::Relaxed);
-        Ok(())
+        Ok(index)
     }
 
     fn bind_group(&self, layout: &Layout, params: Option<&Block>, buffers: &[Binding<'_>]) -> BindGroup {
