@@ -10,11 +10,12 @@ use super::key::{self, Description};
 use super::lower::{self, Lowered};
 use super::publish::{self, Decisions};
 use super::trace;
+use super::transfer::own_copy;
 use super::verify;
 use super::walk::{Node, Outcome, Role, Walk, walk};
 use crate::device_id::DeviceId;
 use crate::error::{Error, ErrorKind, Result};
-use crate::exec::{Cache, DevicePlan, Inputs, OutputHome};
+use crate::exec::{Cache, DevicePlan, Inputs, Leaf, OutputHome};
 use crate::graph::Op;
 use crate::machine::lock::Guard;
 use crate::machine::storage::Storage;
@@ -382,7 +383,8 @@ fn execute(claimed: &mut Claimed) -> Result<(Arc<DevicePlan>, Vec<Arc<Storage>>)
         (None, None) => return Err(Error::internal("a plan is neither cached nor lowered")),
     };
     // Dropped at the end of the run: a donated buffer must have no other holder when its value is published.
-    let leaves = std::mem::take(&mut claimed.description.leaves);
+    let mut leaves = std::mem::take(&mut claimed.description.leaves);
+    copy_shared(claimed, &plan, &mut leaves)?;
     let inputs = Inputs { leaves: &leaves, numbers: &claimed.description.numbers };
     if let Some(lowered) = &claimed.lowered {
         verify::check(lowered, &inputs)?;
@@ -392,15 +394,35 @@ fn execute(claimed: &mut Claimed) -> Result<(Arc<DevicePlan>, Vec<Arc<Storage>>)
     Ok((plan, buffers))
 }
 
+/// Puts copies where the plan writes over what others hold too.
+fn copy_shared(claimed: &Claimed, plan: &DevicePlan, leaves: &mut [Leaf]) -> Result<()> {
+    let Claimed { walk, decisions, .. } = claimed;
+    for donation in decisions.donations.iter().filter(|donation| donation.copied) {
+        let position = decisions.outputs.binary_search(&donation.new);
+        let Ok(OutputHome::Donated(slot)) = position.map(|position| plan.outputs()[position]) else { continue };
+        let record = walk.nodes[donation.leaf.rank as usize].slot;
+        let ty = engine::lock().get(record).types[donation.leaf.output as usize].clone();
+        let leaf = &mut leaves[slot as usize];
+        let value = Value { buffer: Arc::clone(&leaf.buffer), offset: leaf.offset, strides: ty.shape.strides() };
+        *leaf = Leaf { buffer: own_copy(&value, &ty)?.buffer, offset: 0 };
+    }
+    Ok(())
+}
+
 /// Sets the values, marks the records done and forgets what nothing needs any more.
 fn publish_values(engine: &mut Engine, claimed: &Claimed, plan: &DevicePlan, buffers: Vec<Arc<Storage>>) {
     let Claimed { walk, decisions, .. } = claimed;
     for donation in &decisions.donations {
-        let position = decisions.outputs.binary_search(&donation.new);
-        if let Ok(OutputHome::Donated(_)) = position.map(|position| plan.outputs()[position]) {
+        let Ok(position) = decisions.outputs.binary_search(&donation.new) else { continue };
+        if let OutputHome::Donated(_) = plan.outputs()[position] {
             // Written over the old value, which is gone: what held it holds the new one.
             let leaf = engine.get_mut(walk.nodes[donation.leaf.rank as usize].slot);
-            let value = leaf.values[donation.leaf.output as usize].take();
+            let value = if donation.copied {
+                let strides = leaf.types[donation.leaf.output as usize].shape.strides();
+                Some(Value { buffer: Arc::clone(&buffers[position]), offset: 0, strides })
+            } else {
+                leaf.values[donation.leaf.output as usize].take()
+            };
             let record = engine.get_mut(walk.nodes[donation.new.rank as usize].slot);
             record.values[donation.new.output as usize] = value;
         }

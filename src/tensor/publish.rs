@@ -22,6 +22,8 @@ pub(super) struct Donation {
     pub leaf: Output,
     /// The value that replaces it.
     pub new: Output,
+    /// Somebody else holds the buffer too: the plan gets a copy of it.
+    pub copied: bool,
 }
 
 /// What becomes of a walk.
@@ -158,17 +160,31 @@ fn donations(engine: &Engine, walk: &Walk, fates: &mut [Fate], rebound: &[(Place
                 && is_contiguous(&record.types[0].shape, &value.strides)
                 && std::sync::Arc::strong_count(&value.buffer) == 1
         });
+        // On a device a bad index is found too late to fail the plan. Only what is written in place keeps its old value.
+        let copied = !(alone && ours) && can_be_copied(engine, walk, [leaf, update], [old, new]);
         let bit = 1 << new.output.min(31);
-        if alone && ours && fates[leaf].donated == 0 && fates[update].donated & bit == 0 {
+        if (alone && ours || copied) && fates[leaf].donated == 0 && fates[update].donated & bit == 0 {
             fates[leaf].donated = 1;
             fates[update].donated |= bit;
             donations.push(Donation {
                 leaf: Output { rank: leaf as u32, output: old.output },
                 new: Output { rank: update as u32, output: new.output },
+                copied,
             });
         }
     }
     donations
+}
+
+/// Whether a plan of a device may write the new value over a copy of the old one.
+fn can_be_copied(engine: &Engine, walk: &Walk, [leaf, update]: [usize; 2], [old, new]: [&Place; 2]) -> bool {
+    let record = engine.get(old.slot);
+    let ty = &record.types[old.output as usize];
+    !record.device.is_cpu()
+        && walk.nodes[leaf].role == Role::Leaf
+        && walk.nodes[update].role == Role::Open
+        && *ty == engine.get(new.slot).types[new.output as usize]
+        && record.values[old.output as usize].as_ref().is_some_and(|value| is_contiguous(&ty.shape, &value.strides))
 }
 
 impl Decisions {

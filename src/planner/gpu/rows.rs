@@ -2,8 +2,8 @@
 //! reduction each thread takes one element. With one, a workgroup takes a row (a thread, if rows are short) and walks it
 //! once for each level of reductions that build on each other; elements are computed again in each walk.
 
-use super::plan::Kernel;
-use super::shader::{At, Shader, THREADS, register};
+use super::plan::{Home, Kernel};
+use super::shader::{At, Shader, THREADS, register, zero};
 use super::{Scene, is_stored};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -241,15 +241,21 @@ impl Writer<'_> {
         self.write(results, "row")
     }
 
+    /// After a fault a kernel of the commit block leaves old values as they are. What has none, such as the first state of
+    /// an optimizer, is zero.
     fn write(&mut self, results: Vec<(u32, String)>, at: &str) -> Result<()> {
-        if self.commits {
-            self.shader.open("if (writes)");
-        }
         for (task, x) in results {
-            self.shader.store(self.scene.program.tasks[task as usize].output, at, &x)?;
-        }
-        if self.commits {
-            self.shader.close();
+            let output = self.scene.program.tasks[task as usize].output;
+            if !self.commits {
+                self.shader.store(output, at, &x)?;
+            } else if matches!(self.scene.homes[output as usize], Home::Leaf(_)) {
+                self.shader.open("if (writes)");
+                self.shader.store(output, at, &x)?;
+                self.shader.close();
+            } else {
+                let x = format!("select({}, {x}, writes)", zero(self.dtype(task)));
+                self.shader.store(output, at, &x)?;
+            }
         }
         Ok(())
     }
