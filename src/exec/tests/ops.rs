@@ -90,8 +90,8 @@ fn numbers(storage: &Storage, dtype: DType, n: usize) -> Vec<f64> {
 }
 
 /// float32 is compared only where the op computes in the dtype of its inputs.
-fn check(case: &derivatives::Case, float: DType, tolerance: f64) {
-    let plan = planned(case, float);
+fn check(case: &derivatives::Case, float: DType, lay: Lay, tolerance: f64) {
+    let plan = laid(case, float, lay);
     let made = plan.run(&plan.check()).unwrap();
     let want = expected(case);
     assert_eq!(made.len(), want.len());
@@ -108,7 +108,9 @@ fn check(case: &derivatives::Case, float: DType, tolerance: f64) {
 
 #[test]
 fn plans_of_every_op_give_its_value_and_gradient() {
-    derivatives::for_each_case(cases::all(), |case| check(case, DType::F64, 1e-12));
+    for lay in [Lay::Flat, Lay::Turned, Lay::Gapped] {
+        derivatives::for_each_case(cases::all(), |case| check(case, DType::F64, lay, 1e-12));
+    }
 }
 
 /// The cases that float32 can do.
@@ -118,7 +120,7 @@ pub fn single_cases() -> Vec<derivatives::Case> {
 
 #[test]
 fn plans_of_every_op_give_its_value_and_gradient_in_float32() {
-    derivatives::for_each_case(single_cases(), |case| check(case, DType::F32, 2e-5));
+    derivatives::for_each_case(single_cases(), |case| check(case, DType::F32, Lay::Flat, 2e-5));
 }
 
 #[test]
