@@ -4,9 +4,8 @@
 
 use super::Scene;
 use super::plan::Kernel;
-use super::rows::shared_name;
+use super::rows::{shared_name, tree};
 use super::shader::{At, Shader, THREADS};
-use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::ReduceDef;
 use crate::planner::tasks::Task;
@@ -101,7 +100,7 @@ fn pass(scene: &Scene, task: &Task, def: &'static ReduceDef, sizes: [usize; 3], 
     shader.line(&format!("a = {fold}(a, {x});"));
     shader.close();
     shader.close();
-    combine(&mut shader, dtype, &fold, lanes)?;
+    tree(&mut shader, dtype, &fold, "a", THREADS, lanes)?;
     shader.open(&format!("if (thread < {lanes}u && result < {count})"));
     let total = format!("{}[thread]", shared_name(dtype));
     match pass {
@@ -113,21 +112,4 @@ fn pass(scene: &Scene, task: &Task, def: &'static ReduceDef, sizes: [usize; 3], 
     }
     shader.close();
     shader.finish(&scene.limits, THREADS, results.div_ceil(lanes))
-}
-
-/// Combines the threads of each lane by halves: the results are the first elements of the shared array.
-fn combine(shader: &mut Shader, dtype: DType, fold: &str, lanes: usize) -> Result<()> {
-    let shared = shared_name(dtype);
-    shader.shared(&shared, dtype, THREADS);
-    shader.line(&format!("{shared}[thread] = a;"));
-    shader.barrier()?;
-    if lanes < THREADS {
-        shader.open_uniform(&format!("for (var half = {}u; half >= {lanes}u; half >>= 1u)", THREADS / 2));
-        shader.open("if (thread < half)");
-        shader.line(&format!("{shared}[thread] = {fold}({shared}[thread], {shared}[thread + half]);"));
-        shader.close();
-        shader.barrier()?;
-        shader.close();
-    }
-    Ok(())
 }

@@ -191,7 +191,7 @@ impl Writer<'_> {
         let dtype = self.dtype(task);
         let (_, fold) = self.shader.fold(def, dtype)?;
         let total = format!("c{task}");
-        tree(&mut self.shader, dtype, &fold, partial, threads)?;
+        tree(&mut self.shader, dtype, &fold, partial, threads, 1)?;
         self.shader.line(&format!("let {total} = {};", shared_name(dtype) + "[0]"));
         self.shader.barrier()?;
         Ok(total)
@@ -331,14 +331,14 @@ pub fn shared_name(dtype: DType) -> String {
     format!("shared_{}", register(dtype).replace(['<', '>'], "_"))
 }
 
-/// Combines one value of each thread by halves; the result is element 0 of the shared array. Its readers pass a barrier
-/// before the array is used again.
-pub fn tree(shader: &mut Shader, dtype: DType, fold: &str, partial: &str, threads: usize) -> Result<()> {
+/// Combines one value of each thread by halves, threads that are `lanes` apart; the results are the first elements of the
+/// shared array. Their readers pass a barrier before the array is used again.
+pub fn tree(shader: &mut Shader, dtype: DType, fold: &str, partial: &str, threads: usize, lanes: usize) -> Result<()> {
     let shared = shared_name(dtype);
     shader.shared(&shared, dtype, threads);
     shader.line(&format!("{shared}[thread] = {partial};"));
     shader.barrier()?;
-    shader.open_uniform(&format!("for (var half = {}u; half > 0u; half >>= 1u)", threads / 2));
+    shader.open_uniform(&format!("for (var half = {}u; half >= {lanes}u; half >>= 1u)", threads / 2));
     shader.open("if (thread < half)");
     shader.line(&format!("{shared}[thread] = {fold}({shared}[thread], {shared}[thread + half]);"));
     shader.close();
