@@ -11,8 +11,8 @@ use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -48,6 +48,9 @@ const POLL_MS: u64 = 50;
 /// Turns of looking out before a thread sleeps, about 100 µs in all: waking costs 10 µs, and as much as 70 µs pass until
 /// the thread runs. Each turn yields, for the threads may share a core.
 const TURNS: usize = 120;
+/// Looks in a turn; more in the first, for the next kernel is mostly near.
+const SPINS: usize = 32;
+const FIRST_SPINS: usize = 256;
 const MAX_THREADS: usize = 256;
 
 static THREADS: AtomicUsize = AtomicUsize::new(0);
@@ -187,46 +190,46 @@ pub fn par(n: usize, work: Work, f: &(dyn Fn(usize) + Sync)) -> Result<(), Stopp
     }
 }
 
-/// One call of `par`. Helpers hold it by `Arc`, since one may wake after the call has returned.
+/// One call of `par`, on its caller's stack: `close` returns after the last use.
 struct Run {
-    /// Valid for helpers that entered before the run was closed.
     f: *const (dyn Fn(usize) + Sync),
     n: usize,
     /// The next item of each thread's range; the first is the caller's.
-    next: SmallVec<[AtomicUsize; 4]>,
-    /// Helpers inside, plus `CLOSED`.
+    next: SmallVec<[Cursor; 4]>,
+    /// Helpers that may still use this, plus `SLEEPS`.
     inside: AtomicUsize,
     stop: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     caller: Thread,
 }
 
-const CLOSED: usize = 1 << (usize::BITS - 1);
+/// In a cache line of its own: each thread mostly counts its own items.
+#[repr(align(64))]
+struct Cursor(AtomicUsize);
 
-// SAFETY: `f` is Sync and is called only between `enter` and `leave`, while the caller is kept waiting; the rest is
-// Send and Sync by itself.
-unsafe impl Send for Run {}
-// SAFETY: as above.
-unsafe impl Sync for Run {}
+/// The caller sleeps until the last helper has left.
+const SLEEPS: usize = 1 << (usize::BITS - 1);
 
 fn run_with(helpers: &[Helper], n: usize, f: &(dyn Fn(usize) + Sync)) -> Result<(), Stopped> {
     // SAFETY: only the lifetime changes. `close` below returns after the last use of `f`, and nothing between here and
     // there unwinds: `work` catches panics of `f` and of the hook.
     let f = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
-    let run = Arc::new(Run {
+    let run = Run {
         f,
         n,
-        next: (0..=helpers.len()).map(|thread| AtomicUsize::new(start(thread, helpers.len() + 1, n))).collect(),
-        inside: AtomicUsize::new(0),
+        next: (0..=helpers.len()).map(|thread| Cursor(start(thread, helpers.len() + 1, n).into())).collect(),
+        inside: AtomicUsize::new(helpers.len()),
         stop: AtomicBool::new(false),
         panic: Mutex::new(None),
         caller: thread::current(),
-    });
+    };
     for helper in helpers {
-        helper.post(Arc::clone(&run));
+        if !helper.post(&run) {
+            run.inside.fetch_sub(1, Ordering::Relaxed);
+        }
     }
     run.work(0);
-    run.close();
+    run.close(helpers);
     if let Some(payload) = run.panic.lock().take() {
         resume_unwind(payload);
     }
@@ -246,16 +249,16 @@ impl Run {
             let f = unsafe { &*self.f };
             let threads = self.next.len();
             for owner in (thread..threads).chain(0..thread) {
-                let end = start(owner + 1, threads, self.n);
-                loop {
+                let (next, end) = (&self.next[owner].0, start(owner + 1, threads, self.n));
+                // Read first: a range that is through stays in the caches of all.
+                while next.load(Ordering::Relaxed) < end {
                     if poll().is_err() {
                         return;
                     }
-                    let item = self.next[owner].fetch_add(1, Ordering::Relaxed);
-                    if item >= end {
-                        break;
+                    let item = next.fetch_add(1, Ordering::Relaxed);
+                    if item < end {
+                        f(item);
                     }
-                    f(item);
                 }
             }
         });
@@ -272,30 +275,37 @@ impl Run {
         }
     }
 
-    fn enter(&self) -> bool {
-        let may = self.inside.fetch_add(1, Ordering::Acquire) & CLOSED == 0;
-        if !may {
-            self.leave();
+    /// # Safety
+    /// The calling helper took `run` from its mail and has not left it. From here on the run may be gone.
+    unsafe fn leave(run: *const Run) {
+        // SAFETY: the run is there until the exchange below is done.
+        let (inside, caller) = unsafe { (&(*run).inside, &(*run).caller) };
+        let mut now = inside.load(Ordering::Relaxed);
+        loop {
+            let sleeper = (now == SLEEPS + 1).then(|| caller.clone());
+            match inside.compare_exchange_weak(now, now - 1, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return sleeper.iter().for_each(Thread::unpark),
+                Err(seen) => now = seen,
+            }
         }
-        may
     }
 
-    fn leave(&self) {
-        if self.inside.fetch_sub(1, Ordering::Release) == CLOSED + 1 {
-            self.caller.unpark();
-        }
-    }
-
-    /// Lets no further helper in and waits for those inside.
-    fn close(&self) {
-        self.inside.fetch_or(CLOSED, Ordering::Relaxed);
+    /// Takes the run back from helpers that have not come to it and waits for the others.
+    fn close(&self, helpers: &[Helper]) {
         let mut turns = 0;
-        while self.inside.load(Ordering::Acquire) != CLOSED {
-            turns += 1;
+        let inside = || self.inside.load(Ordering::Acquire) & !SLEEPS;
+        if inside() > 0 {
+            let back = helpers.iter().filter(|helper| helper.take_back(self)).count();
+            self.inside.fetch_sub(back, Ordering::Relaxed);
+        }
+        while inside() > 0 {
             if turns < TURNS {
-                look_out(|| self.inside.load(Ordering::Relaxed) == CLOSED);
+                look_out(turns, || inside() == 0);
+                turns += 1;
             } else {
-                thread::park_timeout(Duration::from_millis(POLL_MS));
+                if self.inside.fetch_or(SLEEPS, Ordering::Relaxed) & !SLEEPS > 0 {
+                    thread::park_timeout(Duration::from_millis(POLL_MS));
+                }
                 self.guarded(false, || _ = poll());
             }
         }
@@ -303,8 +313,9 @@ impl Run {
 }
 
 /// One turn of waiting for `seen`.
-fn look_out(seen: impl Fn() -> bool) {
-    for _ in 0..32 {
+fn look_out(turn: usize, seen: impl Fn() -> bool) {
+    let spins = if turn == 0 { FIRST_SPINS } else { SPINS };
+    for _ in 0..spins {
         if seen() {
             return;
         }
@@ -319,10 +330,11 @@ struct Helper {
 }
 
 /// Where a helper finds its next run.
+#[repr(align(64))]
 struct Mail {
     /// Its thread number in the runs of its team.
     thread: usize,
-    /// From `Arc::into_raw`.
+    /// Who takes a run out must leave it: the helper after its work, or the run's caller at the end.
     run: AtomicPtr<Run>,
     is_asleep: AtomicBool,
 }
@@ -335,18 +347,23 @@ impl Helper {
         Some(Helper { mail, thread: handle.thread().clone() })
     }
 
-    /// Replaces a run that the helper has not come to: most often one that ended meanwhile.
-    fn post(&self, run: Arc<Run>) {
+    /// Whether the helper's mail was empty: another caller's run is left there.
+    fn post(&self, run: &Run) -> bool {
+        let run = ptr::from_ref(run).cast_mut();
         // In one order with `is_asleep`, as the two are read crosswise: either the helper sees the run, or we see it
         // asleep.
-        let missed = self.mail.run.swap(Arc::into_raw(run).cast_mut(), Ordering::SeqCst);
-        if !missed.is_null() {
-            // SAFETY: from `into_raw`, and taken out of the mail by us alone.
-            drop(unsafe { Arc::from_raw(missed) });
-        }
+        let empty = ptr::null_mut();
+        let is_posted = self.mail.run.compare_exchange(empty, run, Ordering::SeqCst, Ordering::Relaxed).is_ok();
         if self.mail.is_asleep.load(Ordering::SeqCst) {
             self.thread.unpark();
         }
+        is_posted
+    }
+
+    /// Whether the run was still in the helper's mail.
+    fn take_back(&self, run: &Run) -> bool {
+        let run = ptr::from_ref(run).cast_mut();
+        self.mail.run.compare_exchange(run, ptr::null_mut(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -354,24 +371,26 @@ impl Mail {
     fn serve(&self) {
         let mut turns = 0;
         loop {
-            let run = self.run.swap(ptr::null_mut(), Ordering::SeqCst);
+            // Read first, so that the line stays where the next caller writes it.
+            let is_posted = !self.run.load(Ordering::Relaxed).is_null();
+            let run = if is_posted { self.run.swap(ptr::null_mut(), Ordering::Acquire) } else { ptr::null_mut() };
             if !run.is_null() {
-                // SAFETY: from `into_raw`, and taken out of the mail by us alone.
-                let run = unsafe { Arc::from_raw(run) };
-                if run.enter() {
-                    run.work(self.thread);
-                    run.leave();
+                // SAFETY: its caller waits until a run that was taken from the mail is left.
+                unsafe {
+                    (*run).work(self.thread);
+                    Run::leave(run);
                 }
                 turns = 0;
             } else if turns < TURNS {
+                look_out(turns, || !self.run.load(Ordering::Relaxed).is_null());
                 turns += 1;
-                look_out(|| !self.run.load(Ordering::Relaxed).is_null());
             } else {
                 self.is_asleep.store(true, Ordering::SeqCst);
                 if self.run.load(Ordering::SeqCst).is_null() {
                     thread::park();
                 }
                 self.is_asleep.store(false, Ordering::SeqCst);
+                turns = 0;
             }
         }
     }
@@ -500,6 +519,26 @@ mod tests {
         ids.sort_by_key(|id| format!("{id:?}"));
         ids.dedup();
         assert!(ids.len() > 1);
+    }
+
+    #[test]
+    fn many_callers_share_a_team() {
+        set_num_threads(3);
+        let callers: Vec<_> = (0..4)
+            .map(|_| {
+                thread::spawn(|| {
+                    for round in 0..5000 {
+                        let (n, sum) = (2 + round % 5, AtomicUsize::new(0));
+                        par(n, LARGE, &|item| _ = sum.fetch_add(item + 1, Ordering::Relaxed)).unwrap();
+                        assert_eq!(sum.into_inner(), n * (n + 1) / 2);
+                        if round % 1000 == 0 {
+                            thread::sleep(Duration::from_millis(1));
+                        }
+                    }
+                })
+            })
+            .collect();
+        callers.into_iter().for_each(|caller| caller.join().unwrap());
     }
 
     #[test]
