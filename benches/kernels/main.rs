@@ -4,6 +4,7 @@
 //! `serve` instead of names answers products asked for on standard input, for `gemm_numpy.py`.
 
 mod attention;
+mod chains;
 mod gemm;
 mod layout;
 mod measure;
@@ -27,6 +28,7 @@ fn main() -> Result<()> {
     gemm::run(&mut bench)?;
     windows::run(&mut bench)?;
     rows::run(&mut bench)?;
+    chains::run(&mut bench)?;
     reductions::run(&mut bench)?;
     layout::run(&mut bench)?;
     attention::run(&mut bench)?;

@@ -81,22 +81,6 @@ pub static RELU: UnaryDef = UnaryDef {
 };
 
 pattern!(
-    /// tanh(x + b) and its slope.
-    BIAS_TANH_SLOPE, BiasTanhSlope, "bias_tanh_slope", (x: T, b: T, one: T) -> (y: T, slope: T) {
-        z = binary::Add(x, b);
-        y = unary::Tanh(z);
-        square = binary::Multiply(y, y);
-        slope = binary::Subtract(one, square);
-    }
-);
-pattern!(
-    TANH_SLOPE, TanhSlope, "tanh_slope", (x: T, one: T) -> (y: T, slope: T) {
-        y = unary::Tanh(x);
-        square = binary::Multiply(y, y);
-        slope = binary::Subtract(one, square);
-    }
-);
-pattern!(
     BIAS_TANH, BiasTanh, "bias_tanh", (x: T, b: T) -> (y: T) {
         z = binary::Add(x, b);
         y = unary::Tanh(z);

@@ -13,8 +13,6 @@ pub static PATTERNS: &[&Pattern] = &[
     &activation::GELU_ERF_SLOPE,
     &activation::GELU_TANH,
     &activation::GELU_ERF,
-    &activation::BIAS_TANH_SLOPE,
-    &activation::TANH_SLOPE,
     &activation::BIAS_TANH,
     &activation::BIAS_RELU_MASK,
     &activation::RELU_MASK,
@@ -125,6 +123,7 @@ macro_rules! pattern {
             type T = $float;
 
             impl Chain<T> for $Body {
+                const STEPS: usize = [$($Body::$value as u8),+].len();
                 type Operands = ($(Operand<$In>,)+);
                 type Block<const W: usize> = ($([MaybeUninit<$Out>; W],)+);
 

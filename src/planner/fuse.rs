@@ -4,6 +4,7 @@
 //! cycle can arise. Decides nothing about memory or blocks.
 
 use super::chains::Chain;
+use super::sink::sink;
 use super::tasks::{Origin, Program, Task, TaskKind};
 use super::window::{Window, split};
 use hashbrown::{HashMap, HashSet};
@@ -16,7 +17,7 @@ pub const LONGEST_ROW: usize = 8192;
 /// What a machine can do in one kernel.
 pub struct Rules {
     /// Bounds what a kernel keeps at a time.
-    most_tasks: usize,
+    pub most_tasks: usize,
     /// Whether reductions over rows, and of rows longer than the longest, join the kernel that makes what they add up.
     sums: bool,
 }
@@ -85,7 +86,9 @@ pub fn fuse(program: &Program, rules: &Rules) -> Groups {
             }
         }
     }
-    fuser.finish()
+    let mut groups = fuser.finish();
+    sink(program, &mut groups, rules);
+    groups
 }
 
 const NONE: u32 = u32::MAX;
@@ -332,13 +335,13 @@ pub fn split_wide(program: &Program, groups: Groups, most_values: usize) -> Grou
 }
 
 /// Which tasks read each value.
-struct Readers {
-    tasks: Vec<SmallVec<[u32; 4]>>,
-    is_output: Vec<bool>,
+pub struct Readers {
+    pub tasks: Vec<SmallVec<[u32; 4]>>,
+    pub is_output: Vec<bool>,
 }
 
 impl Readers {
-    fn of(program: &Program) -> Readers {
+    pub fn of(program: &Program) -> Readers {
         let mut readers = Readers {
             tasks: vec![SmallVec::new(); program.values.len()],
             is_output: vec![false; program.values.len()],
@@ -395,7 +398,7 @@ fn made(task: &Task) -> Class {
 }
 
 /// The space in which a task reads, from the class of what it makes.
-fn space(task: &Task, class: Class) -> Class {
+pub fn space(task: &Task, class: Class) -> Class {
     match (&task.kind, class) {
         (TaskKind::Map { .. }, Class::Column) => Class::Column,
         _ => Class::Tile,

@@ -14,6 +14,7 @@ mod memory;
 pub mod plan;
 mod rows;
 mod simplify;
+mod sink;
 mod tasks;
 pub(crate) mod window;
 

@@ -66,6 +66,24 @@ fn cross_entropy_and_its_gradient_are_one_kernel_and_the_mean() {
 }
 
 /// Adam on a parameter of this size: outputs are the parameter and the two moments, inputs by slot 0, 1, 2.
+#[test]
+fn the_slope_of_a_tanh_is_made_where_it_is_read() {
+    let mut case = Case::default();
+    let (x, w) = (case.leaf(DType::F32, &[32, 16], wave), case.leaf(DType::F32, &[16, 16], wave));
+    let (loss, dw) = gradient(&mut case, w, |case, w| {
+        let mut y = x;
+        for _ in 0..3 {
+            y = ops::matmul(&mut case.graph, y, w).unwrap();
+            y = ops::unary(&mut case.graph, &ops::activation::TANH, y).unwrap();
+        }
+        y
+    });
+    case.graph.outputs.extend([loss, dw]);
+    let plan = case.check();
+    let forward = plan.accounts().0.iter().find(|account| account.ops[0] == "tanh").unwrap();
+    assert_eq!(forward.ops, ["tanh"], "{plan}");
+}
+
 fn adam(size: usize) -> Case {
     let mut case = Case::default();
     let leaves: Vec<Val> = (0..4).map(|k| case.leaf(DType::F32, &[size], |i| wave(i + k).abs())).collect();

@@ -14,13 +14,17 @@ pub type ChainKernels = [ChainKernel; 3];
 pub const MOST_ARGS: usize = 16;
 
 /// Elements computed between two rounds of stores, in long, middle and short slices. Fewer than for single ops: all
-/// values of a chain are in registers at once.
+/// values of a chain are in registers at once. A short chain takes as many: the compiler unrolls a block of 32 of it
+/// before it looks for vectors, and then finds none.
 const LONG: usize = 32;
+const LONG_OF_SHORT_CHAIN: usize = 64;
+const SHORT_CHAIN: usize = 3;
 const MIDDLE: usize = 16;
 const SHORT: usize = 4;
 
 /// The body of a chain kernel, as `ops` writes it by macro.
 pub trait Chain<T> {
+    const STEPS: usize;
     type Operands;
     /// All results of `W` elements.
     type Block<const W: usize>;
@@ -45,6 +49,18 @@ pub const fn chain<C: Chain<T>, T>() -> ChainKernels {
 
 #[inline(always)]
 unsafe fn run<C: Chain<T>, T, const FMA: bool>(n: usize, outs: &[*mut u8], args: &[Arg]) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if C::STEPS <= SHORT_CHAIN {
+            blocks::<C, T, FMA, LONG_OF_SHORT_CHAIN>(n, outs, args);
+        } else {
+            blocks::<C, T, FMA, LONG>(n, outs, args);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn blocks<C: Chain<T>, T, const FMA: bool, const LONG: usize>(n: usize, outs: &[*mut u8], args: &[Arg]) {
     // SAFETY: the caller's contract. A block is computed from what was read before any of it is stored; the end is
     // computed first and stored last, for it may overlap the block before it.
     unsafe {
