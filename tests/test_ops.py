@@ -44,6 +44,12 @@ def check(row: Row, got: Array, want: Array, dtype: str) -> None:
     np.testing.assert_allclose(got.astype("float64"), want, rtol=rtol, atol=atol, equal_nan=True)
 
 
+def test_elementwise_ops_have_a_bound_for_each_machine() -> None:
+    for row in TABLE.values():
+        assert (row["ulp"] is not None) == (row["kind"] in ("unary", "binary")) == (row["gpu_ulp"] is not None), row
+    assert [TABLE[name]["gpu_ulp"] for name in ("add", "divide", "relu")] == [0.5, 2.5, 0.0]
+
+
 def test_every_op_has_a_row() -> None:
     missing = set(TABLE) - {row.name for row in ROWS} - RANDOM
     assert not missing

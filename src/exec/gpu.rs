@@ -66,6 +66,7 @@ pub(super) fn limits(context: &Context) -> Limits {
         groups: limits.groups,
         group_bytes: limits.group_bytes,
         group_threads: limits.group_threads,
+        loop_rounds: limits.loop_rounds,
     }
 }
 

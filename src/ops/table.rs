@@ -144,6 +144,8 @@ pub struct Row {
     pub domain: Vec<(f64, f64)>,
     /// Largest error in units in the last place; None where it depends on sums.
     pub ulp: Option<f64>,
+    /// The same on a GPU.
+    pub gpu_ulp: Option<f64>,
     pub attrs: &'static [&'static str],
     pub reads: Reads,
     /// Whether a tangent can pass.
@@ -176,6 +178,7 @@ impl Definition {
                 inputs: Some(1),
                 domain: vec![def.domain],
                 ulp: Some(def.ulp),
+                gpu_ulp: Some(def.gpu_ulp),
                 attrs: &[],
                 reads: def.reads,
                 differentiable: passes(&def.derivative),
@@ -187,6 +190,7 @@ impl Definition {
                 inputs: Some(2),
                 domain: def.domain.to_vec(),
                 ulp: Some(def.ulp),
+                gpu_ulp: Some(def.gpu_ulp),
                 attrs: &[],
                 reads: def.reads,
                 differentiable: passes(&def.derivative),
@@ -198,6 +202,7 @@ impl Definition {
                 inputs: Some(1),
                 domain: vec![def.domain],
                 ulp: None,
+                gpu_ulp: None,
                 attrs: &["mask of the axes, which are dropped"],
                 reads: def.reads,
                 differentiable: passes(&def.derivative),
@@ -209,6 +214,7 @@ impl Definition {
                 inputs: Some(2),
                 domain: Vec::new(),
                 ulp: None,
+                gpu_ulp: None,
                 attrs: &[],
                 reads: Reads::NONE,
                 differentiable: false,
@@ -220,6 +226,7 @@ impl Definition {
                 inputs: None,
                 domain: Vec::new(),
                 ulp: None,
+                gpu_ulp: None,
                 attrs: def.attrs,
                 reads: def.reads,
                 differentiable: !DISCRETE.contains(&def.name),

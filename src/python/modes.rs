@@ -211,7 +211,7 @@ pub fn clear_plan_cache(py: Python<'_>) -> PyResult<()> {
     gpu::trim(py)
 }
 
-/// One entry for each op: name, kind, doc, inputs, domain, ulp, attrs, reads (two masks), differentiable.
+/// One entry for each op: name, kind, doc, inputs, domain, ulp, gpu_ulp, attrs, reads (two masks), differentiable.
 #[pyfunction]
 pub fn op_table(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
     let row = |row: Row| {
@@ -222,6 +222,7 @@ pub fn op_table(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
         entry.set_item("inputs", row.inputs)?;
         entry.set_item("domain", row.domain)?;
         entry.set_item("ulp", row.ulp)?;
+        entry.set_item("gpu_ulp", row.gpu_ulp)?;
         entry.set_item("attrs", row.attrs)?;
         entry.set_item("reads", (row.reads.inputs, row.reads.outputs))?;
         entry.set_item("differentiable", row.differentiable)?;

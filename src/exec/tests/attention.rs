@@ -14,7 +14,7 @@ fn noise(seed: usize) -> impl Fn(usize) -> f64 {
     move |i| (((i * 2_654_435_761 + seed * 40_503) % 65_536) as f64 / 32_768.0 - 1.0) * 1.5
 }
 
-enum Mask {
+pub enum Mask {
     None,
     /// Some queries see nothing.
     Bool,
@@ -24,17 +24,17 @@ enum Mask {
 /// Query, key and value as (batch, length, heads, width) seen as (batch, heads, length, width), the value, and the
 /// gradients of its weighted sum.
 fn attention(dtype: DType, lengths: (usize, usize), causal: bool, mask: Mask) -> Case {
-    attention_of(dtype, lengths, (20, 33), causal, mask)
+    attention_of(dtype, (2, 3), lengths, (20, 33), causal, mask)
 }
 
-fn attention_of(
+pub fn attention_of(
     dtype: DType,
+    (batch, heads): (usize, usize),
     (queries, keys): (usize, usize),
     (width, out): (usize, usize),
     causal: bool,
     mask: Mask,
 ) -> Case {
-    let (batch, heads) = (2, 3);
     let mut case = Case::default();
     let mut operand = |length: usize, width: usize, seed: usize| -> Val {
         let shape = Shape::from([batch, heads, length, width]);
@@ -131,7 +131,7 @@ fn devices_agree_with_the_cpu() {
     }
     // Too wide for large tiles, wider than any, and single elements.
     for (lengths, widths) in [((70, 40), (16, 130)), ((9, 10), (257, 3)), ((1, 1), (1, 1))] {
-        super::shaders::check(&attention_of(DType::F32, lengths, widths, true, Mask::Bool), 4e-6);
+        super::shaders::check(&attention_of(DType::F32, (2, 3), lengths, widths, true, Mask::Bool), 4e-6);
     }
 }
 

@@ -4,6 +4,7 @@ mod attention;
 mod fuzz;
 #[cfg(feature = "gpu")]
 mod gpu;
+mod limits;
 mod ops;
 mod plans;
 mod shaders;

@@ -15,8 +15,14 @@ use crate::shape::{Shape, Strides};
 use smallvec::smallvec;
 
 /// The least that a device allows.
-pub const LIMITS: Limits =
-    Limits { buffers: 8, binding_bytes: 128 << 20, groups: 65_535, group_bytes: 16_384, group_threads: 256 };
+pub const LIMITS: Limits = Limits {
+    buffers: 8,
+    binding_bytes: 128 << 20,
+    groups: 65_535,
+    group_bytes: 16_384,
+    group_threads: 256,
+    loop_rounds: 65_000,
+};
 
 fn validate(wgsl: &str) {
     let module = naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|error| panic!("{}", error.emit_to_string(wgsl)));
@@ -55,11 +61,11 @@ pub fn check(case: &Case, tolerance: f64) {
 }
 
 /// Whole numbers from -4 to 4.
-fn whole(seed: usize) -> impl Fn(usize) -> f64 {
+pub fn whole(seed: usize) -> impl Fn(usize) -> f64 {
     move |i| ((i + seed) * 7919 % 9) as f64 - 4.0
 }
 
-const fn sweep(taps: usize, stride: usize, dilation: usize, low: usize) -> Sweep {
+pub const fn sweep(taps: usize, stride: usize, dilation: usize, low: usize) -> Sweep {
     Sweep { taps, stride, dilation, low }
 }
 

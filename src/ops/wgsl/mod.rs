@@ -14,6 +14,9 @@ struct Function {
     calls: Vec<usize>,
 }
 
+/// No loop of a function here has more rounds.
+const MOST_ROUNDS: usize = 64;
+
 const FILES: [&str; 9] = [
     include_str!("float.wgsl"),
     include_str!("division.wgsl"),
@@ -72,6 +75,12 @@ pub fn prelude(body: &str) -> String {
     }
     let used = functions.iter().zip(is_used).filter(|(_, is_used)| *is_used);
     used.flat_map(|(function, _)| [function.text, "\n"]).collect()
+}
+
+/// How many rounds of loops evaluating an expression may take.
+pub fn rounds(expression: &str) -> usize {
+    let loops = |text: &str| text.split_whitespace().filter(|word| matches!(*word, "for" | "while" | "loop")).count();
+    loops(&prelude(expression)) * MOST_ROUNDS
 }
 
 /// An expression for each dtype: `wgsl!(F32 => "exp_f32(x)", I32 | U8 => "x")`.

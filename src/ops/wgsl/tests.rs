@@ -3,7 +3,7 @@
 #[cfg(feature = "gpu")]
 mod device;
 
-use super::prelude;
+use super::{prelude, rounds};
 use crate::dtype::DType;
 use crate::graph::{BinaryDef, Promote, UnaryDef};
 use crate::ops::table::{Definition, TABLE};
@@ -124,4 +124,9 @@ fn a_prelude_holds_what_is_used_and_nothing_else() {
         assert_eq!(text.matches(&format!("fn {name}(")).count(), 1, "{name}");
     }
     assert!(!text.contains("fn log_f32(") && !text.contains("//"));
+}
+
+#[test]
+fn loops_are_counted_through_calls() {
+    assert_eq!([rounds("x + y"), rounds("exp_f32(x)"), rounds("remainder_i64(x, y)")], [0, 0, 64]);
 }

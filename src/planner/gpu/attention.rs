@@ -117,7 +117,7 @@ impl<'a> Problem<'a> {
         shader.line(&format!("let item = i / {queries};"));
         shader.line(&format!("let row = i % {queries};"));
         shader.line("var shift = 0.0;");
-        shader.open(&format!("for (var column = 0u; column < {width}; column++)"));
+        shader.open_loop(&format!("for (var column = 0u; column < {width}; column++)"), self.out_width);
         let (out, cotangent) =
             (element(&mut shader, self.given(0), "column")?, element(&mut shader, self.given(2), "column")?);
         shader.line(&format!("shift += {out} * {cotangent};"));
@@ -220,7 +220,8 @@ impl<'a> Writer<'a> {
         self.declare("v", out_width);
         let (start, end) = (if self.problem.masking.is_causal { "first" } else { "0u" }, self.shader.number(queries));
         let edge = self.problem.edge();
-        self.shader.open_uniform(&format!("for (var other = {start}; other < {end}; other += {edge}u)"));
+        let head = format!("for (var other = {start}; other < {end}; other += {edge}u)");
+        self.shader.open_uniform_loop(&head, queries.div_ceil(edge));
         let (query, cotangent) = (self.problem.operand(0), self.problem.cotangent());
         self.products("s", (self.problem.operand(1), "first"), (query, "other"))?;
         self.products("d", (self.problem.operand(2), "first"), (cotangent, "other"))?;
@@ -287,7 +288,8 @@ impl<'a> Writer<'a> {
             true => format!("let end = min({keys}, first + {edge}u);"),
             false => format!("let end = {keys};"),
         });
-        self.shader.open_uniform(&format!("for (var other = 0u; other < end; other += {edge}u)"));
+        let head = format!("for (var other = 0u; other < end; other += {edge}u)");
+        self.shader.open_uniform_loop(&head, self.problem.keys.div_ceil(edge));
     }
 
     /// A thread's elements of a tile: i and j, with their row and column.
@@ -320,10 +322,12 @@ impl<'a> Writer<'a> {
             self.shader.line(&format!("var {name}{i}_{j} = 0.0;"));
         }
         let width = self.shader.number(a.0.width);
-        self.shader.open_uniform(&format!("for (var e = 0u; e < {width}; e += {SIDE}u)"));
+        let head = format!("for (var e = 0u; e < {width}; e += {SIDE}u)");
+        self.shader.open_uniform_loop(&head, a.0.width.div_ceil(SIDE));
         for (slice, (rows, first)) in [("slice_a", a), ("slice_b", b)] {
             let count = self.shader.number(rows.count);
-            self.shader.open(&format!("for (var at = thread; at < {}u; at += {THREADS}u)", SIDE * edge));
+            let head = format!("for (var at = thread; at < {}u; at += {THREADS}u)", SIDE * edge);
+            self.shader.open_loop(&head, (SIDE * edge).div_ceil(THREADS));
             self.shader.line(&format!("let column = e + at % {SIDE}u;"));
             self.shader.line(&format!("let row = {first} + at / {SIDE}u;"));
             self.shader.line("var x = 0.0;");
@@ -333,7 +337,7 @@ impl<'a> Writer<'a> {
             self.shader.close();
         }
         self.shader.barrier()?;
-        self.shader.open(&format!("for (var n = 0u; n < {SIDE}u; n++)"));
+        self.shader.open_loop(&format!("for (var n = 0u; n < {SIDE}u; n++)"), SIDE);
         for n in 0..side {
             self.shader.line(&format!("let a{n} = slice_a[n * {pitch}u + {}u + thread_y];", n * SIDE));
             self.shader.line(&format!("let b{n} = slice_b[n * {pitch}u + {}u + thread_x];", n * SIDE));
@@ -355,8 +359,10 @@ impl<'a> Writer<'a> {
         // A power of two, as the edge is one times 16.
         let depth = 1 << (SLICE / padded).clamp(1, SIDE).ilog2();
         let [count, width] = [rows.count, rows.width].map(|size| self.shader.number(size));
-        self.shader.open_uniform(&format!("for (var start = 0u; start < {edge}u; start += {depth}u)"));
-        self.shader.open(&format!("for (var at = thread; at < {}u; at += {THREADS}u)", depth * padded));
+        let head = format!("for (var start = 0u; start < {edge}u; start += {depth}u)");
+        self.shader.open_uniform_loop(&head, edge.div_ceil(depth));
+        let head = format!("for (var at = thread; at < {}u; at += {THREADS}u)", depth * padded);
+        self.shader.open_loop(&head, (depth * padded).div_ceil(THREADS));
         self.shader.line(&format!("let row = {first} + start + at / {padded}u;"));
         self.shader.line(&format!("let column = at % {padded}u;"));
         self.shader.line("var x = 0.0;");
@@ -365,7 +371,7 @@ impl<'a> Writer<'a> {
         self.shader.line("slice[at] = x;");
         self.shader.close();
         self.shader.barrier()?;
-        self.shader.open(&format!("for (var n = 0u; n < {depth}u; n++)"));
+        self.shader.open_loop(&format!("for (var n = 0u; n < {depth}u; n++)"), depth);
         for i in 0..side {
             self.shader.line(&format!("let a{i} = tile[({}u + thread_y) * {pitch}u + start + n];", i * SIDE));
         }
@@ -421,20 +427,20 @@ impl<'a> Writer<'a> {
         let columns = format!("for (var column = lane; column < {edge}u; column += {lanes}u)");
         let others = format!("for (var n = 0u; n < {lanes}u; n++)");
         self.shader.line("var now = largest;");
-        self.shader.open(&columns);
+        self.shader.open_loop(&columns, edge / lanes);
         self.shader.line(&format!("let x = tile[tile_row * {pitch}u + column];"));
         self.shader.line("now = select(now, x, x > now);");
         self.shader.close();
         self.shader.line("lane_results[thread] = now;");
         self.shader.barrier()?;
-        self.shader.open(&others);
+        self.shader.open_loop(&others, lanes);
         self.shader.line(&format!("let x = lane_results[tile_row * {lanes}u + n];"));
         self.shader.line("now = select(now, x, x > now);");
         self.shader.close();
         self.shader.line("let shared_origin = origin(now);");
         self.shader.line("let factor = weight(largest - shared_origin);");
         self.shader.line("var sum = 0.0;");
-        self.shader.open(&columns);
+        self.shader.open_loop(&columns, edge / lanes);
         self.shader.line(&format!("let x = weight(tile[tile_row * {pitch}u + column] - shared_origin);"));
         self.shader.line(&format!("tile[tile_row * {pitch}u + column] = x;"));
         self.shader.line("sum += x;");
@@ -444,7 +450,7 @@ impl<'a> Writer<'a> {
         self.shader.line("lane_results[thread] = sum;");
         self.shader.barrier()?;
         self.shader.line("total *= factor;");
-        self.shader.open(&others);
+        self.shader.open_loop(&others, lanes);
         self.shader.line(&format!("total += lane_results[tile_row * {lanes}u + n];"));
         self.shader.close();
         self.shader.line("largest = now;");

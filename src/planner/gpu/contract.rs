@@ -91,7 +91,7 @@ pub fn matrix_index(shader: &mut Shader, window: &Window, [batch, row, column]: 
         match window.strides[axis] {
             0 => {}
             1 => terms.push(index.to_owned()),
-            stride => terms.push(format!("{index} * {}", shader.number(stride as usize))),
+            stride => terms.push(format!("{index} * {}", shader.stride(stride))),
         }
     }
     if terms.is_empty() { "0u".to_owned() } else { terms.join(" + ") }
@@ -185,7 +185,7 @@ fn one_by_one(
     shader.line(&format!("let part = i / {n} / {m};"));
     chunk(shader, sizes, cut);
     shader.line(&format!("var sum = {};", zero(dtype)));
-    shader.open("for (var k = start; k < end; k++)");
+    shader.open_loop("for (var k = start; k < end; k++)", cut.len.min(sizes.k));
     shader.line(&format!("sum = {};", add("sum", &loads[0], &loads[1])));
     shader.close();
     let statement = store(shader, "sum")?;
@@ -203,7 +203,7 @@ fn join(scene: &Scene, task: &Task, product: &dyn Product, dtype: DType, cut: Cu
     shader.line(&format!("let m = i / {n} % {m};"));
     shader.line(&format!("let z = i / {n} / {m};"));
     shader.line(&format!("var sum = {};", zero(dtype)));
-    shader.open(&format!("for (var part = z * {chunks}; part < (z + 1u) * {chunks}; part++)"));
+    shader.open_loop(&format!("for (var part = z * {chunks}; part < (z + 1u) * {chunks}; part++)"), cut.chunks);
     let x = shader.scratch(slot, dtype, &format!("(part * {m} + m) * {n} + n"), false);
     let sum = shader.binary(&ADD, dtype, ["sum", &x])?;
     shader.line(&format!("sum = {sum};"));
@@ -262,12 +262,13 @@ impl Tiles {
         shader.line(&format!("let thread_m = thread / {SIDE}u;"));
         shader.line(&format!("let thread_n = thread % {SIDE}u;"));
         self.each().for_each(|(i, j)| shader.line(&format!("var c{i}_{j} = {zero};")));
-        shader.open_uniform(&format!("for (var first_k = start; first_k < end; first_k += {SIDE}u)"));
+        let head = format!("for (var first_k = start; first_k < end; first_k += {SIDE}u)");
+        shader.open_uniform_loop(&head, cut.len.min(sizes.k).div_ceil(SIDE));
         let (a, b) = (("m", &*m, rows), ("n", &*n, columns));
         Slice { name: "slice_a", outer: a, along_k: sizes.a_along_k, load: &loads[0] }.load(shader, dtype);
         Slice { name: "slice_b", outer: b, along_k: !sizes.b_along_n, load: &loads[1] }.load(shader, dtype);
         shader.barrier()?;
-        shader.open(&format!("for (var kk = 0u; kk < {SIDE}u; kk++)"));
+        shader.open_loop(&format!("for (var kk = 0u; kk < {SIDE}u; kk++)"), SIDE);
         for i in 0..rows {
             shader.line(&format!("let a{i} = slice_a[kk * {}u + {}u + thread_m];", pitch(rows), i * SIDE));
         }

@@ -34,12 +34,12 @@ const OTHER_BUFFERS: usize = 2;
 /// The plan of a simplified graph of primitive ops. `leaf_strides` are those of each leaf slot, exactly.
 pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation], limits: &Limits) -> Result<Plan> {
     let program = tasks::lower(graph, leaf_strides)?;
-    check_sizes(&program, limits)?;
     let groups = fuse::fuse(&program, &fuse::ON_GPU);
     let groups = fuse::split_wide(&program, groups, limits.buffers - OTHER_BUFFERS);
     let commit = commit::choose(&program, &groups, donations);
     let order = order(&groups, &commit);
     let memory = memory::assign(&program, &groups, &order, &commit);
+    check_sizes(&program, &memory.homes, limits)?;
     let mut scene = Scene {
         program: &program,
         groups: &groups,
@@ -172,11 +172,11 @@ fn alone(scene: &mut Scene, task: &Task, kernels: &mut Vec<Kernel>) -> Result<()
     }
 }
 
-/// A value must fit one binding, and its elements a 32-bit index.
-fn check_sizes(program: &Program, limits: &Limits) -> Result<()> {
-    for (task, output) in program.tasks.iter().flat_map(|task| task.outputs().map(move |output| (task, output))) {
-        let value = &program.values[output as usize];
-        check_bytes(task.name, value.size * value.dtype.device_size(), limits)?;
+/// A value in memory must fit one binding, and its elements a 32-bit index.
+fn check_sizes(program: &Program, homes: &[Home], limits: &Limits) -> Result<()> {
+    let made = program.tasks.iter().flat_map(|task| task.outputs().map(move |output| (task, output as usize)));
+    for (task, output) in made.filter(|&(_, output)| is_stored(homes[output])) {
+        check_bytes(task.name, memory::bytes(&program.values[output]), limits)?;
     }
     Ok(())
 }

@@ -123,7 +123,7 @@ pub fn embed(scene: &Scene, task: &Task, dims: &[SliceDim], kernels: &mut Vec<Ke
         match from.strides[axis] {
             0 => {}
             stride => {
-                let stride = shader.number(stride as usize);
+                let stride = shader.stride(stride);
                 terms.push(format!("({place}) * {stride}"));
             }
         }

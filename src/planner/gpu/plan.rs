@@ -21,6 +21,8 @@ pub struct Limits {
     pub group_bytes: usize,
     /// Threads of a workgroup.
     pub group_threads: usize,
+    /// Rounds of all loops that a thread goes through, summed: past them a device may leave each loop without a word.
+    pub loop_rounds: usize,
 }
 
 /// Where a value that outlives its kernel lies.

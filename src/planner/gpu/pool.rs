@@ -78,7 +78,8 @@ impl Writer<'_> {
     /// Opens loops over the taps of window `p` that meet the field, in their order.
     fn open_taps(&mut self) {
         for (axis, sweep) in self.pool.sweeps.into_iter().enumerate() {
-            self.shader.open(&format!("for (var j{axis} = 0u; j{axis} < {}u; j{axis}++)", sweep.taps));
+            let head = format!("for (var j{axis} = 0u; j{axis} < {}u; j{axis}++)", sweep.taps);
+            self.shader.open_loop(&head, sweep.taps);
         }
         self.meet();
         let inside = self.is_inside();
@@ -95,7 +96,8 @@ impl Writer<'_> {
             self.shader.line(&format!("let {at} = f{axis} + {low}u;"));
             let first = format!("select(0u, ({at} - {reach}u + {}u) / {stride}u, {at} > {reach}u)", stride - 1);
             let last = format!("min({at} / {stride}u, {last})");
-            self.shader.open(&format!("for (var p{axis} = {first}; p{axis} <= {last}; p{axis}++)"));
+            let head = format!("for (var p{axis} = {first}; p{axis} <= {last}; p{axis}++)");
+            self.shader.open_loop(&head, (reach / stride + 1).min(self.pool.grid[axis]));
             self.shader.line(&format!("let step{axis} = {at} - p{axis} * {stride}u;"));
             self.shader.line(&format!("let j{axis} = step{axis} / {dilation}u;"));
             if dilation > 1 {

@@ -68,6 +68,7 @@ fn pass(scene: &Scene, task: &Task, def: &'static ReduceDef, sizes: [usize; 3], 
         if inner == 1 && run > 32 { 1 } else { (THREADS / run.next_power_of_two().min(THREADS)).clamp(16, THREADS) };
     let depth = THREADS / lanes;
     let results = outer * parts * inner;
+    shader.counts(outer * len * inner);
     let (count, length, width) = (shader.number(results), shader.number(len), shader.number(inner));
     shader.line(&format!("let result = group * {lanes}u + thread % {lanes}u;"));
     shader.line(&format!("let column = result % {width};"));
@@ -88,7 +89,7 @@ fn pass(scene: &Scene, task: &Task, def: &'static ReduceDef, sizes: [usize; 3], 
             ""
         }
     };
-    shader.open(&format!("for (var k = {chunk}thread / {lanes}u; k < end; k += {depth}u)"));
+    shader.open_loop(&format!("for (var k = {chunk}thread / {lanes}u; k < end; k += {depth}u)"), run.div_ceil(depth));
     shader.line(&format!("let i = (row * {length} + k) * {width} + column;"));
     let x = match pass {
         Pass::Last { slot } => shader.scratch(slot, dtype, "i", false),

@@ -17,13 +17,15 @@ const SHORT_ROW: usize = 32;
 
 pub fn lower(scene: &Scene, group: u32, rows: &Rows) -> Result<Kernel> {
     let name = scene.program.tasks[rows.tasks[0] as usize].name;
+    let mut shader = Shader::new(scene.program, &scene.homes, name);
+    shader.counts(rows.size);
     let writer = Writer {
         scene,
         group,
         rows,
         commits: scene.commit.last[group as usize],
         levels: levels(scene, group, rows),
-        shader: Shader::new(scene.program, &scene.homes, name),
+        shader,
         columns: HashMap::new(),
         loads: 0,
     };
@@ -87,15 +89,15 @@ impl Writer<'_> {
         self.begin();
         self.shader.line(&format!("let row = group * {THREADS}u + thread;"));
         self.shader.line(&format!("if (row >= {count}) {{ return; }}"));
-        let head = format!("for (var column = 0u; column < {columns}; column++)");
+        let walk = (format!("for (var column = 0u; column < {columns}; column++)"), len);
         for level in 0..=self.deepest() {
             self.column_maps(level)?;
-            for (task, total) in self.walk(level, len, &head)? {
+            for (task, total) in self.walk(level, len, &walk)? {
                 self.columns.insert(task, total);
             }
         }
         self.column_maps(u32::MAX)?;
-        self.last_walk(len, &head)?;
+        self.last_walk(len, &walk)?;
         self.store_columns()?;
         self.shader.finish(&self.scene.limits, THREADS, rows.div_ceil(THREADS))
     }
@@ -107,16 +109,17 @@ impl Writer<'_> {
         self.begin();
         self.shader.line("let row = group;");
         self.shader.line(&format!("if (row >= {count}) {{ return; }}"));
-        let head = format!("for (var column = thread; column < {columns}; column += {threads}u)");
+        let walk =
+            (format!("for (var column = thread; column < {columns}; column += {threads}u)"), len.div_ceil(threads));
         for level in 0..=self.deepest() {
             self.column_maps(level)?;
-            for (task, partial) in self.walk(level, len, &head)? {
+            for (task, partial) in self.walk(level, len, &walk)? {
                 let total = self.combine(task, &partial, threads)?;
                 self.columns.insert(task, total);
             }
         }
         self.column_maps(u32::MAX)?;
-        self.last_walk(len, &head)?;
+        self.last_walk(len, &walk)?;
         self.shader.open("if (thread == 0u)");
         self.store_columns()?;
         self.shader.close();
@@ -153,9 +156,9 @@ impl Writer<'_> {
         self.rows.tasks.iter().copied().filter(is_stored).collect()
     }
 
-    /// One walk along the row for the reductions of a level: the variable that holds each one's result, or this
+    /// One walk along the row, a loop and its rounds, for the reductions of a level: the variable that holds each one's result, or this
     /// thread's part of it.
-    fn walk(&mut self, level: u32, len: usize, head: &str) -> Result<Vec<(u32, String)>> {
+    fn walk(&mut self, level: u32, len: usize, (head, rounds): &(String, usize)) -> Result<Vec<(u32, String)>> {
         let mut reductions = Vec::new();
         for &task in &self.rows.tasks {
             let TaskKind::RowReduce { def, .. } = *self.kind(task) else { continue };
@@ -169,7 +172,7 @@ impl Writer<'_> {
         if reductions.is_empty() {
             return Ok(Vec::new());
         }
-        self.shader.open(head);
+        self.shader.open_loop(head, *rounds);
         let length = self.shader.number(len);
         self.shader.line(&format!("let i = row * {length} + column;"));
         let at = At::Row { row: "row", column: "column", len, linear: "i" };
@@ -212,12 +215,12 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn last_walk(&mut self, len: usize, head: &str) -> Result<()> {
+    fn last_walk(&mut self, len: usize, (head, rounds): &(String, usize)) -> Result<()> {
         let stored = self.stored(Class::Tile);
         if stored.is_empty() {
             return Ok(());
         }
-        self.shader.open(head);
+        self.shader.open_loop(head, *rounds);
         let length = self.shader.number(len);
         self.shader.line(&format!("let i = row * {length} + column;"));
         self.tiles(&stored, At::Row { row: "row", column: "column", len, linear: "i" }, "i")?;
@@ -338,7 +341,8 @@ pub fn tree(shader: &mut Shader, dtype: DType, fold: &str, partial: &str, thread
     shader.shared(&shared, dtype, threads);
     shader.line(&format!("{shared}[thread] = {partial};"));
     shader.barrier()?;
-    shader.open_uniform(&format!("for (var half = {}u; half >= {lanes}u; half >>= 1u)", threads / 2));
+    let head = format!("for (var half = {}u; half >= {lanes}u; half >>= 1u)", threads / 2);
+    shader.open_uniform_loop(&head, (threads / lanes).ilog2() as usize);
     shader.open("if (thread < half)");
     shader.line(&format!("{shared}[thread] = {fold}({shared}[thread], {shared}[thread + half]);"));
     shader.close();

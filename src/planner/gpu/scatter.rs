@@ -14,10 +14,13 @@ use crate::planner::tasks::Task;
 
 /// Up to so many indices are walked.
 const FEW: usize = 16;
-/// Pairs that a workgroup sorts in its own memory.
+/// Pairs that a workgroup sorts in its own memory, and how often they can be halved.
 const BLOCK: usize = 1024;
-/// Sorted pairs that a thread adds up one by one: an index that is met often has many.
+const STEPS: usize = BLOCK.ilog2() as usize;
+/// Sorted pairs that a thread adds up one by one: an index that is met often has many. Of very many pairs it takes more, for
+/// a thread also adds up all chunks of one index.
 const CHUNK: usize = 64;
+const MOST_CHUNKS: usize = 1 << 12;
 /// The key of a pair that is none: behind all others.
 const NONE: &str = "0xffffffffu";
 /// Pairs are held like int64: two words.
@@ -43,11 +46,16 @@ pub fn lower(scene: &mut Scene, task: &Task, mode: GatherMode, axis: usize, kern
         kernels.push(scatter.merge_blocks(scene, slot, pairs, run)?);
         run *= 2;
     }
-    let elements = 2 * count.div_ceil(CHUNK) * scatter.rows();
+    let elements = 2 * count.div_ceil(chunk(count)) * scatter.rows();
     let sums = scene.scratch(task.name, elements * scatter.dtype(scene).device_size())?;
     kernels.push(scatter.sum_chunks(scene, [slot, sums], count)?);
     kernels.push(scatter.sum(scene, slot, sums, count)?);
     Ok(())
+}
+
+/// How many of so many sorted pairs a thread adds up one by one.
+fn chunk(count: usize) -> usize {
+    count.div_ceil(MOST_CHUNKS).next_power_of_two().max(CHUNK)
 }
 
 struct Scatter<'a> {
@@ -120,7 +128,7 @@ impl Scatter<'_> {
     fn walk(&self, scene: &Scene) -> Result<Kernel> {
         let mut shader = self.each_result(scene);
         let count = shader.number(self.walked());
-        shader.open(&format!("for (var k = 0u; k < {count}; k++)"));
+        shader.open_loop(&format!("for (var k = 0u; k < {count}; k++)"), self.walked());
         let index = self.index(&mut shader)?;
         checked_index(&mut shader, self.task.name, &index, self.task.shape[self.axis], NONE);
         let update = self.update(&mut shader)?;
@@ -144,7 +152,7 @@ impl Scatter<'_> {
         shader.line("block[n] = vec2<u32>(k, key);");
         shader.close();
         shader.barrier()?;
-        shader.open_uniform(&format!("for (var run = 2u; run <= {BLOCK}u; run <<= 1u)"));
+        shader.open_uniform_loop(&format!("for (var run = 2u; run <= {BLOCK}u; run <<= 1u)"), STEPS);
         self.merge(&mut shader, "run >> 1u", "run")?;
         shader.close();
         self.store_block(&mut shader, slot);
@@ -180,7 +188,7 @@ impl Scatter<'_> {
 
     /// Opens a loop over the pairs `n` of the block that are a thread's own.
     fn open_block(&self, shader: &mut Shader) {
-        shader.open(&format!("for (var n = thread; n < {BLOCK}u; n += {THREADS}u)"));
+        shader.open_loop(&format!("for (var n = thread; n < {BLOCK}u; n += {THREADS}u)"), BLOCK / THREADS);
     }
 
     fn store_block(&self, shader: &mut Shader, slot: u32) {
@@ -192,8 +200,9 @@ impl Scatter<'_> {
 
     /// Sorts what lies `distance` and less apart in the block: the last steps of runs of `run` pairs.
     fn merge(&self, shader: &mut Shader, distance: &str, run: &str) -> Result<()> {
-        shader.open_uniform(&format!("for (var distance = {distance}; distance > 0u; distance >>= 1u)"));
-        shader.open(&format!("for (var n = thread; n < {}u; n += {THREADS}u)", BLOCK / 2));
+        shader.open_uniform_loop(&format!("for (var distance = {distance}; distance > 0u; distance >>= 1u)"), STEPS);
+        let head = format!("for (var n = thread; n < {}u; n += {THREADS}u)", BLOCK / 2);
+        shader.open_loop(&head, BLOCK / 2 / THREADS);
         self.swap(shader, |at| format!("block[{at}]"), &format!("group * {BLOCK}u + "), run);
         shader.close();
         shader.barrier()?;
@@ -255,9 +264,16 @@ impl Scatter<'_> {
         }
     }
 
-    /// Adds the updates of the pairs from one variable up to another.
-    fn add_pairs(&self, scene: &Scene, shader: &mut Shader, pairs: u32, [first, end]: [&str; 2]) -> Result<()> {
-        shader.open(&format!("for (var n = {first}; n < {end}; n++)"));
+    /// Adds the updates of the pairs from one variable up to another, at most so many.
+    fn add_pairs(
+        &self,
+        scene: &Scene,
+        shader: &mut Shader,
+        pairs: u32,
+        [first, end]: [&str; 2],
+        most: usize,
+    ) -> Result<()> {
+        shader.open_loop(&format!("for (var n = {first}; n < {end}; n++)"), most);
         let update = self.paired_update(shader, pairs)?;
         let add = self.add(scene, shader, &update)?;
         shader.line(&add);
@@ -269,27 +285,32 @@ impl Scatter<'_> {
     fn sum_chunks(&self, scene: &Scene, slots: [u32; 2], count: usize) -> Result<Kernel> {
         let [pairs, sums] = slots;
         let dtype = self.dtype(scene);
-        let size = count.div_ceil(CHUNK) * self.rows();
+        let chunk = chunk(count);
+        let size = count.div_ceil(chunk) * self.rows();
         let mut shader = each(scene, self.task, size);
         let inner = shader.number(self.task.shape[self.axis + 1..].iter().product());
-        let [rows, count] = [self.rows(), count].map(|size| shader.number(size));
+        let [rows, count, chunk_word] = [self.rows(), count, chunk].map(|size| shader.number(size));
         shader.line(&format!("let behind = i % {rows} % {inner};"));
         shader.line(&format!("let before = i % {rows} / {inner};"));
-        shader.line(&format!("let first = i / {rows} * {CHUNK}u;"));
-        shader.line(&format!("let end = min(first + {CHUNK}u, {count});"));
+        shader.line(&format!("let first = i / {rows} * {chunk_word};"));
+        shader.line(&format!("let end = min(first + {chunk_word}, {count});"));
         shader.line("var begin = end - 1u;");
         shader.line("var stop = first + 1u;");
         shader.line(&format!("var sum = {};", zero(dtype)));
         let key = |shader: &mut Shader, at: &str| format!("{}.y", shader.scratch(pairs, PAIR, at, false));
         let (same, next) = (key(&mut shader, "first"), key(&mut shader, "stop"));
-        shader.line(&format!("while (stop < end && {next} == {same}) {{ stop++; }}"));
-        self.add_pairs(scene, &mut shader, pairs, ["first", "stop"])?;
+        shader.open_loop(&format!("while (stop < end && {next} == {same})"), chunk);
+        shader.line("stop++;");
+        shader.close();
+        self.add_pairs(scene, &mut shader, pairs, ["first", "stop"], chunk)?;
         let place = shader.scratch(sums, dtype, "2u * i", true);
         shader.line(&format!("{place} = sum;"));
         let (same, next) = (key(&mut shader, "end - 1u"), key(&mut shader, "begin - 1u"));
-        shader.line(&format!("while (begin > first && {next} == {same}) {{ begin--; }}"));
+        shader.open_loop(&format!("while (begin > first && {next} == {same})"), chunk);
+        shader.line("begin--;");
+        shader.close();
         shader.line(&format!("sum = {};", zero(dtype)));
-        self.add_pairs(scene, &mut shader, pairs, ["begin", "end"])?;
+        self.add_pairs(scene, &mut shader, pairs, ["begin", "end"], chunk)?;
         let place = shader.scratch(sums, dtype, "2u * i + 1u", true);
         shader.line(&format!("{place} = sum;"));
         finish(scene, shader, size)
@@ -299,12 +320,13 @@ impl Scatter<'_> {
     /// those of several chunks by the sums of the chunks.
     fn sum(&self, scene: &Scene, pairs: u32, sums: u32, count: usize) -> Result<Kernel> {
         let mut shader = self.each_result(scene);
-        let [count, rows] = [count, self.rows()].map(|size| shader.number(size));
+        let (chunk, halvings, chunks) = (chunk(count), count.ilog2() as usize + 1, count.div_ceil(chunk(count)));
+        let [count, rows, chunk_word] = [count, self.rows(), chunk].map(|size| shader.number(size));
         let key = if self.mode == GatherMode::Take { "at" } else { "i" };
         for (name, is_before) in [("first", "<"), ("end", "<=")] {
             let pair = shader.scratch(pairs, PAIR, "middle", false);
             shader.line(&format!("var {name} = 0u;"));
-            shader.open(&format!("for (var size = {count}; size > 0u;)"));
+            shader.open_loop(&format!("for (var size = {count}; size > 0u;)"), halvings);
             shader.line("let half = size / 2u;");
             shader.line(&format!("let middle = {name} + half;"));
             shader.line(&format!("let is_before = {pair}.y {is_before} {key};"));
@@ -312,10 +334,10 @@ impl Scatter<'_> {
             shader.line("size = select(half, size - half - 1u, is_before);");
             shader.close();
         }
-        shader.line(&format!("let chunk = first / {CHUNK}u;"));
+        shader.line(&format!("let chunk = first / {chunk_word};"));
         shader.line("let last = max(end, 1u) - 1u;");
-        shader.open(&format!("if (last / {CHUNK}u <= chunk)"));
-        self.add_pairs(scene, &mut shader, pairs, ["first", "end"])?;
+        shader.open(&format!("if (last / {chunk_word} <= chunk)"));
+        self.add_pairs(scene, &mut shader, pairs, ["first", "end"], chunk)?;
         shader.close();
         shader.open("else");
         let row = match self.mode {
@@ -326,7 +348,7 @@ impl Scatter<'_> {
         };
         // The end of the first chunk, then the starts of all others.
         shader.line("var side = 1u;");
-        shader.open(&format!("for (var n = chunk; n <= last / {CHUNK}u; n++)"));
+        shader.open_loop(&format!("for (var n = chunk; n <= last / {chunk_word}; n++)"), chunks);
         let part = shader.scratch(sums, self.dtype(scene), &format!("2u * (n * {rows} + {row}) + side"), false);
         let add = self.add(scene, &mut shader, &part)?;
         shader.line(&add);

@@ -50,8 +50,19 @@ pub struct Shader<'a> {
     items: Vec<(String, String)>,
     group_bytes: usize,
     body: String,
-    /// Whether each open block is entered by all threads of a workgroup or none.
-    blocks: Vec<bool>,
+    blocks: Vec<Block>,
+    /// Rounds of all loops that a thread may go through.
+    rounds: usize,
+    /// The largest number of anything that threads count.
+    largest: usize,
+}
+
+/// An open block.
+struct Block {
+    /// Whether all threads of a workgroup enter it equally often.
+    uniform: bool,
+    /// How often a thread goes through it at most, each time that it gets there.
+    rounds: usize,
 }
 
 impl<'a> Shader<'a> {
@@ -67,6 +78,8 @@ impl<'a> Shader<'a> {
             group_bytes: 0,
             body: String::new(),
             blocks: Vec::new(),
+            rounds: 0,
+            largest: 0,
         }
     }
 
@@ -80,7 +93,18 @@ impl<'a> Shader<'a> {
     }
 
     pub fn number(&mut self, number: usize) -> String {
+        self.counts(number);
         self.word(Word::Fixed(number as u32))
+    }
+
+    /// Notes that threads count so many of something.
+    pub fn counts(&mut self, number: usize) {
+        self.largest = self.largest.max(number);
+    }
+
+    /// A number of elements from one to the next, which may be negative: arithmetic wraps.
+    pub fn stride(&mut self, stride: isize) -> String {
+        self.word(Word::Fixed(stride as u32))
     }
 
     fn bind(&mut self, value: u32, writes: bool) -> Result<usize> {
@@ -174,7 +198,7 @@ impl<'a> Shader<'a> {
         if terms.is_empty() { "0u".to_owned() } else { terms.join(" + ") }
     }
 
-    /// What the axes add for the element `i` of their row-major order. Arithmetic wraps, so strides may be negative.
+    /// What the axes add for the element `i` of their row-major order.
     pub fn terms(&mut self, dims: &Dims, i: &str, terms: &mut Vec<String>) {
         let mut behind = 1;
         for (axis, &(extent, stride)) in dims.iter().enumerate().rev() {
@@ -183,7 +207,7 @@ impl<'a> Shader<'a> {
             match stride {
                 0 => {}
                 1 => terms.push(format!("({place})")),
-                _ => terms.push(format!("({place}) * {}", self.number(stride as usize))),
+                _ => terms.push(format!("({place}) * {}", self.stride(stride))),
             }
             behind *= extent;
         }
@@ -234,6 +258,7 @@ impl<'a> Shader<'a> {
                 ops::cast_wgsl(first, to).ok_or_else(refused)?,
             ),
         };
+        self.enter_loops(ops::wgsl::rounds(expression));
         self.item(&name, || format!("fn {name}({parameters}) -> {out} {{ return {expression}; }}"));
         Ok(format!("{name}({})", args.join(", ")))
     }
@@ -279,14 +304,32 @@ impl<'a> Shader<'a> {
 
     /// Opens a block that each thread may enter or not.
     pub fn open(&mut self, head: &str) {
-        self.line(&format!("{head} {{"));
-        self.blocks.push(false);
+        debug_assert!(!head.starts_with("for") && !head.starts_with("while"), "a loop that is not counted: {head}");
+        self.enter(head, Block { uniform: false, rounds: 1 });
     }
 
-    /// Opens a block that all threads of a workgroup enter equally often.
-    pub fn open_uniform(&mut self, head: &str) {
+    /// Opens a loop of at most so many rounds.
+    pub fn open_loop(&mut self, head: &str, rounds: usize) {
+        self.enter(head, Block { uniform: false, rounds });
+    }
+
+    /// Opens a loop that all threads of a workgroup go through equally often, at most so many rounds.
+    pub fn open_uniform_loop(&mut self, head: &str, rounds: usize) {
+        self.enter(head, Block { uniform: true, rounds });
+    }
+
+    fn enter(&mut self, head: &str, block: Block) {
+        if block.rounds != 1 {
+            self.enter_loops(block.rounds);
+        }
         self.line(&format!("{head} {{"));
-        self.blocks.push(true);
+        self.blocks.push(block);
+    }
+
+    /// Counts so many rounds of loops for each time that a thread gets here.
+    fn enter_loops(&mut self, rounds: usize) {
+        let times = self.blocks.iter().fold(1, |times: usize, block| times.saturating_mul(block.rounds));
+        self.rounds = self.rounds.saturating_add(times.saturating_mul(rounds));
     }
 
     pub fn close(&mut self) {
@@ -295,7 +338,7 @@ impl<'a> Shader<'a> {
     }
 
     pub fn barrier(&mut self) -> Result<()> {
-        if self.blocks.contains(&false) {
+        if self.blocks.iter().any(|block| !block.uniform) {
             return Err(Error::internal(format!("{}: a barrier that some threads may not reach", self.name)));
         }
         self.line("workgroupBarrier();");
@@ -319,6 +362,7 @@ impl<'a> Shader<'a> {
                 limits.buffers
             )));
         }
+        self.check_counts(limits)?;
         let groups = grid(self.name, groups, limits)?;
         Ok(Kernel {
             name: self.name,
@@ -328,6 +372,21 @@ impl<'a> Shader<'a> {
             words: self.words,
             groups,
         })
+    }
+
+    /// Refuses what a thread would not count to the end.
+    fn check_counts(&self, limits: &Limits) -> Result<()> {
+        let (name, rounds, most) = (self.name, self.rounds, limits.loop_rounds);
+        if rounds > most {
+            let text = format!("{name}: {rounds} rounds of loops in a thread are more than this device's {most}");
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+        let (largest, most) = (self.largest, u32::MAX);
+        if u32::try_from(largest).is_err() {
+            let text = format!("{name}: {largest} elements are more than the {most} that a kernel of a GPU can count");
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+        Ok(())
     }
 
     fn text(&self, threads: usize) -> String {
