@@ -1110,7 +1110,7 @@ def _rebuild(
 
 # What there is, and what happened: for tests and `wengert.debug`.
 def op_table() -> list[dict[str, Any]]:
-    """One entry for each op: name, kind, doc, inputs, domain, ulp, gpu_ulp, attrs, reads (two masks), differentiable."""
+    """One entry for each op: name, kind, doc, inputs, domain, ulp, gpu_ulp, attrs, reads (masks), differentiable."""
 
 def plan_cache() -> dict[str, Any]:
     """hits, misses, plans, bytes."""

@@ -16,6 +16,14 @@ pub struct Account {
     pub bytes: u64,
 }
 
+impl Account {
+    /// What a kernel does that does both.
+    pub fn and(mut self, other: Account) -> Account {
+        self.ops.extend(other.ops);
+        Account { ops: self.ops, flops: self.flops + other.flops, bytes: self.bytes + other.bytes }
+    }
+}
+
 pub fn account(program: &Program, groups: &Groups, group: u32, is_stored: impl Fn(u32) -> bool) -> Account {
     let tasks = match &groups.groups[group as usize] {
         Group::Rows(rows) => rows.tasks.as_slice(),

@@ -211,7 +211,7 @@ pub fn clear_plan_cache(py: Python<'_>) -> PyResult<()> {
     gpu::trim(py)
 }
 
-/// One entry for each op: name, kind, doc, inputs, domain, ulp, gpu_ulp, attrs, reads (two masks), differentiable.
+/// One entry for each op: name, kind, doc, inputs, domain, ulp, gpu_ulp, attrs, reads (masks), differentiable.
 #[pyfunction]
 pub fn op_table(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
     let row = |row: Row| {

@@ -2,12 +2,13 @@
 
 use super::Case;
 use super::attention::{Mask, attention_of};
-use super::shaders::{LIMITS, check, planned, sweep, whole};
+use super::shaders::{LIMITS, check, plan, planned, sweep, validate, whole};
 use crate::dtype::DType;
 use crate::error::{Error, ErrorKind};
 use crate::graph::{Divisor, GatherMode, Op, PoolRole, Sweep, Sweeps, TensorType, Val};
 use crate::ops::reduce::{MAX, SUM};
 use crate::ops::{broadcast_to, multiply};
+use crate::shape::Shape;
 
 /// Whether the case has no plan for the least device.
 fn refusal(case: &Case) -> Option<Error> {
@@ -101,11 +102,25 @@ fn views_with_more_elements_than_memory() {
     let largest = |case: &mut Case, x: Val| case.graph.add(Op::Reduce(&MAX, 0b10), &[x]).unwrap();
     // The products stay in registers.
     check(&outer(9000, 4096, largest), 0.0);
-    assert_refused(&outer(1 << 20, 4096, largest), ["multiply", "4294967296", "4294967295"]);
-    let mut case = Case::default();
-    let x = case.leaf(DType::F32, &[65_537], whole(1));
-    let x = broadcast_to(&mut case.graph, x, &[65_536, 65_537].into()).unwrap();
-    let sum = case.graph.add(Op::Reduce(&SUM, 0b11), &[x]).unwrap();
-    case.graph.outputs.push(sum);
-    assert_refused(&case, ["sum", "4295032832", "4294967295"]);
+    assert!(refusal(&outer(1 << 20, 4096, largest)).is_none());
+    // They are stored where rows are long.
+    let error = refusal(&outer(1 << 20, 1 << 14, largest)).unwrap();
+    assert_eq!(error.kind(), ErrorKind::Memory, "{error}");
+}
+
+#[test]
+fn reductions_of_views_with_more_elements_than_32_bits_count() {
+    let view = |rows: &[usize], shape: &[usize], axes: u32| {
+        let mut case = Case::default();
+        let x = case.leaf(DType::F32, rows, whole(1));
+        let x = broadcast_to(&mut case.graph, x, &Shape::new(shape)).unwrap();
+        let sum = case.graph.add(Op::Reduce(&SUM, axes), &[x]).unwrap();
+        case.graph.outputs.push(sum);
+        case
+    };
+    for (rows, axes) in [(vec![65_537], 0b10), (vec![65_536, 1], 0b01), (vec![1, 1], 0b11), (vec![65_537], 0b11)] {
+        let plan = plan(&view(&rows, &[65_536, 65_537], axes), &LIMITS);
+        plan.kernels().iter().for_each(|kernel| validate(&kernel.wgsl));
+    }
+    assert_refused(&view(&[1], &[1 << 33], 0b1), ["sum", "8589934592", "4294967295"]);
 }

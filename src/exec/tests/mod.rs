@@ -8,6 +8,7 @@ mod limits;
 mod ops;
 mod plans;
 mod shaders;
+mod together;
 mod verify;
 
 use crate::device_id::DeviceId;

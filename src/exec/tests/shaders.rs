@@ -24,7 +24,7 @@ pub const LIMITS: Limits = Limits {
     loop_rounds: 65_000,
 };
 
-fn validate(wgsl: &str) {
+pub fn validate(wgsl: &str) {
     let module = naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|error| panic!("{}", error.emit_to_string(wgsl)));
     let mut validator =
         naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty());

@@ -13,10 +13,11 @@ mod reduce;
 mod rows;
 mod scatter;
 mod shader;
+mod together;
 
 pub use plan::{Binding, Home, Kernel, Limits, Plan, Word};
 
-use super::account;
+use super::account::{self, Account};
 use super::commit::{self, Commit};
 use super::fuse::{self, Group, Groups};
 use super::plan::OutputHome;
@@ -53,17 +54,21 @@ pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation], lim
     let mut kernels = Vec::with_capacity(order.len());
     let mut accounts = Vec::with_capacity(order.len());
     let mut commit_from = None;
-    for &group in &order {
-        if commit.last[group as usize] && commit_from.is_none() {
+    let mut rest = order.as_slice();
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(together::count(&scene, rest));
+        rest = later;
+        if commit.last[now[0] as usize] && commit_from.is_none() {
             commit_from = Some(kernels.len());
         }
         let before = kernels.len();
-        lower(&mut scene, group, &mut kernels)?;
+        lower(&mut scene, now, &mut kernels)?;
         scene.release();
-        accounts.resize_with(kernels.len(), Default::default);
+        accounts.resize_with(kernels.len(), Account::default);
         if kernels.len() > before {
             let in_memory = |value: u32| is_stored(scene.homes[value as usize]);
-            accounts[kernels.len() - 1] = account::account(&program, &groups, group, in_memory);
+            let each = now.iter().map(|&group| account::account(&program, &groups, group, in_memory));
+            accounts[kernels.len() - 1] = each.reduce(Account::and).unwrap_or_default();
         }
     }
     let outputs = program.outputs.iter().map(|&value| match scene.homes[value as usize] {
@@ -129,13 +134,16 @@ fn is_stored(home: Home) -> bool {
     matches!(home, Home::Slot(_) | Home::Buffer(_) | Home::Leaf(_))
 }
 
-/// Generates the shaders of a group; none if it has nothing to compute.
-fn lower(scene: &mut Scene, group: u32, kernels: &mut Vec<Kernel>) -> Result<()> {
+/// Generates the shaders of a group, or one of several; none if there is nothing to compute.
+fn lower(scene: &mut Scene, together: &[u32], kernels: &mut Vec<Kernel>) -> Result<()> {
     let groups = scene.groups;
-    match &groups.groups[group as usize] {
+    match &groups.groups[together[0] as usize] {
         Group::Rows(rows) if rows.size == 0 => Ok(()),
         Group::Rows(rows) => {
-            kernels.push(rows::lower(scene, group, rows)?);
+            kernels.push(match rows.row {
+                None => rows::elements(scene, together)?,
+                Some(len) => rows::lower(scene, together[0], rows, len)?,
+            });
             Ok(())
         }
         Group::Alone(task) => {

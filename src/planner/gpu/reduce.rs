@@ -24,6 +24,10 @@ enum Pass {
         slot: u32,
         chunk: usize,
     },
+    /// Rows of the operand to partial results.
+    Rows {
+        slot: u32,
+    },
     /// Partial results to the result.
     Last {
         slot: u32,
@@ -40,6 +44,13 @@ pub fn lower(
 ) -> Result<()> {
     let results = task.shape.size();
     let dtype = scene.program.values[task.output as usize].dtype;
+    if let Some(columns) = countable(task, len).filter(|_| inner == 1) {
+        let parts = len / columns;
+        let slot = scene.scratch(task.name, results * parts * dtype.device_size())?;
+        kernels.push(pass(scene, task, def, [results * parts, columns, 1], Pass::Rows { slot })?);
+        kernels.push(pass(scene, task, def, [results, parts, 1], Pass::Last { slot })?);
+        return Ok(());
+    }
     if len <= CHUNK || results >= MANY_RESULTS {
         kernels.push(pass(scene, task, def, [results / inner, len, inner], Pass::Whole)?);
         return Ok(());
@@ -52,6 +63,13 @@ pub fn lower(
     kernels.push(pass(scene, task, def, [outer, len, inner], Pass::First { slot, chunk })?);
     kernels.push(pass(scene, task, def, [outer, parts, inner], Pass::Last { slot })?);
     Ok(())
+}
+
+/// The last axes of an operand, as one, if it is a view with runs of more elements than 32 bits count.
+fn countable(task: &Task, len: usize) -> Option<usize> {
+    let fits = |&columns: &usize| columns <= u32::MAX as usize && len.is_multiple_of(columns);
+    let last = |axis: usize| task.inputs[0].shape[axis..].iter().product();
+    (0..task.inputs[0].shape.rank()).map(last).find(fits).filter(|_| len > u32::MAX as usize)
 }
 
 fn pass(scene: &Scene, task: &Task, def: &'static ReduceDef, sizes: [usize; 3], pass: Pass) -> Result<Kernel> {
@@ -68,7 +86,7 @@ fn pass(scene: &Scene, task: &Task, def: &'static ReduceDef, sizes: [usize; 3], 
         if inner == 1 && run > 32 { 1 } else { (THREADS / run.next_power_of_two().min(THREADS)).clamp(16, THREADS) };
     let depth = THREADS / lanes;
     let results = outer * parts * inner;
-    shader.counts(outer * len * inner);
+    shader.counts(if inner == 1 { results } else { outer * len });
     let (count, length, width) = (shader.number(results), shader.number(len), shader.number(inner));
     shader.line(&format!("let result = group * {lanes}u + thread % {lanes}u;"));
     shader.line(&format!("let column = result % {width};"));
@@ -95,7 +113,11 @@ fn pass(scene: &Scene, task: &Task, def: &'static ReduceDef, sizes: [usize; 3], 
         Pass::Last { slot } => shader.scratch(slot, dtype, "i", false),
         _ => {
             shader.line(&format!("let line = row * {length} + k;"));
-            shader.load(&task.inputs[0], At::Row { row: "line", column: "column", len: inner, linear: "i" })?
+            let at = match inner {
+                1 => At::Row { row: "row", column: "k", len, linear: "i" },
+                _ => At::Row { row: "line", column: "column", len: inner, linear: "i" },
+            };
+            shader.load(&task.inputs[0], at)?
         }
     };
     shader.line(&format!("a = {fold}(a, {x});"));
@@ -105,7 +127,7 @@ fn pass(scene: &Scene, task: &Task, def: &'static ReduceDef, sizes: [usize; 3], 
     shader.open(&format!("if (thread < {lanes}u && result < {count})"));
     let total = format!("{}[thread]", shared_name(dtype));
     match pass {
-        Pass::First { slot, .. } => {
+        Pass::First { slot, .. } | Pass::Rows { slot } => {
             let place = shader.scratch(slot, dtype, "result", true);
             shader.line(&format!("{place} = {total};"));
         }

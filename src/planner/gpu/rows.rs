@@ -1,5 +1,5 @@
 //! The shader of a row group: elementwise work over rows, with what rows are reduced to spread back over them. Without a
-//! reduction each thread takes one element. With one, a workgroup takes a row (a thread, if rows are short) and walks it
+//! reduction each thread takes one element, and several groups may stand side by side in a shader. With one, a workgroup takes a row (a thread, if rows are short) and walks it
 //! once for each level of reductions that build on each other; elements are computed again in each walk.
 
 use super::plan::{Home, Kernel};
@@ -7,7 +7,7 @@ use super::shader::{At, Shader, THREADS, register, zero};
 use super::{Scene, is_stored};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::planner::fuse::{Class, Rows};
+use crate::planner::fuse::{Class, Group, Rows};
 use crate::planner::tasks::{Origin, TaskKind};
 use crate::planner::window::Window;
 use hashbrown::{HashMap, HashSet};
@@ -15,25 +15,46 @@ use hashbrown::{HashMap, HashSet};
 /// Rows up to this long are walked by one thread.
 const SHORT_ROW: usize = 32;
 
-pub fn lower(scene: &Scene, group: u32, rows: &Rows) -> Result<Kernel> {
-    let name = scene.program.tasks[rows.tasks[0] as usize].name;
-    let mut shader = Shader::new(scene.program, &scene.homes, name);
-    shader.counts(rows.size);
-    let writer = Writer {
-        scene,
-        group,
-        rows,
-        commits: scene.commit.last[group as usize],
-        levels: levels(scene, group, rows),
-        shader,
-        columns: HashMap::new(),
-        loads: 0,
-    };
-    match rows.row {
-        None => writer.elements(),
-        Some(len) if len <= SHORT_ROW => writer.short_rows(len),
-        Some(len) => writer.long_rows(len),
+/// The shader of a group whose rows of `len` elements are reduced.
+pub fn lower(scene: &Scene, group: u32, rows: &Rows, len: usize) -> Result<Kernel> {
+    let writer = Writer::new(scene, group, rows, open(scene, group, rows));
+    if len <= SHORT_ROW { writer.short_rows(len) } else { writer.long_rows(len) }
+}
+
+/// The shader of groups without reductions, each with workgroups of its own: all of the commit block or none.
+pub fn elements(scene: &Scene, together: &[u32]) -> Result<Kernel> {
+    let parts = together.iter().filter_map(|&group| match &scene.groups.groups[group as usize] {
+        Group::Rows(rows) => Some((group, rows)),
+        Group::Alone(_) => None,
+    });
+    let mut made: Option<Shader> = None;
+    let mut first = 0;
+    for (group, rows) in parts {
+        let mut writer = Writer::new(scene, group, rows, made.unwrap_or_else(|| open(scene, group, rows)));
+        let count = rows.size.div_ceil(THREADS);
+        let [size, start, groups] = [rows.size, first, count].map(|number| writer.shader.number(number));
+        // Groups before the first wrap to large numbers.
+        writer.shader.open(&format!("if (group - {start} < {groups})"));
+        writer.shader.line(&format!("let i = (group - {start}) * {THREADS}u + thread;"));
+        writer.shader.open(&format!("if (i < {size})"));
+        writer.tiles(&writer.stored(Class::Tile), At::Linear("i"), "i")?;
+        writer.shader.close();
+        writer.shader.close();
+        made = Some(writer.shader);
+        first += count;
     }
+    let shader = made.ok_or_else(|| Error::internal("a kernel of no groups"))?;
+    shader.finish(&scene.limits, THREADS, first)
+}
+
+/// A shader that begins with this group.
+fn open<'a>(scene: &'a Scene, group: u32, rows: &Rows) -> Shader<'a> {
+    let mut shader = Shader::new(scene.program, &scene.homes, scene.program.tasks[rows.tasks[0] as usize].name);
+    if scene.commit.last[group as usize] {
+        shader.fault();
+        shader.line("let writes = atomicLoad(&fault[0]) == 0u;");
+    }
+    shader
 }
 
 /// How many reductions of the group must be complete before each of its tasks, by task.
@@ -72,21 +93,24 @@ struct Element {
     loaded: HashMap<String, String>,
 }
 
-impl Writer<'_> {
-    fn elements(mut self) -> Result<Kernel> {
-        let size = self.shader.number(self.rows.size);
-        self.begin();
-        self.shader.line(&format!("let i = group * {THREADS}u + thread;"));
-        self.shader.line(&format!("if (i >= {size}) {{ return; }}"));
-        let stored = self.stored(Class::Tile);
-        self.tiles(&stored, At::Linear("i"), "i")?;
-        self.shader.finish(&self.scene.limits, THREADS, self.rows.size.div_ceil(THREADS))
+impl<'a> Writer<'a> {
+    fn new(scene: &'a Scene, group: u32, rows: &'a Rows, shader: Shader<'a>) -> Writer<'a> {
+        let commits = scene.commit.last[group as usize];
+        Writer {
+            scene,
+            group,
+            rows,
+            commits,
+            levels: levels(scene, group, rows),
+            shader,
+            columns: HashMap::new(),
+            loads: 0,
+        }
     }
 
     fn short_rows(mut self, len: usize) -> Result<Kernel> {
         let rows = self.rows.size / len;
         let (count, columns) = (self.shader.number(rows), self.shader.number(len));
-        self.begin();
         self.shader.line(&format!("let row = group * {THREADS}u + thread;"));
         self.shader.line(&format!("if (row >= {count}) {{ return; }}"));
         let walk = (format!("for (var column = 0u; column < {columns}; column++)"), len);
@@ -106,7 +130,6 @@ impl Writer<'_> {
         let threads = len.next_power_of_two().clamp(64, THREADS);
         let rows = self.rows.size / len;
         let (count, columns) = (self.shader.number(rows), self.shader.number(len));
-        self.begin();
         self.shader.line("let row = group;");
         self.shader.line(&format!("if (row >= {count}) {{ return; }}"));
         let walk =
@@ -124,13 +147,6 @@ impl Writer<'_> {
         self.store_columns()?;
         self.shader.close();
         self.shader.finish(&self.scene.limits, threads, rows)
-    }
-
-    fn begin(&mut self) {
-        if self.commits {
-            self.shader.fault();
-            self.shader.line("let writes = atomicLoad(&fault[0]) == 0u;");
-        }
     }
 
     fn class(&self, task: u32) -> Class {

@@ -185,15 +185,20 @@ impl<'a> Shader<'a> {
     pub fn index(&mut self, window: &Window, at: At) -> String {
         let mut terms: Vec<String> = self.offset(window).into_iter().collect();
         let dims = window.dims();
-        match at {
-            At::Linear(i) => self.terms(&dims, i, &mut terms),
-            At::Row { row, column, len, linear } => match split(&dims, len) {
-                Some((outer, inner)) => {
-                    self.terms(&outer, row, &mut terms);
-                    self.terms(&inner, column, &mut terms);
-                }
-                None => self.terms(&dims, linear, &mut terms),
-            },
+        let (rows, linear) = match at {
+            At::Linear(i) => (None, i),
+            At::Row { row, column, len, linear } => (split(&dims, len).map(|dims| (dims, row, column)), linear),
+        };
+        match rows {
+            // A view may have more rows and columns together than can be counted.
+            Some(((outer, inner), row, column)) => {
+                self.terms(&outer, row, &mut terms);
+                self.terms(&inner, column, &mut terms);
+            }
+            None => {
+                self.counts(window.size());
+                self.terms(&dims, linear, &mut terms);
+            }
         }
         if terms.is_empty() { "0u".to_owned() } else { terms.join(" + ") }
     }
