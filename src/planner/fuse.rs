@@ -41,6 +41,8 @@ pub struct Rows {
     pub row: Option<usize>,
     /// How many rows an outer reduction adds up, once there is one.
     pub segment: Option<usize>,
+    /// The product among the tasks, each element of which is made before the others see it; on GPUs only.
+    pub product: Option<u32>,
     pub tasks: Vec<u32>,
     /// The tasks that one kernel computes together; in order.
     pub chains: Vec<Chain>,
@@ -174,7 +176,8 @@ impl Fuser<'_> {
         let mut tasks = [old.tasks.as_slice(), new.tasks.as_slice()].concat();
         tasks.sort_unstable();
         let size = old.size;
-        self.groups[later as usize] = Group::Rows(Rows { size, row, segment, tasks, chains: Vec::new() });
+        self.groups[later as usize] =
+            Group::Rows(Rows { size, row, segment, product: None, tasks, chains: Vec::new() });
         self.groups[earlier as usize] = Group::Alone(NONE);
         self.into[earlier as usize] = later;
     }
@@ -210,7 +213,8 @@ impl Fuser<'_> {
             }
         }
         let (row, segment) = demands(task);
-        let group = self.open(Group::Rows(Rows { size, row, segment, tasks: vec![index], chains: Vec::new() }));
+        let (tasks, chains) = (vec![index], Vec::new());
+        let group = self.open(Group::Rows(Rows { size, row, segment, product: None, tasks, chains }));
         self.latest.insert(size, group);
         (group, made(task))
     }
@@ -353,8 +357,15 @@ impl Readers {
         readers
     }
 
-    /// How many values a kernel of these tasks reads from memory and leaves there.
-    fn values(&self, program: &Program, tasks: &[u32]) -> usize {
+    /// The group that alone reads a value, given that of each task.
+    pub fn only(&self, value: u32, group: impl Fn(u32) -> u32) -> Option<u32> {
+        let mut groups = self.tasks[value as usize].iter().map(|&task| group(task));
+        let first = groups.next()?;
+        (!self.is_output[value as usize] && groups.all(|other| other == first)).then_some(first)
+    }
+
+    /// How many values a kernel of these tasks, in order, reads from memory and leaves there.
+    pub fn values(&self, program: &Program, tasks: &[u32]) -> usize {
         let is_inside = |task: &u32| tasks.binary_search(task).is_ok();
         let mut outside: HashSet<u32> = HashSet::new();
         for window in tasks.iter().flat_map(|&task| &program.tasks[task as usize].inputs) {

@@ -1,14 +1,16 @@
-//! Elementwise work that several groups of a plan share a kernel for: as much as a device binds, and no two parts of which
-//! one needs the other.
+//! Elementwise work that shares a kernel: that of several groups, as much as a device binds and no two parts of which one
+//! needs the other, and that at the end of a product.
 
 use super::Case;
-use super::shaders::{LIMITS, check, plan, validate, whole};
+use super::shaders::{LIMITS, check, plan, sweep, validate, whole};
 use crate::dtype::DType;
 use crate::exec::Donation;
-use crate::graph::Val;
+use crate::graph::{ConvRole, ConvSpec, Op, Sweeps, TensorType, Val};
+use crate::ops::reduce::SUM;
 use crate::ops::{add, broadcast_to, multiply, subtract};
 use crate::planner;
 use crate::planner::gpu::Limits;
+use smallvec::smallvec;
 
 /// A step of gradient descent for parameters of many sizes, each in place.
 fn updates(count: usize) -> (Case, Vec<Donation>) {
@@ -67,5 +69,75 @@ fn work_that_needs_other_work_has_another_kernel() {
     case.graph.outputs = vec![first, second];
     let plan = plan(&case, &LIMITS);
     assert_eq!((plan.kernels().len(), plan.slots.len()), (4, 1), "{plan}");
+    check(&case, 0.0);
+}
+
+/// Products of every form, each ended by work that reads another operand of its size and leaves two results.
+fn ended(dtype: DType, shapes: &[([usize; 3], [usize; 3])]) -> Case {
+    let mut case = Case::default();
+    for (at, (left, right)) in shapes.iter().enumerate() {
+        let [a, b] = [(left, at), (right, at + 1)].map(|(shape, seed)| case.leaf(dtype, shape, whole(seed)));
+        let product = case.graph.add(Op::Contract, &[a, b]).unwrap();
+        let shape = case.graph.shape(product).clone();
+        let (bias, other) = (case.leaf(dtype, &shape[2..], whole(at + 2)), case.leaf(dtype, &shape, whole(at + 3)));
+        let biased = spread(&mut case, bias, product);
+        let scaled = multiply(&mut case.graph, biased, other).unwrap();
+        case.graph.outputs.extend([biased, scaled]);
+    }
+    case
+}
+
+#[test]
+fn products_end_in_the_work_that_alone_reads_them() {
+    // A thread an element, tiles, and both with their sums cut.
+    let shapes = [
+        ([2, 3, 40], [2, 40, 50]),
+        ([2, 70, 40], [2, 40, 50]),
+        ([1, 2, 3000], [1, 3000, 3]),
+        ([1, 20, 5000], [1, 5000, 30]),
+    ];
+    for dtype in [DType::F32, DType::I32, DType::I64] {
+        let case = ended(dtype, &shapes);
+        let plan = plan(&case, &LIMITS);
+        assert_eq!((plan.kernels().len(), plan.slots.len()), (6, 2), "{plan}");
+        check(&case, 0.0);
+    }
+}
+
+#[test]
+fn products_that_others_need_stay_whole() {
+    let shapes = [([1, 20, 30], [1, 30, 40])];
+    let kernels = |change: fn(&mut Case, Val)| {
+        let mut case = ended(DType::F32, &shapes);
+        let product = Val { node: 2, output: 0 };
+        assert!(matches!(case.graph.node(product).op, Op::Contract));
+        change(&mut case, product);
+        check(&case, 0.0);
+        plan(&case, &LIMITS).kernels().len()
+    };
+    assert_eq!(kernels(|_, _| {}), 1);
+    assert_eq!(kernels(|case, product| case.graph.outputs.push(product)), 2);
+    // Read by its columns, too.
+    let turned = |case: &mut Case, product: Val| {
+        let sum = case.graph.add(Op::Reduce(&SUM, 0b10), &[product]).unwrap();
+        case.graph.outputs.push(sum);
+    };
+    assert_eq!(kernels(turned), 3);
+}
+
+#[test]
+fn convolutions_end_in_the_work_that_alone_reads_them() {
+    let mut case = Case::default();
+    let sweeps: Sweeps = smallvec![sweep(3, 2, 1, 1), sweep(2, 3, 1, 0)];
+    let (x, w, y) = ([2, 3, 9, 8], [4, 3, 3, 2], [2, 4, 5, 3]);
+    for (role, shapes) in [(ConvRole::Output, [x, w, y]), (ConvRole::Input, [w, y, x]), (ConvRole::Weight, [x, y, w])] {
+        let inputs = [0, 1].map(|at| case.leaf(DType::F32, &shapes[at], whole(at)));
+        let spec = ConvSpec { sweeps: sweeps.clone(), groups: 1 };
+        let made = case.graph.add_typed(Op::Conv(spec, role), &inputs, TensorType::new(DType::F32, shapes[2]));
+        let other = case.leaf(DType::F32, &shapes[2], whole(3));
+        let scaled = multiply(&mut case.graph, made, other).unwrap();
+        case.graph.outputs.push(scaled);
+    }
+    assert_eq!(plan(&case, &LIMITS).kernels().len(), 3);
     check(&case, 0.0);
 }

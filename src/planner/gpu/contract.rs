@@ -6,6 +6,7 @@
 use super::Scene;
 use super::moves;
 use super::plan::Kernel;
+use super::rows::{self, Ending};
 use super::shader::{Shader, THREADS, register, zero};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -42,12 +43,24 @@ pub trait Product {
     /// The elements of the operands: expressions in z, m, k and z, k, n that are evaluated inside the sizes only.
     fn loads(&self, shader: &mut Shader) -> Result<[String; 2]>;
 
-    /// A statement that stores `x`, the element of the result at z, m, n.
-    fn store(&self, shader: &mut Shader, x: &str) -> Result<String>;
+    /// Which element of the result is at z, m, n.
+    fn index(&self, shader: &mut Shader) -> String {
+        let Sizes { m, n, .. } = self.sizes();
+        let [m, n] = [m, n].map(|size| shader.number(size));
+        format!("(z * {m} + m) * {n} + n")
+    }
+
+    /// Whether some z, m, n have no element; their index is `NONE`.
+    fn is_partial(&self) -> bool {
+        false
+    }
 }
 
-pub fn lower(scene: &mut Scene, task: &Task, kernels: &mut Vec<Kernel>) -> Result<()> {
-    multiply(scene, task, &Matrices(task), kernels)
+/// No element of a result.
+pub const NONE: &str = "0xffffffffu";
+
+pub fn lower(scene: &mut Scene, task: &Task, ending: Option<Ending>, kernels: &mut Vec<Kernel>) -> Result<()> {
+    multiply(scene, task, &Matrices(task), ending, kernels)
 }
 
 /// The operands and the result of a task as they lie in memory.
@@ -72,11 +85,6 @@ impl Product for Matrices<'_> {
         let a_index = matrix_index(shader, a, ["z", "m", "k"]);
         let b_index = matrix_index(shader, b, ["z", "k", "n"]);
         Ok([shader.element(a.value, &a_index)?, shader.element(b.value, &b_index)?])
-    }
-
-    fn store(&self, shader: &mut Shader, x: &str) -> Result<String> {
-        let index = matrix_index(shader, &Window::whole(self.0.output, &self.0.shape), ["z", "m", "n"]);
-        Ok(format!("{} = {x};", shader.place(self.0.output, &index)?))
     }
 }
 
@@ -115,8 +123,14 @@ impl Cut {
     }
 }
 
-/// The kernels of a product.
-pub fn multiply(scene: &mut Scene, task: &Task, product: &dyn Product, kernels: &mut Vec<Kernel>) -> Result<()> {
+/// The kernels of a product and its ending.
+pub fn multiply(
+    scene: &mut Scene,
+    task: &Task,
+    product: &dyn Product,
+    ending: Option<Ending>,
+    kernels: &mut Vec<Kernel>,
+) -> Result<()> {
     let dtype = scene.program.values[task.output as usize].dtype;
     let sizes = product.sizes();
     let results = sizes.batch * sizes.m * sizes.n;
@@ -129,13 +143,16 @@ pub fn multiply(scene: &mut Scene, task: &Task, product: &dyn Product, kernels: 
     };
     let mut shader = Shader::new(scene.program, &scene.homes, task.name);
     let loads = product.loads(&mut shader)?;
-    let [m, n] = [sizes.m, sizes.n].map(|size| shader.number(size));
-    let store = |shader: &mut Shader, x: &str| match slot {
+    let store;
+    (shader, store) = match slot {
         Some(slot) => {
-            let place = shader.scratch(slot, dtype, &format!("(part * {m} + m) * {n} + n"), true);
-            Ok(format!("{place} = {x};"))
+            let store = partial(&mut shader, slot, dtype, &sizes);
+            (shader, store)
         }
-        None => product.store(shader, x),
+        None => {
+            let times = tiles.as_ref().map_or(1, |tiles| tiles.rows * tiles.columns);
+            end(scene, task, product, ending, shader, times)?
+        }
     };
     let groups = match tiles {
         Some(tiles) => tiles.write(&mut shader, dtype, &sizes, cut, &loads, &store)?,
@@ -143,12 +160,41 @@ pub fn multiply(scene: &mut Scene, task: &Task, product: &dyn Product, kernels: 
     };
     kernels.push(shader.finish(&scene.limits, THREADS, groups)?);
     if let Some(slot) = slot {
-        kernels.push(join(scene, task, product, dtype, cut, slot)?);
+        kernels.push(join(scene, task, product, ending, cut, slot)?);
     }
     Ok(())
 }
 
-type Store<'a> = dyn Fn(&mut Shader, &str) -> Result<String> + 'a;
+/// A statement that keeps an expression, the element of the result at z, m, n.
+type Store = Box<dyn Fn(&str) -> String>;
+
+/// Keeps the sum of a chunk in a working buffer.
+fn partial(shader: &mut Shader, slot: u32, dtype: DType, sizes: &Sizes) -> Store {
+    let [m, n] = [sizes.m, sizes.n].map(|size| shader.number(size));
+    let place = shader.scratch(slot, dtype, &format!("(part * {m} + m) * {n} + n"), true);
+    Box::new(move |x| format!("{place} = {x};"))
+}
+
+/// Stores an element, or does with it what the ending says; a thread has so many.
+fn end<'a>(
+    scene: &'a Scene,
+    task: &Task,
+    product: &dyn Product,
+    ending: Option<Ending<'a>>,
+    mut shader: Shader<'a>,
+    times: usize,
+) -> Result<(Shader<'a>, Store)> {
+    let index = product.index(&mut shader);
+    let (first, last) = match ending {
+        None => (format!("{} = ", shader.place(task.output, "at")?), ";"),
+        Some(ending) => {
+            shader = rows::ending(scene, ending, shader, times)?;
+            ("ending(at, ".to_owned(), ");")
+        }
+    };
+    let is_there = if product.is_partial() { format!("if (at != {NONE}) ") } else { String::new() };
+    Ok((shader, Box::new(move |x| format!("let at = {index}; {is_there}{{ {first}{x}{last} }}"))))
+}
 
 /// Declares what belongs to a chunk of the sums: the index of its matrix, where it starts and where it ends.
 fn chunk(shader: &mut Shader, sizes: &Sizes, cut: Cut) {
@@ -188,16 +234,23 @@ fn one_by_one(
     shader.open_loop("for (var k = start; k < end; k++)", cut.len.min(sizes.k));
     shader.line(&format!("sum = {};", add("sum", &loads[0], &loads[1])));
     shader.close();
-    let statement = store(shader, "sum")?;
-    shader.line(&statement);
+    shader.line(&store("sum"));
     Ok(size.div_ceil(THREADS))
 }
 
 /// Adds the sums of the chunks of each element of the result in their order.
-fn join(scene: &Scene, task: &Task, product: &dyn Product, dtype: DType, cut: Cut, slot: u32) -> Result<Kernel> {
+fn join(
+    scene: &Scene,
+    task: &Task,
+    product: &dyn Product,
+    ending: Option<Ending>,
+    cut: Cut,
+    slot: u32,
+) -> Result<Kernel> {
+    let dtype = scene.program.values[task.output as usize].dtype;
     let sizes = product.sizes();
     let size = sizes.batch * sizes.m * sizes.n;
-    let mut shader = moves::each(scene, task, size);
+    let (mut shader, store) = end(scene, task, product, ending, moves::each(scene, task, size), 1)?;
     let [m, n, chunks] = [sizes.m, sizes.n, cut.chunks].map(|size| shader.number(size));
     shader.line(&format!("let n = i % {n};"));
     shader.line(&format!("let m = i / {n} % {m};"));
@@ -208,8 +261,7 @@ fn join(scene: &Scene, task: &Task, product: &dyn Product, dtype: DType, cut: Cu
     let sum = shader.binary(&ADD, dtype, ["sum", &x])?;
     shader.line(&format!("sum = {sum};"));
     shader.close();
-    let statement = product.store(&mut shader, "sum")?;
-    shader.line(&statement);
+    shader.line(&store("sum"));
     moves::finish(scene, shader, size)
 }
 
@@ -286,7 +338,7 @@ impl Tiles {
             shader.open("");
             shader.line(&format!("let m = first_m + {}u + thread_m;", i * SIDE));
             shader.line(&format!("let n = first_n + {}u + thread_n;", j * SIDE));
-            let statement = store(shader, &format!("c{i}_{j}"))?;
+            let statement = store(&format!("c{i}_{j}"));
             shader.line(&format!("if (m < {m} && n < {n}) {{ {statement} }}"));
             shader.close();
         }

@@ -3,8 +3,9 @@
 //! dividing by them is cheap; extents are parameters.
 
 use super::Scene;
-use super::contract::{Product, Sizes, multiply};
+use super::contract::{NONE, Product, Sizes, multiply};
 use super::plan::Kernel;
+use super::rows::Ending;
 use super::shader::Shader;
 use crate::error::Result;
 use crate::graph::{ConvRole, ConvSpec, Sweep};
@@ -12,7 +13,13 @@ use crate::machine::cpu::conv::Shape as Extents;
 use crate::ops::conv::extents;
 use crate::planner::tasks::Task;
 
-pub fn lower(scene: &mut Scene, task: &Task, spec: &ConvSpec, role: ConvRole, kernels: &mut Vec<Kernel>) -> Result<()> {
+pub fn lower(
+    scene: &mut Scene,
+    task: &Task,
+    (spec, role): (&ConvSpec, ConvRole),
+    ending: Option<Ending>,
+    kernels: &mut Vec<Kernel>,
+) -> Result<()> {
     let inputs = [&task.inputs[0].shape, &task.inputs[1].shape];
     let mut extents = extents(spec, role, inputs, &task.shape);
     for (sweep, &windows) in extents.sweeps.iter_mut().zip(&extents.grid) {
@@ -21,9 +28,9 @@ pub fn lower(scene: &mut Scene, task: &Task, spec: &ConvSpec, role: ConvRole, ke
     }
     let conv = Conv { task, extents };
     match role {
-        ConvRole::Output => multiply(scene, task, &Output(conv), kernels),
-        ConvRole::Input => multiply(scene, task, &Input::new(conv), kernels),
-        ConvRole::Weight => multiply(scene, task, &Weight(conv), kernels),
+        ConvRole::Output => multiply(scene, task, &Output(conv), ending, kernels),
+        ConvRole::Input => multiply(scene, task, &Input::new(conv), ending, kernels),
+        ConvRole::Weight => multiply(scene, task, &Weight(conv), ending, kernels),
     }
 }
 
@@ -139,12 +146,10 @@ impl Product for Output<'_> {
         Ok([weight, function(shader, "field", ["z", "k", "n"], "f32", &text)])
     }
 
-    fn store(&self, shader: &mut Shader, x: &str) -> Result<String> {
+    fn index(&self, shader: &mut Shader) -> String {
         let Extents { groups, outputs, .. } = self.0.extents;
         let [groups, outputs, grid] = [groups, outputs, self.0.grid_size()].map(|size| shader.number(size));
-        let plane = format!("(n / {grid} * {groups} + z) * {outputs} + m");
-        let place = shader.place(self.0.task.output, &format!("({plane}) * {grid} + n % {grid}"))?;
-        Ok(format!("{place} = {x};"))
+        format!("((n / {grid} * {groups} + z) * {outputs} + m) * {grid} + n % {grid}")
     }
 }
 
@@ -268,7 +273,7 @@ impl Product for Input<'_> {
         ])
     }
 
-    fn store(&self, shader: &mut Shader, x: &str) -> Result<String> {
+    fn index(&self, shader: &mut Shader) -> String {
         let Extents { groups, inputs, field, .. } = self.conv.extents;
         let (positions, field) = (words(shader, self.axes.map(|axis| axis.positions)), words(shader, field));
         let [groups, inputs] = [groups, inputs].map(|size| shader.number(size));
@@ -277,14 +282,16 @@ impl Product for Input<'_> {
         unravel(&mut text, "n", ["image", "u"], borrowed(&positions));
         self.position(&mut text);
         for (axis, extent) in field.iter().enumerate() {
-            text.push(format!("if (i{axis} >= {extent}) {{ return 0xffffffffu; }}"));
+            text.push(format!("if (i{axis} >= {extent}) {{ return {NONE}; }}"));
         }
         let plane = format!("(image * {groups} + group) * {inputs} + m");
         text.push(format!("return {};", ravel(&plane, "i", borrowed(&field))));
-        let index = function(shader, "position", ["z", "m", "n"], "u32", &text);
-        let place = shader.place(self.conv.task.output, "at")?;
-        // A residue may have fewer positions than others.
-        Ok(format!("let at = {index}; if (at != 0xffffffffu) {{ {place} = {x}; }}"))
+        function(shader, "position", ["z", "m", "n"], "u32", &text)
+    }
+
+    /// A residue may have fewer positions than others.
+    fn is_partial(&self) -> bool {
+        true
     }
 }
 
@@ -319,12 +326,5 @@ impl Product for Weight<'_> {
         let x = self.0.operand(shader, 0, &ravel(&plane, "i", borrowed(&field)))?;
         text.push(format!("return {x};"));
         Ok([g, function(shader, "field", ["z", "k", "n"], "f32", &text)])
-    }
-
-    fn store(&self, shader: &mut Shader, x: &str) -> Result<String> {
-        let Extents { outputs, .. } = self.0.extents;
-        let [outputs, width] = [outputs, self.sizes().n].map(|size| shader.number(size));
-        let place = shader.place(self.0.task.output, &format!("(z * {outputs} + m) * {width} + n"))?;
-        Ok(format!("{place} = {x};"))
     }
 }

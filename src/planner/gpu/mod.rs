@@ -5,6 +5,7 @@
 mod attention;
 mod contract;
 mod conv;
+mod ending;
 mod memory;
 mod moves;
 pub mod plan;
@@ -19,7 +20,7 @@ pub use plan::{Binding, Home, Kernel, Limits, Plan, Word};
 
 use super::account::{self, Account};
 use super::commit::{self, Commit};
-use super::fuse::{self, Group, Groups};
+use super::fuse::{self, Group, Groups, Rows};
 use super::plan::OutputHome;
 use super::tasks::{self, Origin, Program, Task, TaskKind};
 use super::window::Window;
@@ -27,6 +28,7 @@ use super::{Donation, order};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{DeviceKernel, Graph};
 use crate::shape::Strides;
+use rows::Ending;
 use std::collections::BTreeMap;
 
 /// Buffers of a kernel that are not values: the fault words, and a scratch buffer.
@@ -37,6 +39,7 @@ pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation], lim
     let program = tasks::lower(graph, leaf_strides)?;
     let groups = fuse::fuse(&program, &fuse::ON_GPU);
     let groups = fuse::split_wide(&program, groups, limits.buffers - OTHER_BUFFERS);
+    let groups = ending::choose(&program, groups, donations, limits);
     let commit = commit::choose(&program, &groups, donations);
     let order = order(&groups, &commit);
     let memory = memory::assign(&program, &groups, &order, &commit);
@@ -139,6 +142,10 @@ fn lower(scene: &mut Scene, together: &[u32], kernels: &mut Vec<Kernel>) -> Resu
     let groups = scene.groups;
     match &groups.groups[together[0] as usize] {
         Group::Rows(rows) if rows.size == 0 => Ok(()),
+        Group::Rows(rows @ Rows { product: Some(task), .. }) => {
+            let ending = Some(Ending { group: together[0], rows, product: *task });
+            alone(scene, &scene.program.tasks[*task as usize], ending, kernels)
+        }
         Group::Rows(rows) => {
             kernels.push(match rows.row {
                 None => rows::elements(scene, together)?,
@@ -146,26 +153,24 @@ fn lower(scene: &mut Scene, together: &[u32], kernels: &mut Vec<Kernel>) -> Resu
             });
             Ok(())
         }
-        Group::Alone(task) => {
-            let program = scene.program;
-            alone(scene, &program.tasks[*task as usize], kernels)
-        }
+        Group::Alone(task) => alone(scene, &scene.program.tasks[*task as usize], None, kernels),
     }
 }
 
-fn alone(scene: &mut Scene, task: &Task, kernels: &mut Vec<Kernel>) -> Result<()> {
+/// Generates the shaders of a task with a kernel of its own; a product may have an ending.
+fn alone(scene: &mut Scene, task: &Task, ending: Option<Ending>, kernels: &mut Vec<Kernel>) -> Result<()> {
     if task.shape.size() == 0 {
         return Ok(());
     }
     match &task.kind {
         TaskKind::RowReduce { def, len, .. } => reduce::lower(scene, task, def, *len, 1, kernels),
         TaskKind::OuterReduce { def, len, inner, .. } => reduce::lower(scene, task, def, *len, *inner, kernels),
-        TaskKind::Contract => contract::lower(scene, task, kernels),
+        TaskKind::Contract => contract::lower(scene, task, ending, kernels),
         TaskKind::Gather(mode, axis) => moves::gather(scene, task, *mode, *axis as usize, kernels),
         TaskKind::Embed(dims) => moves::embed(scene, task, dims, kernels),
         TaskKind::Concat(axis) => moves::concat(scene, task, *axis as usize, kernels),
         TaskKind::Random(def) => moves::random(scene, task, def, kernels),
-        TaskKind::Conv(spec, role) => conv::lower(scene, task, spec, *role, kernels),
+        TaskKind::Conv(spec, role) => conv::lower(scene, task, (spec, *role), ending, kernels),
         TaskKind::Pool(sweeps, role) => pool::lower(scene, task, sweeps, *role, kernels),
         TaskKind::Scatter(mode, axis) => scatter::lower(scene, task, *mode, *axis as usize, kernels),
         TaskKind::Hand { device: Some(DeviceKernel::Attention(masking)), .. } => {

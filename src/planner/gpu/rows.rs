@@ -47,6 +47,31 @@ pub fn elements(scene: &Scene, together: &[u32]) -> Result<Kernel> {
     shader.finish(&scene.limits, THREADS, first)
 }
 
+/// What a group does with the elements of a product.
+#[derive(Clone, Copy)]
+pub struct Ending<'a> {
+    pub group: u32,
+    pub rows: &'a Rows,
+    pub product: u32,
+}
+
+/// Adds the function `ending` to the shader of a product, where a thread calls it so many times: all that the group does
+/// with element `i` of the product, `x`.
+pub fn ending<'a>(scene: &'a Scene, ending: Ending<'a>, shader: Shader<'a>, times: usize) -> Result<Shader<'a>> {
+    let mut writer = Writer::new(scene, ending.group, ending.rows, shader);
+    let outside = writer.shader.open_function(times);
+    let mut element = Element::default();
+    element.made.insert(ending.product, "x".to_owned());
+    let mut results = Vec::new();
+    for task in writer.stored(Class::Tile) {
+        results.push((task, writer.tile(task, At::Linear("i"), &mut element)?));
+    }
+    writer.write(results, "i")?;
+    let dtype = register(writer.dtype(ending.product));
+    writer.shader.close_function("ending", &format!("fn ending(i: u32, x: {dtype})"), outside);
+    Ok(writer.shader)
+}
+
 /// A shader that begins with this group.
 fn open<'a>(scene: &'a Scene, group: u32, rows: &Rows) -> Shader<'a> {
     let mut shader = Shader::new(scene.program, &scene.homes, scene.program.tasks[rows.tasks[0] as usize].name);

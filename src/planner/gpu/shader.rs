@@ -342,6 +342,18 @@ impl<'a> Shader<'a> {
         self.line("}");
     }
 
+    /// Opens a function without a result that a thread calls so many times. Gives what `close_function` needs.
+    pub fn open_function(&mut self, times: usize) -> String {
+        self.blocks.push(Block { uniform: false, rounds: times });
+        std::mem::take(&mut self.body)
+    }
+
+    pub fn close_function(&mut self, name: &str, head: &str, outside: String) {
+        self.blocks.pop();
+        let body = std::mem::replace(&mut self.body, outside);
+        self.item(name, || format!("{head} {{\n{body}}}"));
+    }
+
     pub fn barrier(&mut self) -> Result<()> {
         if self.blocks.iter().any(|block| !block.uniform) {
             return Err(Error::internal(format!("{}: a barrier that some threads may not reach", self.name)));

@@ -37,6 +37,7 @@ impl Together {
         self.tasks += rows.tasks.len();
         self.workgroups += rows.size.div_ceil(THREADS);
         rows.row.is_none()
+            && rows.product.is_none()
             && rows.size > 0
             && is_apart
             && scene.commit.last[first as usize] == scene.commit.last[group as usize]
