@@ -143,16 +143,10 @@ pub fn multiply(
     };
     let mut shader = Shader::new(scene.program, &scene.homes, task.name);
     let loads = product.loads(&mut shader)?;
-    let store;
-    (shader, store) = match slot {
-        Some(slot) => {
-            let store = partial(&mut shader, slot, dtype, &sizes);
-            (shader, store)
-        }
-        None => {
-            let times = tiles.as_ref().map_or(1, |tiles| tiles.rows * tiles.columns);
-            end(scene, task, product, ending, shader, times)?
-        }
+    let times = tiles.as_ref().map_or(1, |tiles| tiles.rows * tiles.columns);
+    let (mut shader, store) = match slot {
+        Some(slot) => partial(shader, slot, dtype, &sizes),
+        None => end(scene, task, product, ending, shader, times)?,
     };
     let groups = match tiles {
         Some(tiles) => tiles.write(&mut shader, dtype, &sizes, cut, &loads, &store)?,
@@ -169,10 +163,10 @@ pub fn multiply(
 type Store = Box<dyn Fn(&str) -> String>;
 
 /// Keeps the sum of a chunk in a working buffer.
-fn partial(shader: &mut Shader, slot: u32, dtype: DType, sizes: &Sizes) -> Store {
+fn partial<'a>(mut shader: Shader<'a>, slot: u32, dtype: DType, sizes: &Sizes) -> (Shader<'a>, Store) {
     let [m, n] = [sizes.m, sizes.n].map(|size| shader.number(size));
     let place = shader.scratch(slot, dtype, &format!("(part * {m} + m) * {n} + n"), true);
-    Box::new(move |x| format!("{place} = {x};"))
+    (shader, Box::new(move |x| format!("{place} = {x};")))
 }
 
 /// Stores an element, or does with it what the ending says; a thread has so many.

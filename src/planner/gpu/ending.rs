@@ -43,14 +43,11 @@ pub fn choose(program: &Program, groups: Groups, donations: &[Donation], limits:
     }
     let mut stands = moved.iter().map(|moved| !moved);
     groups.retain(|_| stands.next().unwrap_or(true));
-    let numbers: Vec<u32> = moved
-        .iter()
-        .scan(0, |next, &moved| {
-            let number = *next;
-            *next += u32::from(!moved);
-            Some(number)
-        })
-        .collect();
+    let (mut numbers, mut next) = (Vec::with_capacity(moved.len()), 0);
+    for moved in moved {
+        numbers.push(next);
+        next += u32::from(!moved);
+    }
     places.iter_mut().for_each(|place| place.0 = numbers[place.0 as usize]);
     Groups { groups, places }
 }
