@@ -34,11 +34,30 @@ macro_rules! convert {
 convert!(u8, u8 => u8, i32, i64, f32, f64);
 convert!(i32, i32 => u8, i32, i64, f32, f64);
 convert!(i64, i64 => u8, i32, i64, f32, f64);
-// Through int64, so that a float too large for a small integer wraps as the same int64 would.
-convert!(f32, i64 => u8, i32, i64);
-convert!(f64, i64 => u8, i32, i64);
 convert!(f32, f32 => f32, f64);
 convert!(f64, f64 => f32, f64);
+
+// Through int64, so that a float too large for a small integer wraps as the same int64 would. Rust's `as` says the same,
+// but compiles to no vectors.
+macro_rules! truncate {
+    ($from:ty => $($to:ty),+) => {$(
+        impl UnaryFn<$from, $to> for Convert {
+            #[inline(always)]
+            fn eval<const FMA: bool>(x: $from) -> $to {
+                const END: $from = 9_223_372_036_854_775_808.0;
+                let fits = -END <= x && x < END;
+                // SAFETY: zero, or inside int64.
+                let whole = unsafe { (if fits { x } else { 0.0 }).to_int_unchecked::<i64>() };
+                let end = if x > 0.0 { i64::MAX } else { i64::MIN };
+                let outside = if x.is_nan() { 0 } else { end };
+                (if fits { whole } else { outside }) as $to
+            }
+        }
+    )+};
+}
+
+truncate!(f32 => u8, i32, i64);
+truncate!(f64 => u8, i32, i64);
 
 macro_rules! not_zero {
     ($($from:ty),+) => {$(
@@ -114,4 +133,36 @@ pub fn wgsl(from: DType, to: DType) -> Option<&'static str> {
         (F32, I32) => "bitcast<i32>(i64_from_f32(x).x)",
         (F32, I64) => "i64_from_f32(x)",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::cpu::dispatch::Arg;
+    use crate::machine::cpu::isa::Isa;
+
+    #[test]
+    fn floats_become_what_rust_casts_through_int64() {
+        let whole = [0.0, -0.0, 0.5, -0.5, 1.9, -1.9, 255.0, 256.5, -1.0, 2147483648.0, -2147483649.0, 3e9];
+        let ends = [9.2e18, -9.3e18, 1e19, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 9_223_372_036_854_775_808.0];
+        let doubles: Vec<f64> = whole.iter().chain(&ends).chain(&[-9_223_372_036_854_775_808.0]).copied().collect();
+        let singles: Vec<f32> = doubles.iter().map(|&x| x as f32).collect();
+        let n = doubles.len();
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
+            let run = |from: DType, to: DType, x: *const u8, out: *mut u8| {
+                // SAFETY: n elements of these dtypes.
+                unsafe { kernels(from, to)[isa as usize](n, out, &[Arg { ptr: x, scalar: false }]) }
+            };
+            let (mut bytes, mut ints, mut longs) = (vec![0u8; n], vec![0i32; n], vec![0i64; n]);
+            for (from, x) in [(DType::F32, singles.as_ptr().cast()), (DType::F64, doubles.as_ptr().cast())] {
+                run(from, DType::U8, x, bytes.as_mut_ptr().cast());
+                run(from, DType::I32, x, ints.as_mut_ptr().cast());
+                run(from, DType::I64, x, longs.as_mut_ptr().cast());
+                for i in 0..n {
+                    let want = if from == DType::F32 { singles[i] as i64 } else { doubles[i] as i64 };
+                    assert_eq!((bytes[i], ints[i], longs[i]), (want as u8, want as i32, want), "{}", doubles[i]);
+                }
+            }
+        }
+    }
 }

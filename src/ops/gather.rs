@@ -141,7 +141,11 @@ impl Rows {
                 unsafe {
                     let from = (from as *const T).add((field * self.extent + self.row(index)) * self.width);
                     let to = (out as *mut T).add((field * self.count + at) * self.width);
-                    to.copy_from_nonoverlapping(from, self.width);
+                    if self.width == 1 {
+                        *to = *from;
+                    } else {
+                        to.copy_from_nonoverlapping(from, self.width);
+                    }
                 }
             }
         });

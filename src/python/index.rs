@@ -266,10 +266,17 @@ fn merge(x: &Tensor, axis: usize, count: usize) -> Result<Tensor> {
 fn places(mask: &Tensor) -> Result<Tensor> {
     tensor::trace::refuse_read("index by a mask, whose values decide the shape")?;
     let bytes = tensor::to_bytes(mask)?;
-    let places: Vec<u8> =
-        bytes.iter().enumerate().filter(|(_, on)| **on != 0).flat_map(|(at, _)| (at as i64).to_ne_bytes()).collect();
-    let ty = TensorType { dtype: DType::I64, shape: Shape::from([places.len() / 8]) };
-    Tensor::from_bytes_on(mask.device(), &places, ty)
+    let count = bytes.iter().filter(|on| **on != 0).count();
+    // One more than needed: a place is written before it is known whether it counts, which spares a branch.
+    let mut places = vec![0i64; count + 1];
+    let mut found = 0;
+    for (at, on) in bytes.iter().enumerate() {
+        places[found] = at as i64;
+        found += usize::from(*on != 0);
+    }
+    // SAFETY: the bytes of the first `count` places.
+    let bytes = unsafe { std::slice::from_raw_parts(places.as_ptr().cast::<u8>(), count * size_of::<i64>()) };
+    Tensor::from_bytes_on(mask.device(), bytes, TensorType { dtype: DType::I64, shape: Shape::from([count]) })
 }
 
 /// Indices on adjacent axes as one index into the merged axis.

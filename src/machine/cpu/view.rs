@@ -2,6 +2,7 @@
 
 use crate::dtype::DType;
 use crate::shape::{Shape, Strides};
+use smallvec::SmallVec;
 
 /// Strides count elements. A view does not own its memory; whoever makes one keeps the memory alive while it is used.
 #[derive(Clone, Debug)]
@@ -81,7 +82,8 @@ unsafe fn copy_elements<T: Copy>(from: &View, to: &View) {
     });
 }
 
-/// Walks the innermost rows of `N` operands in row-major order: calls `f(offsets, row length, inner strides)`.
+/// Walks the elements of `N` operands in row-major order, in rows as long as the strides allow: calls
+/// `f(offsets, row length, inner strides)`.
 pub fn for_each_row<const N: usize>(
     shape: &[usize],
     strides: [&[isize]; N],
@@ -90,11 +92,11 @@ pub fn for_each_row<const N: usize>(
     if shape.contains(&0) {
         return;
     }
-    let Some((&inner, outer)) = shape.split_last() else {
+    let axes = merged(shape, strides);
+    let Some((&(inner, steps), outer)) = axes.split_last() else {
         return f([0; N], 1, [0; N]);
     };
-    let steps = strides.map(|s| s[outer.len()]);
-    let mut index = vec![0usize; outer.len()];
+    let mut index: SmallVec<[usize; 6]> = SmallVec::from_elem(0, outer.len());
     let mut offsets = [0isize; N];
     loop {
         f(offsets, inner, steps);
@@ -104,19 +106,33 @@ pub fn for_each_row<const N: usize>(
                 return;
             }
             axis -= 1;
+            let (extent, steps) = outer[axis];
             index[axis] += 1;
-            for (offset, s) in offsets.iter_mut().zip(strides) {
-                *offset += s[axis];
+            for (offset, step) in offsets.iter_mut().zip(steps) {
+                *offset += step;
             }
-            if index[axis] < outer[axis] {
+            if index[axis] < extent {
                 break;
             }
-            for (offset, s) in offsets.iter_mut().zip(strides) {
-                *offset -= s[axis] * outer[axis] as isize;
+            for (offset, step) in offsets.iter_mut().zip(steps) {
+                *offset -= step * extent as isize;
             }
             index[axis] = 0;
         }
     }
+}
+
+/// The axes of more than one element, those joined that all operands walk as one: extents and strides.
+fn merged<const N: usize>(shape: &[usize], strides: [&[isize]; N]) -> SmallVec<[(usize, [isize; N]); 6]> {
+    let mut axes: SmallVec<[(usize, [isize; N]); 6]> = SmallVec::new();
+    for (axis, &extent) in shape.iter().enumerate().filter(|(_, extent)| **extent != 1) {
+        let steps = strides.map(|operand| operand[axis]);
+        match axes.last_mut() {
+            Some(last) if last.1 == steps.map(|step| step * extent as isize) => *last = (last.0 * extent, steps),
+            _ => axes.push((extent, steps)),
+        }
+    }
+    axes
 }
 
 #[cfg(test)]
@@ -134,5 +150,17 @@ mod tests {
         unsafe { copy(&from, &to) };
         assert_eq!(target, [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
         assert!(!from.is_contiguous() && to.is_contiguous());
+    }
+
+    #[test]
+    fn rows_are_as_long_as_strides_allow() {
+        let rows = |shape: &[usize], strides: [&[isize]; 2]| {
+            let mut rows = Vec::new();
+            for_each_row(shape, strides, |offsets, n, steps| rows.push((offsets, n, steps)));
+            rows
+        };
+        assert_eq!(rows(&[3, 4, 1], [&[4, 1, 7], &[8, 2, 1]]), [([0, 0], 12, [1, 2])]);
+        assert_eq!(rows(&[2, 3], [&[3, 1], &[4, 1]]), [([0, 0], 3, [1, 1]), ([3, 4], 3, [1, 1])]);
+        assert_eq!(rows(&[1, 1], [&[5, 5], &[0, 0]]), [([0, 0], 1, [0, 0])]);
     }
 }
