@@ -45,7 +45,7 @@ macro_rules! truncate {
             #[inline(always)]
             fn eval<const FMA: bool>(x: $from) -> $to {
                 const END: $from = 9_223_372_036_854_775_808.0;
-                let fits = -END <= x && x < END;
+                let fits = (-END..END).contains(&x);
                 // SAFETY: zero, or inside int64.
                 let whole = unsafe { (if fits { x } else { 0.0 }).to_int_unchecked::<i64>() };
                 let end = if x > 0.0 { i64::MAX } else { i64::MIN };

@@ -5,7 +5,7 @@
 
 use super::kernel::{Kernel, Kernels, Rows, Tile};
 use super::pack::Panel;
-use super::{Element, Mat, MatMut};
+use super::{Element, Mat, MatMut, thin};
 use crate::machine::cpu::par::{Stopped, poll};
 use crate::machine::cpu::scratch::with_scratch;
 
@@ -60,6 +60,10 @@ pub unsafe fn product<T: Element>(
     c: MatMut<T>,
     add: bool,
 ) -> Result<(), Stopped> {
+    if m == 1 && b.rs == 1 && b.cs != 1 && c.cs == 1 {
+        // SAFETY: the caller's promise.
+        return unsafe { thin::product(kernels, (k, n), a, b, c, add) };
+    }
     let (rows, cols) = (kernels.rows(), kernels.cols());
     let a_runs = if a.rs == 1 { a.cs } else { a.rs };
     let pack_a = n > cols * if is_far(a_runs, size_of::<T>()) { A_REUSE_FAR } else { A_REUSE };
@@ -160,8 +164,13 @@ impl<T: Element> Product<'_, T> {
     /// Both are inside the product; the packed parts were packed.
     unsafe fn row_panel(&self, block: &Block, row: usize, height: usize, a: Mat<T>, is_first: bool) {
         let cols = self.kernels.cols();
-        for j in (0..block.width).step_by(cols) {
-            let width = cols.min(block.width - j);
+        let by_rows = height == 1 && !self.pack_b && self.c.cs == 1;
+        let mut next = 0;
+        while next < block.width {
+            let j = next;
+            let is_row = by_rows && block.width - j >= self.kernels.row_cols();
+            let width = if is_row { self.kernels.row_cols() } else { cols.min(block.width - j) };
+            next += width;
             let padded = self.kernels.padded(width);
             let b_packed = self.b_packed.wrapping_add(j * block.depth);
             // SAFETY: the tile is inside the product.
@@ -176,7 +185,11 @@ impl<T: Element> Product<'_, T> {
                     };
                     (reads, self.b.at(block.p, block.col + j), self.b.rs)
                 };
-                let kernel = self.kernels.tile(height, padded == cols, a.rs == 1, reads);
+                let kernel = if is_row {
+                    self.kernels.row()
+                } else {
+                    self.kernels.tile(height, padded == cols, a.rs == 1, reads)
+                };
                 let tile = Tile {
                     depth: block.depth,
                     runs: 1,

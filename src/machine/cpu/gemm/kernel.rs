@@ -5,6 +5,7 @@
 
 use super::pack;
 use super::simd::{Portable, Simd};
+use super::thin;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx512};
 
@@ -46,6 +47,9 @@ const COPIED: usize = Rows::Copied as usize;
 /// Rows of B that a copying kernel fetches ahead: rows far apart are beyond the CPU's own guess.
 const AHEAD: isize = 16;
 
+/// Vectors of a tile of one row: with two, as in the others, each multiply-add would wait for the last.
+const ROW_VECTORS: usize = 8;
+
 /// Thirds of the tallest tile, 14 rows.
 const GROUPS: usize = 5;
 
@@ -56,6 +60,9 @@ pub struct Kernels<T: 'static> {
     pub lanes: usize,
     /// By rows − 1, vectors − 1, contiguous columns of A (`a_rs` = 1), and [`Rows`] of B.
     tiles: &'static [[[[Kernel<T>; 3]; 2]; 2]],
+    /// Of one row by [`ROW_VECTORS`] vectors, for a B that is read in place.
+    row: Kernel<T>,
+    pub thin: thin::Thin<T>,
     pub pack: pack::Pack<T>,
     pub gather: pack::Gather<T>,
     pub copy_lines: pack::CopyLines<T>,
@@ -75,6 +82,15 @@ impl<T> Kernels<T> {
     /// The elements of the whole vectors that hold `n`. Vectors have a power of two of them.
     pub fn padded(&self, n: usize) -> usize {
         (n + self.lanes - 1) & !(self.lanes - 1)
+    }
+
+    /// Columns of the tile of one row.
+    pub fn row_cols(&self) -> usize {
+        ROW_VECTORS * self.lanes
+    }
+
+    pub fn row(&self) -> Kernel<T> {
+        self.row
     }
 
     pub fn tile(&self, rows: usize, wide: bool, contiguous_a: bool, b: Rows) -> Kernel<T> {
@@ -110,8 +126,10 @@ unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const CONTIGUOUS_A: bo
                 for j in 0..NV {
                     let from = b.add(j * S::LANES);
                     row[j] = if B != FULL && j == NV - 1 { S::load_mask(from, mask) } else { S::load(from) };
-                    if B == COPIED {
+                    if B == COPIED || NV == ROW_VECTORS {
                         S::prefetch(from.wrapping_offset(AHEAD * t.b_ks));
+                    }
+                    if B == COPIED {
                         S::store(packed.add(j * S::LANES), row[j]);
                     }
                 }
@@ -180,6 +198,12 @@ macro_rules! table {
             }
 
             $(#[target_feature(enable = $feature)])?
+            unsafe fn thin(columns: &thin::Columns<T>) {
+                // SAFETY: the caller's promise.
+                unsafe { thin::thin::<$simd>(columns) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
             unsafe fn pack(panel: &pack::Panel<T>, to: *mut T) {
                 // SAFETY: the caller's promise.
                 unsafe { pack::pack::<$simd>(panel, to) }
@@ -209,6 +233,8 @@ macro_rules! table {
                         [entry::<$mr, 2, true, 0>, entry::<$mr, 2, true, 1>, entry::<$mr, 2, true, 2>],
                     ],
                 ]),*],
+                row: entry::<1, ROW_VECTORS, false, 0>,
+                thin,
                 pack,
                 gather,
                 copy_lines,

@@ -5,7 +5,7 @@
 //! element, nor strides, packing, tiles or threads change them. AVX2 and AVX-512 agree; the portable build has no FMA.
 //!
 //! `simd` and `x86` hold the vector operations, `kernel` the tile in registers, `pack` the copies, `block` the loops of
-//! one thread; this file cuts a product over threads.
+//! one thread, `thin` those of one row; this file cuts a product over threads.
 
 pub(super) mod block;
 pub(super) mod kernel;
@@ -13,6 +13,7 @@ pub(super) mod pack;
 mod simd;
 #[cfg(test)]
 mod tests;
+pub(super) mod thin;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -97,6 +98,8 @@ element!(f64, 256, PORTABLE_F64, AVX2_F64, AVX512_F64);
 
 /// Multiply-adds that a thread should get at once: about 10 µs.
 const SHARE: usize = 1 << 20;
+/// Multiply-adds in the time that one takes which waits for memory.
+const THIN: usize = 8;
 /// Shares for each thread, so that one that starts late takes fewer.
 const SHARES: usize = 2;
 
@@ -186,10 +189,16 @@ impl<T: Element> Job<T> {
         }
     }
 
+    /// Multiply-adds of one product, or what takes as long: one row uses each element of B once.
+    fn cost(&self) -> usize {
+        let reads = if self.m == 1 { THIN } else { 1 };
+        self.m.saturating_mul(self.k).saturating_mul(self.n).saturating_mul(reads)
+    }
+
     /// # Safety
     /// As for [`gemm`].
     unsafe fn run(&self) -> Result<(), Stopped> {
-        let work = Work::MulAdds(self.batch.saturating_mul(self.m).saturating_mul(self.k).saturating_mul(self.n));
+        let work = Work::MulAdds(self.batch.saturating_mul(self.cost()));
         let threads = width(work);
         if threads == 1 {
             // SAFETY: the caller's promise.
@@ -212,8 +221,7 @@ impl<T: Element> Job<T> {
     /// Cuts into about `parts`, none much smaller than a share: by product, then each into the rows and columns that read
     /// least. Only a strided A is cut by rows first, so that each part of it is packed once.
     fn cut(&self, parts: usize) -> Grid {
-        let per_product = self.m.saturating_mul(self.k).saturating_mul(self.n);
-        let parts = parts.min(self.batch.saturating_mul(per_product) / SHARE).max(1);
+        let parts = parts.min(self.batch.saturating_mul(self.cost()) / SHARE).max(1);
         let batch = self.batch.min(parts);
         let parts = parts.div_ceil(batch);
         let (row_panels, col_panels) = (self.m.div_ceil(self.kernels.rows()), self.n.div_ceil(self.kernels.cols()));

@@ -32,6 +32,10 @@ pub trait Simd {
     /// Reads `lanes` runs of `depth` consecutive elements, `stride` apart, and writes `depth` vectors, `step` apart.
     /// Both counts are in 1..=LANES. Lanes past `lanes` repeat the last run.
     unsafe fn transpose(from: *const Self::T, stride: isize, lanes: usize, depth: usize, to: *mut Self::T, step: usize);
+
+    /// LANES multiply-adds in order: `acc` + a\[p\] · column p of LANES runs of as many elements, `stride` apart. The
+    /// factors are `a_step` apart.
+    unsafe fn fold(a: *const Self::T, a_step: isize, from: *const Self::T, stride: isize, acc: Self::V) -> Self::V;
 }
 
 /// Vectors of 16 bytes that any compiler target has; no FMA.
@@ -115,6 +119,18 @@ macro_rules! portable {
                         }
                     }
                 }
+            }
+
+            #[inline(always)]
+            unsafe fn fold(a: *const $t, a_step: isize, from: *const $t, stride: isize, mut acc: Self::V) -> Self::V {
+                for p in 0..$lanes {
+                    for lane in 0..$lanes {
+                        // SAFETY: the factor and the element are inside what the caller grants.
+                        acc[lane] +=
+                            unsafe { *a.offset(p as isize * a_step) * *from.offset(lane as isize * stride).add(p) };
+                    }
+                }
+                acc
             }
         }
     };

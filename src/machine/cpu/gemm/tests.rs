@@ -187,6 +187,20 @@ fn f64_elements_have_the_stated_bits() {
 }
 
 /// Row-major or transposed, without padding.
+#[test]
+fn one_row_has_the_stated_bits() {
+    let mut random = Random(11);
+    for k in [1, 4, 15, 16, 40, 513, 1030] {
+        for n in [1, 5, 16, 63, 64, 65, 128, 130, 300] {
+            for _ in 0..3 {
+                check::<f32>(&mut random, 1, 1, k, n);
+                check::<f64>(&mut random, 1, 1, k, n);
+            }
+            check::<f32>(&mut random, 2, n, k, 1);
+        }
+    }
+}
+
 fn dense<T>(data: &[T], rows: usize, cols: usize, transposed: bool) -> (Mat<T>, isize) {
     let (rs, cs) = if transposed { (1, rows) } else { (cols, 1) };
     (Mat { ptr: data.as_ptr(), rs: rs as isize, cs: cs as isize }, (rows * cols) as isize)

@@ -100,6 +100,22 @@ macro_rules! backend {
                     }
                 }
             }
+
+            #[inline(always)]
+            unsafe fn fold(a: *const $t, a_step: isize, from: *const $t, stride: isize, mut acc: $v) -> $v {
+                // SAFETY: the caller has the instruction set and grants runs and factors.
+                unsafe {
+                    let mut runs = [from; $lanes];
+                    for lane in 1..$lanes {
+                        runs[lane] = runs[lane - 1].offset(stride);
+                    }
+                    let columns = $columns(&runs);
+                    for p in 0..$lanes {
+                        acc = Self::fma(Self::splat(*a.offset(p as isize * a_step)), columns[p], acc);
+                    }
+                    acc
+                }
+            }
         }
     };
 }
