@@ -126,8 +126,9 @@ macro_rules! portable {
                 for p in 0..$lanes {
                     for lane in 0..$lanes {
                         // SAFETY: the factor and the element are inside what the caller grants.
-                        acc[lane] +=
-                            unsafe { *a.offset(p as isize * a_step) * *from.offset(lane as isize * stride).add(p) };
+                        let (factor, element) =
+                            unsafe { (*a.offset(p as isize * a_step), *from.offset(lane as isize * stride).add(p)) };
+                        acc[lane] += factor * element;
                     }
                 }
                 acc
