@@ -125,9 +125,10 @@ macro_rules! portable {
             unsafe fn fold(a: *const $t, a_step: isize, from: *const $t, stride: isize, mut acc: Self::V) -> Self::V {
                 for p in 0..$lanes {
                     for lane in 0..$lanes {
-                        // SAFETY: the factor and the element are inside what the caller grants.
-                        let (factor, element) =
-                            unsafe { (*a.offset(p as isize * a_step), *from.offset(lane as isize * stride).add(p)) };
+                        // SAFETY: the factor is inside what the caller grants.
+                        let factor = unsafe { *a.offset(p as isize * a_step) };
+                        // SAFETY: so is the element.
+                        let element = unsafe { *from.offset(lane as isize * stride).add(p) };
                         acc[lane] += factor * element;
                     }
                 }
