@@ -5,6 +5,7 @@ Where there is no GPU, real or software, what needs one is skipped.
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -164,11 +165,21 @@ def told(do, what):
 
 w = wg.ones((3,)).to("gpu").requires_grad_()
 saved = w.detach().to("cpu")
-wg.eval(saved)
+next_one, many = w.detach() + 1.0, wg.zeros((2000,), dtype=wg.int32, device="gpu")
+empty = wg.ones((0, 2), device="gpu")
+wg.eval(saved, many)
 _core.testing_gpu("lose", 0)
 for do in (w.tolist, lambda: (w + 1.0).tolist(), lambda: wg.ones((2,), device="gpu").tolist(), lambda: saved.to("gpu")):
     told(do, "wg.gpu.reset()")
+shown = [w, f"{next_one}", many, empty]
+assert [str(text) for text in shown] == [
+    "tensor(lost, shape=(3,), device='gpu:0', requires_grad=True)",
+    "tensor(lost, shape=(3,), device='gpu:0')",
+    "tensor(lost, shape=(2000,), dtype=int32, device='gpu:0')",
+    "tensor(lost, shape=(0, 2), device='gpu:0')",
+]
 wg.gpu.reset()
+assert repr(w) == str(shown[0]) == "tensor(lost, shape=(3,), device='gpu:0', requires_grad=True)"
 for do in (w.tolist, lambda: (w + 1.0).tolist(), lambda: w.detach().to("cpu").tolist()):
     told(do, "gone")
 w = saved.to("gpu").requires_grad_()
@@ -181,7 +192,10 @@ print(w.grad.tolist(), saved.tolist())
 @needs_gpu
 def test_a_training_loop_holds_what_it_has() -> None:
     _, step = training()
-    for _ in range(10):
+    # Memory of earlier tests that came back in between would be used next.
+    gc.collect()
+    # Blocks take turns: after some steps they come round.
+    for _ in range(20):
         step().item()
     before = debug.gpu_counters()
     for _ in range(50):

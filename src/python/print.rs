@@ -3,7 +3,8 @@
 use super::errors::read;
 use super::export;
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
+use crate::graph::TensorType;
 use crate::scalar::Scalar;
 use crate::tensor::{self, SliceArg, Tensor};
 use pyo3::exceptions::PyTypeError;
@@ -15,10 +16,35 @@ const MAX_ELEMENTS: usize = 1000;
 const EDGE: usize = 3;
 const WIDTH: usize = 88;
 
-/// What `repr` and `print` show. Evaluates.
+/// What `repr` and `print` show. Evaluates. Of a tensor on a device that is gone only the form can be told.
 pub fn tensor(tensor: &Tensor) -> Result<String> {
     crate::tensor::trace::refuse_read("print")?;
     let ty = tensor.ty();
+    let (mut text, is_empty) = match elements(tensor, &ty) {
+        Ok(text) => (text, ty.shape.size() == 0),
+        Err(error) if error.kind() == ErrorKind::DeviceLost => (format!("tensor(lost, shape={}", ty.shape), false),
+        Err(error) => return Err(error),
+    };
+    let default = match ty.dtype {
+        DType::F32 | DType::I64 | DType::Bool => !is_empty || ty.dtype == DType::F32,
+        _ => false,
+    };
+    if !default {
+        text.push_str(&format!(", dtype={}", ty.dtype));
+    }
+    let device = tensor.device();
+    if !device.is_cpu() {
+        text.push_str(&format!(", device='{device}'"));
+    }
+    if tensor.requires_grad() {
+        text.push_str(", requires_grad=True");
+    }
+    text.push(')');
+    Ok(text)
+}
+
+/// The beginning of the text, with the elements.
+fn elements(tensor: &Tensor, ty: &TensorType) -> Result<String> {
     let large = ty.shape.size() > MAX_ELEMENTS;
     let shown = if large { corners(tensor)? } else { tensor.clone() };
     let bytes = tensor::to_bytes(&shown)?;
@@ -33,21 +59,6 @@ pub fn tensor(tensor: &Tensor) -> Result<String> {
     if ty.shape.size() == 0 && ty.shape.rank() > 1 {
         text.push_str(&format!(", shape={}", ty.shape));
     }
-    let default = match ty.dtype {
-        DType::F32 | DType::I64 | DType::Bool => ty.shape.size() > 0 || ty.dtype == DType::F32,
-        _ => false,
-    };
-    if !default {
-        text.push_str(&format!(", dtype={}", ty.dtype));
-    }
-    let device = tensor.device();
-    if !device.is_cpu() {
-        text.push_str(&format!(", device='{device}'"));
-    }
-    if tensor.requires_grad() {
-        text.push_str(", requires_grad=True");
-    }
-    text.push(')');
     Ok(text)
 }
 
