@@ -9,7 +9,7 @@ use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{GatherMode, TensorType};
-use crate::ops::{arithmetic, compare};
+use crate::ops::arithmetic;
 use crate::shape::{Shape, broadcast};
 use crate::tensor::{self, Arg, SliceArg, Tensor};
 use pyo3::exceptions::PyIndexError;
@@ -286,14 +286,10 @@ fn joined(x: &Tensor, several: &[(usize, Tensor)]) -> Result<Tensor> {
     let mut common = Shape::scalar();
     for (axis, indices) in several {
         let dim = shape[*axis];
-        tensor::check_indices("index", indices, dim, *axis)?;
         common = broadcast(&common, &indices.shape()).ok_or_else(|| {
             Error::index(format!("index tensors of {common} and {} do not broadcast", indices.shape()))
         })?;
-        let indices = tensor::cast(indices, DType::I64)?;
-        let negative = tensor::binary(&compare::LESS, (&indices).into(), 0i64.into())?;
-        let wrapped = tensor::binary(&arithmetic::ADD, (&indices).into(), (dim as i64).into())?;
-        let place = tensor::select(&negative, (&wrapped).into(), (&indices).into())?;
+        let place = tensor::counted_indices("index", indices, dim, *axis)?;
         total = Some(match total {
             None => place,
             Some(total) => {

@@ -2,13 +2,17 @@
 //! checked at once, so that the error stands on the user's line; a replayed step makes the same checks again.
 
 use super::engine::Value;
-use super::functions::{bytes_of, composite};
+use super::functions::{binary, bytes_of, cast, composite, gather, iota, reshape_to, select};
 use super::handle::Tensor;
 use super::trace;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::graph::GatherMode;
 use crate::machine::cpu::view::View;
 use crate::ops::one_hot::CLASS_INDEX;
+use crate::ops::{arithmetic, compare};
 use crate::scalar::Scalar;
+use crate::shape::Shape;
 use smallvec::smallvec;
 
 /// Which integers an operation takes.
@@ -63,22 +67,38 @@ impl IndexCheck {
     }
 }
 
-/// Refuses integers that are known already and out of range; others are checked when they are used.
-fn check(target: &Tensor, check: IndexCheck) -> Result<()> {
-    let Ok(Some((value, ty))) = target.known_value() else { return Ok(()) };
+/// Refuses integers that are known already and out of range; others are checked when they are used. Whether they are
+/// known.
+fn check(target: &Tensor, check: IndexCheck) -> Result<bool> {
+    let Ok(Some((value, ty))) = target.known_value() else { return Ok(false) };
     if !value.buffer.device().is_cpu() {
         // Looking would wait for the device, whose kernels check them anyway.
-        return Ok(());
+        return Ok(false);
     }
     // SAFETY: a value's shape and strides stay in its buffer, which is held here.
     unsafe { check.check(&value.view(&ty))? };
     trace::note_check(target, check);
-    Ok(())
+    Ok(true)
 }
 
 /// Refuses indices that are known already and out of range.
 pub fn check_indices(op: &'static str, indices: &Tensor, size: usize, axis: usize) -> Result<()> {
-    check(indices, IndexCheck { op, allowed: Allowed::Indices { size, axis } })
+    check(indices, IndexCheck { op, allowed: Allowed::Indices { size, axis } }).map(drop)
+}
+
+/// Indices along an axis, counted from its start. Out of range is an error: now if they are known, else of a kernel.
+pub fn counted_indices(op: &'static str, indices: &Tensor, size: usize, axis: usize) -> Result<Tensor> {
+    if !check(indices, IndexCheck { op, allowed: Allowed::Indices { size, axis } })? {
+        // A gather checks what it is given, and names the axis.
+        let mut shape: Shape = std::iter::repeat_n(1, axis).collect();
+        shape.push(size);
+        let counting = reshape_to(&iota(size, indices.device())?, shape)?;
+        return reshape_to(&gather(GatherMode::Take, &counting, indices, axis as i64)?, indices.shape());
+    }
+    let indices = cast(indices, DType::I64)?;
+    let is_negative = binary(&compare::LESS, (&indices).into(), 0i64.into())?;
+    let wrapped = binary(&arithmetic::ADD, (&indices).into(), (size as i64).into())?;
+    select(&is_negative, (&wrapped).into(), (&indices).into())
 }
 
 /// Class indices as a loss may use them: themselves if `check_classes` can look at them, else ones that a kernel checks.
@@ -97,5 +117,5 @@ pub fn check_classes(op: &'static str, target: &Tensor, classes: usize, ignored:
     if !target.dtype().is_integer() {
         return Ok(());
     }
-    check(target, IndexCheck { op, allowed: Allowed::Classes { classes, ignored } })
+    check(target, IndexCheck { op, allowed: Allowed::Classes { classes, ignored } }).map(drop)
 }
