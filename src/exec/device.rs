@@ -48,6 +48,14 @@ impl DevicePlan {
         }
     }
 
+    pub fn device(&self) -> DeviceId {
+        match self {
+            DevicePlan::Cpu(_) => DeviceId::Cpu,
+            #[cfg(feature = "gpu")]
+            DevicePlan::Gpu(plan) => DeviceId::Gpu(plan.device()),
+        }
+    }
+
     /// The plan, if it is for the CPU.
     pub fn on_cpu(&self) -> Option<&Plan> {
         match self {

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Graph;
 use crate::graph::verify::verify;
 use crate::machine::cpu::par::{self, Work};
-use crate::machine::gpu::{Access, Binding, Buffer, Context, Dispatch, Pipeline, context, fault_code};
+use crate::machine::gpu::{Access, Binding, Buffer, Context, Dispatch, Doubt, Pipeline, Turn, context, fault_code};
 use crate::machine::lock::Lock;
 use crate::machine::storage::Storage;
 use crate::planner::gpu::{Home, Kernel, Limits, Plan as Shaders, Word};
@@ -33,6 +33,8 @@ pub struct Plan {
     /// The first word of each kernel's parameters, and the number of all words.
     blocks: Vec<u32>,
     words: usize,
+    /// The leaves that kernels bind.
+    reads: Vec<u32>,
     pipelines: Lock<Option<Ready>>,
 }
 
@@ -78,7 +80,12 @@ impl Plan {
             blocks.push(words as u32);
             words += kernel.words.len().next_multiple_of(BLOCK);
         }
-        Plan { shaders, device, blocks, words, pipelines: Lock::new(None) }
+        let homes = shaders.kernels().iter().flat_map(|kernel| &kernel.bindings).map(|binding| binding.home);
+        let mut reads: Vec<u32> =
+            homes.filter_map(|home| if let Home::Leaf(leaf) = home { Some(leaf) } else { None }).collect();
+        reads.sort_unstable();
+        reads.dedup();
+        Plan { shaders, device, blocks, words, reads, pipelines: Lock::new(None) }
     }
 
     pub fn shaders(&self) -> &Shaders {
@@ -104,7 +111,7 @@ impl Plan {
     }
 
     /// The words of all parameters.
-    fn parameters(&self, leaves: &[Leaf], numbers: &[Scalar]) -> Vec<u32> {
+    fn parameters(&self, leaves: &[Leaf], numbers: &[Scalar], turn: &Turn) -> Vec<u32> {
         let mut words = vec![0; self.words];
         let cell = |cell: u32| {
             let (slot, dtype) = self.shaders.cells[cell as usize];
@@ -114,7 +121,9 @@ impl Plan {
             for (word, out) in kernel.words.iter().zip(&mut words[block as usize..]) {
                 *out = match word {
                     Word::Fixed(word) => *word,
-                    Word::Name(name) => fault_code(name),
+                    Word::Index(name, axis) => fault_code(name, *axis),
+                    Word::Run => turn.number() as u32,
+                    Word::Record => turn.record(),
                     Word::Cell(number, half) => (cell(*number) >> (32 * u32::from(*half))) as u32,
                     Word::Offset { leaf, fixed, starts } => {
                         let first = leaf.map_or(0, |leaf| leaves[leaf as usize].offset as i64);
@@ -125,6 +134,18 @@ impl Plan {
             }
         }
         words
+    }
+
+    /// The leaves that may depend on a bad index; an error if one is known to.
+    fn doubts(&self, leaves: &[Leaf], turn: &Turn) -> Result<Vec<(u32, Doubt)>> {
+        let mut doubts = Vec::new();
+        for &leaf in &self.reads {
+            let doubt = turn.doubt(leaves[leaf as usize].buffer.gpu()?)?;
+            if doubt != Doubt::default() {
+                doubts.push((leaf, doubt));
+            }
+        }
+        Ok(doubts)
     }
 
     fn check(&self, leaves: &[Leaf], numbers: &[Scalar]) -> Result<()> {
@@ -163,7 +184,6 @@ pub fn run(plan: &Plan, inputs: &Inputs) -> Result<Vec<Arc<Storage>>> {
     let pipelines = plan.pipelines(&context)?;
     let take = |bytes: &[usize]| bytes.iter().map(|&bytes| context.alloc(bytes)).collect::<Result<Vec<Buffer>>>();
     let (slots, buffers) = (take(&plan.shaders.slots)?, take(&plan.shaders.buffers)?);
-    let parameters = plan.parameters(leaves, numbers);
     let fault = context.fault()?;
     let binding = |home: Home| -> Result<Binding<'_>> {
         match home {
@@ -180,8 +200,23 @@ pub fn run(plan: &Plan, inputs: &Inputs) -> Result<Vec<Arc<Storage>>> {
         bound.extend(kernel.fault.then_some(fault));
         dispatches.push(Dispatch { pipeline, buffers: bound, params, groups: kernel.groups });
     }
-    context.run(&parameters, &dispatches)?;
+    let turn = context.turn()?;
+    let doubts = plan.doubts(leaves, &turn)?;
+    let parameters = plan.parameters(leaves, numbers, &turn);
+    let number = turn.number();
+    turn.run(&parameters, &dispatches)?;
     drop(dispatches);
+    for (buffer, sources) in buffers.iter().zip(&plan.shaders.sources) {
+        let own = if sources.indices { Doubt::of(number) } else { Doubt::default() };
+        let of_leaves = doubts.iter().filter(|(leaf, _)| sources.has_leaf(*leaf)).map(|&(_, doubt)| doubt);
+        buffer.set_doubt(of_leaves.fold(own, Doubt::and));
+        buffer.set_written(number);
+    }
+    for home in plan.shaders.outputs() {
+        if let OutputHome::Donated(leaf) = home {
+            leaves[*leaf as usize].buffer.gpu()?.set_written(number);
+        }
+    }
     let buffers: Vec<Arc<Storage>> = buffers.into_iter().map(|buffer| Arc::new(Storage::from(buffer))).collect();
     let output = |home: &OutputHome| match home {
         OutputHome::Buffer(buffer) => Arc::clone(&buffers[*buffer as usize]),

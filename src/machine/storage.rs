@@ -8,7 +8,38 @@ use crate::error::{Error, Result};
 use crate::machine::cpu::buffer::Buffer;
 #[cfg(feature = "gpu")]
 use crate::machine::gpu;
+#[cfg(feature = "gpu")]
+pub use crate::machine::gpu::Ticket;
 use std::fmt;
+
+/// What became of a run of a device: what it was to write over old values is there, or an index was out of range and the
+/// old values are as they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Unknown,
+    Done,
+    Void,
+}
+
+/// A run of a device, to be asked later what became of it. Here there is none.
+#[cfg(not(feature = "gpu"))]
+#[derive(Clone, Debug)]
+pub enum Ticket {}
+
+#[cfg(not(feature = "gpu"))]
+impl Ticket {
+    pub fn fate(&self) -> Fate {
+        match *self {}
+    }
+
+    pub fn is_beside(&self, _: &Ticket) -> bool {
+        match *self {}
+    }
+
+    pub fn judge(&self) -> Result<()> {
+        match *self {}
+    }
+}
 
 /// A block of memory of one device. `Arc<Storage>` is what values hold.
 pub enum Storage {
@@ -89,6 +120,25 @@ impl Storage {
             Storage::Host(buffer) => buffer.is_owned(),
             #[cfg(feature = "gpu")]
             Storage::Device(_) => true,
+        }
+    }
+
+    /// The error, if the content is known to depend on an index out of range.
+    #[inline]
+    pub fn error(&self) -> Option<Error> {
+        match self {
+            Storage::Host(_) => None,
+            #[cfg(feature = "gpu")]
+            Storage::Device(buffer) => buffer.error(),
+        }
+    }
+
+    /// The run of a device that wrote the content.
+    pub fn written(&self) -> Option<Ticket> {
+        match self {
+            Storage::Host(_) => None,
+            #[cfg(feature = "gpu")]
+            Storage::Device(buffer) => Some(buffer.written()),
         }
     }
 
@@ -205,6 +255,17 @@ pub fn open(device: DeviceId) -> Result<()> {
         DeviceId::Cpu => Ok(()),
         #[cfg(feature = "gpu")]
         DeviceId::Gpu(index) => gpu::context(index).map(drop),
+        #[cfg(not(feature = "gpu"))]
+        DeviceId::Gpu(_) => Err(no_gpu(device)),
+    }
+}
+
+/// Waits until it is known of all runs of a device whether they met an index out of range, and raises a new one.
+pub fn judge(device: DeviceId) -> Result<()> {
+    match device {
+        DeviceId::Cpu => Ok(()),
+        #[cfg(feature = "gpu")]
+        DeviceId::Gpu(index) => gpu::context(index)?.judge(),
         #[cfg(not(feature = "gpu"))]
         DeviceId::Gpu(_) => Err(no_gpu(device)),
     }

@@ -1,11 +1,13 @@
 //! The parameters of a group with their state, and the step over all groups: one barrier, after which every handle
 //! names its new value, or on failure its old one.
 
+use super::journal::{Before, Journal};
 use super::rules::{Recipe, Rule};
 use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Attrs;
+use crate::machine::storage::Ticket;
 use crate::scalar::Scalar;
 use crate::tensor::trace::{self, Origin};
 use crate::tensor::{self, Arg, GradGuard, Rebinding, Tensor};
@@ -16,8 +18,10 @@ pub struct Updater {
     rule: Rule,
     params: Vec<Tensor>,
     states: Vec<State>,
-    /// How often a state was put in from outside.
+    /// How often a state was put in from outside, or taken away.
     revision: u64,
+    /// The steps on a device that may yet turn out not to have been.
+    journal: Journal,
 }
 
 /// What a rule remembers of one parameter.
@@ -44,7 +48,7 @@ impl State {
 impl Updater {
     pub fn new(rule: Rule, params: Vec<Tensor>) -> Updater {
         let states = params.iter().map(|_| State::default()).collect();
-        Updater { rule, params, states, revision: 0 }
+        Updater { rule, params, states, revision: 0, journal: Journal::default() }
     }
 
     pub fn rule(&self) -> Rule {
@@ -55,8 +59,16 @@ impl Updater {
         &self.params
     }
 
-    /// The state of a parameter.
-    pub fn state(&self, index: usize) -> Result<&State> {
+    /// Undoes the steps that turned out not to have been, as far as that is known.
+    fn settle(&mut self) {
+        self.revision += u64::from(self.journal.settle(&mut self.states));
+    }
+
+    /// The state of a parameter. Waits for the device of a step that may yet turn out not to have been.
+    pub fn state(&mut self, index: usize) -> Result<&State> {
+        self.settle();
+        self.journal.judge()?;
+        self.settle();
         self.states.get(index).ok_or_else(|| out_of_range(index, self.params.len()))
     }
 
@@ -76,6 +88,7 @@ impl Updater {
         }
         self.states[index] = state.moved_to(param)?;
         self.revision += 1;
+        self.journal.forget(index);
         Ok(())
     }
 
@@ -184,7 +197,9 @@ pub struct Part {
 
 impl Updater {
     /// The numbers of the next step of a part. False: it would be recorded in another way by now.
-    pub fn numbers(&self, part: &Part, settings: &[f64], numbers: &mut SmallVec<[f64; 8]>) -> Result<bool> {
+    pub fn numbers(&mut self, part: &Part, settings: &[f64], numbers: &mut SmallVec<[f64; 8]>) -> Result<bool> {
+        self.journal.make_room()?;
+        self.settle();
         let first = &self.states[part.params[0]];
         let alike = |&index: &usize| self.states[index].step == first.step;
         let exists = [0, 1, 2].map(|which| first.tensors[which].is_some());
@@ -197,13 +212,35 @@ impl Updater {
         Ok(recipe.attrs == part.attrs)
     }
 
-    /// Counts a step that a replay made of a part.
-    pub fn advance(&mut self, part: &Part) {
+    /// Counts a step that a replay made of a part. `ticket` gives the run that made it on a device.
+    pub fn advance(&mut self, part: &Part, ticket: impl Fn(DeviceId) -> Option<Ticket>) {
+        let device = self.params[part.params[0]].device();
+        if let Some(ticket) = ticket(device) {
+            self.journal.note(ticket, part.params.iter().map(|&index| self.before(index)).collect());
+        }
         part.params.iter().for_each(|&index| self.states[index].step += 1);
     }
 
+    fn before(&self, index: usize) -> Before {
+        let State { step, tensors } = &self.states[index];
+        Before { index, step: *step, exists: [0, 1, 2].map(|which| tensors[which].is_some()) }
+    }
+
+    /// Takes the states of a step over.
+    fn take(&mut self, steps: Vec<Update>) {
+        for alike in steps.chunk_by(|a, b| a.device == b.device) {
+            if let Some(ticket) = self.params[alike[0].index].written() {
+                self.journal.note(ticket, alike.iter().map(|update| self.before(update.index)).collect());
+            }
+        }
+        for Update { index, next, .. } in steps {
+            self.states[index] = next;
+        }
+    }
+
     /// Everything that is remembered, to be put back by `restore`.
-    pub fn states(&self) -> Vec<State> {
+    pub fn states(&mut self) -> Vec<State> {
+        self.settle();
         self.states.clone()
     }
 
@@ -240,13 +277,16 @@ fn out_of_range(index: usize, count: usize) -> Error {
 }
 
 /// Records the updates of all groups, moves the handles, and evaluates them with everything pending. If anything
-/// fails, parameters, state and step counts are as they were. In a traced step: the parts of each group.
+/// fails, parameters, state and step counts are as they were; likewise once it turns out that an index of a device was
+/// out of range. In a traced step: the parts of each group.
 pub fn step(updates: &mut [(&mut Updater, &[f64])]) -> Result<Vec<Vec<Part>>> {
     let _mode = GradGuard::new(false);
     let mut traced: Vec<Vec<Part>> = Vec::new();
     let mut moved: Vec<Rebinding> = Vec::new();
     let mut next: Vec<Vec<Update>> = Vec::with_capacity(updates.len());
+    updates.iter().try_for_each(|(updater, _)| updater.journal.make_room())?;
     for (updater, settings) in updates.iter_mut() {
+        updater.settle();
         let mut parts = Vec::new();
         let before = moved.len();
         let mut recorded = updater.record(settings, &mut moved, &mut parts);
@@ -270,10 +310,6 @@ pub fn step(updates: &mut [(&mut Updater, &[f64])]) -> Result<Vec<Vec<Part>>> {
         }
     }
     tensor::evaluate_all(&moved)?;
-    for ((updater, _), steps) in updates.iter_mut().zip(next) {
-        for Update { index, next, .. } in steps {
-            updater.states[index] = next;
-        }
-    }
+    updates.iter_mut().zip(next).for_each(|((updater, _), steps)| updater.take(steps));
     Ok(traced)
 }

@@ -1,9 +1,10 @@
 //! Which kernels may write into buffers that the caller gives up. A donated buffer is written only in the commit block,
 //! the kernels that run last, so that any failure before it leaves every old value whole. A donation that would let a
-//! kernel read a new value for an old one is refused here and gets a fresh buffer instead.
+//! kernel read a new value for an old one is refused here and gets a fresh buffer instead. On a device, where an index out
+//! of range is found too late for a failure, that buffer then takes the old value.
 
 use super::fuse::{Class, Group, Groups};
-use super::tasks::{Origin, Program};
+use super::tasks::{Origin, Program, Value};
 use hashbrown::HashMap;
 
 /// The output at this position may take the buffer of this leaf. The caller promises that no other leaf of the run
@@ -19,10 +20,16 @@ pub struct Commit {
     pub donated: HashMap<u32, u32>,
     /// Which groups belong to the commit block.
     pub last: Vec<bool>,
+    /// Values with memory of their own that take this leaf value, the old one, if an index was out of range.
+    pub guarded: HashMap<u32, u32>,
+    /// Which groups make those: they come just before the commit block.
+    pub guards: Vec<bool>,
 }
 
 pub fn choose(program: &Program, groups: &Groups, donations: &[Donation]) -> Commit {
-    let mut commit = Commit { donated: HashMap::new(), last: vec![false; groups.groups.len()] };
+    let no_group = vec![false; groups.groups.len()];
+    let mut commit =
+        Commit { donated: HashMap::new(), last: no_group.clone(), guarded: HashMap::new(), guards: no_group };
     if donations.is_empty() {
         return commit;
     }
@@ -42,6 +49,42 @@ pub fn choose(program: &Program, groups: &Groups, donations: &[Donation]) -> Com
         }
     }
     commit
+}
+
+/// For a device, which learns of an index out of range too late to fail: what was not donated takes the old value then. Its
+/// kernel sees to that if it can run just before the commit block, else a kernel that copies it.
+pub fn guard(program: &mut Program, groups: &mut Groups, donations: &[Donation], commit: &mut Commit) {
+    let is_refused = |donation: &&Donation| {
+        program.outputs.get(donation.output as usize).is_some_and(|value| !commit.donated.contains_key(value))
+    };
+    let refused: Vec<Donation> = donations.iter().filter(is_refused).copied().collect();
+    if refused.is_empty() {
+        return;
+    }
+    let facts = Facts::gather(program, groups);
+    for Donation { output, leaf: slot } in refused {
+        let new = program.outputs[output as usize];
+        let Some(&old) = facts.by_slot.get(&slot).filter(|_| program.flat_leaves.contains(&slot)) else { continue };
+        let (Value { dtype, size, origin }, leaf) = (program.values[new as usize], program.values[old as usize]);
+        let Origin::Task(task) = origin else { continue };
+        if (dtype, size) != (leaf.dtype, leaf.size) || size == 0 {
+            continue;
+        }
+        let group = groups.places[task as usize].0 as usize;
+        let can_wait =
+            matches!(&groups.groups[group], Group::Rows(rows) if rows.product.is_none()) && facts.sink[group];
+        if can_wait && facts.leaves[group].contains(&old) && !commit.guarded.contains_key(&new) {
+            commit.guards[group] = !commit.last[group];
+            commit.guarded.insert(new, old);
+            continue;
+        }
+        let copy = program.copy_value(new);
+        program.outputs[output as usize] = copy;
+        groups.add_map(program.tasks.len() as u32 - 1, size);
+        commit.last.push(false);
+        commit.guards.push(true);
+        commit.guarded.insert(copy, old);
+    }
 }
 
 /// What the rules ask of a program, gathered in one walk.

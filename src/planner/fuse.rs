@@ -65,6 +65,15 @@ pub struct Groups {
     pub places: Vec<(u32, Class)>,
 }
 
+impl Groups {
+    /// Adds a group of one elementwise task, the program's last.
+    pub fn add_map(&mut self, task: u32, size: usize) {
+        self.places.push((self.groups.len() as u32, Class::Tile));
+        let (tasks, chains) = (vec![task], Vec::new());
+        self.groups.push(Group::Rows(Rows { size, row: None, segment: None, product: None, tasks, chains }));
+    }
+}
+
 pub fn fuse(program: &Program, rules: &Rules) -> Groups {
     let mut fuser = Fuser {
         program,

@@ -104,9 +104,9 @@ fn word(bytes: &[u8]) -> u64 {
 
 /// Groups in the order of execution: as numbered, the commit block last.
 fn order(groups: &Groups, commit: &Commit) -> Vec<u32> {
-    let all = 0..groups.groups.len() as u32;
-    let (last, first): (Vec<u32>, Vec<u32>) = all.partition(|&group| commit.last[group as usize]);
-    [first, last].concat()
+    let mut order: Vec<u32> = (0..groups.groups.len() as u32).collect();
+    order.sort_by_key(|&group| (commit.last[group as usize], commit.guards[group as usize]));
+    order
 }
 
 /// What lowering a group to a kernel needs to know of the rest.

@@ -29,7 +29,7 @@ pub enum Origin {
     Task(u32),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Value {
     pub dtype: DType,
     pub size: usize,
@@ -155,6 +155,18 @@ pub struct Program {
     pub flat_leaves: hashbrown::HashSet<u32>,
     /// The value of each output of the graph.
     pub outputs: Vec<u32>,
+}
+
+impl Program {
+    /// Adds a task that copies a whole value; gives the copy.
+    pub fn copy_value(&mut self, value: u32) -> u32 {
+        let Value { dtype, size, .. } = self.values[value as usize];
+        let (shape, output) = (Shape::from([size]), self.values.len() as u32);
+        self.values.push(Value { dtype, size, origin: Origin::Task(self.tasks.len() as u32) });
+        let kind = TaskKind::Map { function: Function::Copy, kernels: super::kernels::copy(dtype) };
+        self.tasks.push(Task { name: "copy", kind, inputs: smallvec![Window::whole(value, &shape)], output, shape });
+        output
+    }
 }
 
 /// A maximal run of equal treatment in the shape of a reduction.

@@ -2,7 +2,7 @@
 
 use super::axes::borrowed;
 use super::compile;
-use super::errors::{record, refuse};
+use super::errors::{read, record, refuse};
 use super::tensor::PyTensor;
 use crate::error::Error;
 use crate::optim::{self, Rule, State, Updater};
@@ -43,8 +43,8 @@ impl PyUpdater {
     #[pyo3(signature = (index, /))]
     fn state<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyDict>> {
         let (rule, state) = {
-            let updater = self.lock(py);
-            (updater.rule(), updater.state(index).map_err(refuse)?.clone())
+            let mut updater = self.lock(py);
+            (updater.rule(), read(|| updater.state(index).cloned())?)
         };
         let entries = PyDict::new(py);
         if rule.counts_steps() && state.step > 0 {
@@ -209,7 +209,7 @@ pub fn step(owner: &Bound<'_, PyAny>, updaters: &Bound<'_, PyList>, groups: &Bou
     let parts = record(|| {
         let mut open: SmallVec<[_; 1]> = SmallVec::with_capacity(updates.len());
         for (updater, settings) in &updates {
-            let guard = updater.get().open()?;
+            let mut guard = updater.get().open()?;
             compile::note_updater(updater, || guard.states());
             open.push((guard, settings.as_slice()));
         }

@@ -230,6 +230,11 @@ impl Engine {
         self.lines.insert(slot, (id, line.to_owned()));
     }
 
+    /// Whether the line that recorded a node is known.
+    pub fn has_line(&self, slot: Slot) -> bool {
+        self.lines.get(&slot).is_some_and(|(id, _)| *id == self.get(slot).id)
+    }
+
     /// The error with the line that recorded the node, if that is known.
     pub fn with_line(&self, slot: Slot, error: Error) -> Error {
         match self.lines.get(&slot) {

@@ -17,8 +17,9 @@ use crate::device_id::DeviceId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exec::{Cache, DevicePlan, Inputs, Leaf, OutputHome};
 use crate::graph::Op;
+use crate::machine::cpu::view::is_contiguous;
 use crate::machine::lock::Guard;
-use crate::machine::storage::Storage;
+use crate::machine::storage::{self, Storage};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -146,6 +147,10 @@ pub fn evaluate_all(rebound: &[Rebinding]) -> Result<()> {
         rebound.iter().for_each(|rebinding| rebinding.tensor.restore(rebinding.old));
         return Err(Error::grad("step: an optimizer cannot step inside a transform"));
     }
+    if let Err(error) = prepare_old(rebound) {
+        rebound.iter().rev().for_each(|rebinding| rebinding.tensor.restore(rebinding.old));
+        return Err(error);
+    }
     let roots: Vec<Slot> = {
         let mut pending = context::take_pending();
         let mut engine = engine::lock();
@@ -170,7 +175,7 @@ pub fn evaluate_all(rebound: &[Rebinding]) -> Result<()> {
         roots
     };
     let places: Vec<(Place, Place)> = rebound.iter().map(|rebinding| (rebinding.old, rebinding.new)).collect();
-    let mut result = run(&roots, &places);
+    let mut result = run(&roots, &places, Wait::IfLinesAreKept);
     match &mut result {
         Ok(()) => {
             let mut engine = engine::lock();
@@ -198,9 +203,41 @@ pub fn evaluate_all(rebound: &[Rebinding]) -> Result<()> {
     result
 }
 
+/// Computes the old values of variables on a device, and lays them in order, so that the plan can keep them: an index out
+/// of range is found too late to leave them pending.
+fn prepare_old(rebound: &[Rebinding]) -> Result<()> {
+    let (mut pending, mut strided) = (Vec::new(), Vec::new());
+    {
+        let engine = engine::lock();
+        for Rebinding { tensor, old, .. } in rebound {
+            if engine.get(old.slot).device.is_cpu() || !tensor.is_variable() {
+                continue;
+            }
+            let (slot, output) = engine.unmarked(old.slot, old.output);
+            let record = engine.get(slot);
+            let ty = &record.types[output as usize];
+            match &record.values[output as usize] {
+                Some(value) if !is_contiguous(&ty.shape, &value.strides) => {
+                    strided.push((Place { slot, output }, value.clone(), ty.clone()));
+                }
+                None if !record.is_done() => pending.push(slot),
+                _ => {}
+            }
+        }
+    }
+    if !pending.is_empty() {
+        evaluate_slots(&pending)?;
+    }
+    for (Place { slot, output }, value, ty) in strided {
+        let copy = own_copy(&value, &ty)?;
+        engine::lock().get_mut(slot).values[output as usize] = Some(copy);
+    }
+    Ok(())
+}
+
 /// Computes these records, which the caller holds; on failure finds the ones that failed.
 pub(super) fn evaluate_slots(roots: &[Slot]) -> Result<()> {
-    run(roots, &[]).map_err(|error| match error.kind() {
+    run(roots, &[], Wait::IfLinesAreKept).map_err(|error| match error.kind() {
         ErrorKind::Interrupted | ErrorKind::Grad => error,
         _ => blame(roots).unwrap_or(error),
     })
@@ -220,7 +257,7 @@ fn blame(roots: &[Slot]) -> Option<Error> {
     };
     let mut first = None;
     for &slot in &open {
-        if let Err(error) = run(&[slot], &[])
+        if let Err(error) = run(&[slot], &[], Wait::Always)
             && error.kind() != ErrorKind::Interrupted
         {
             let mut engine = engine::lock();
@@ -243,12 +280,23 @@ struct Claimed {
     description: Description,
     lowered: Option<Lowered>,
     plan: Option<Arc<DevicePlan>>,
+    /// Its device is waited for.
+    waits: bool,
     /// What a traced step writes down of this plan.
     draft: Option<trace::Draft>,
 }
 
-fn run(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
-    match in_scope(|| run_here(roots, rebound))? {
+/// When the device of a plan is waited for. An index out of range is then an error of the plan that met it; else of the
+/// next read.
+#[derive(Clone, Copy, PartialEq)]
+enum Wait {
+    Always,
+    /// Then the error can name one; in eager mode too.
+    IfLinesAreKept,
+}
+
+fn run(roots: &[Slot], rebound: &[(Place, Place)], wait: Wait) -> Result<()> {
+    match in_scope(|| run_here(roots, rebound, wait))? {
         Ran::All => Ok(()),
         Ran::Nothing => run_each(roots, rebound),
     }
@@ -262,7 +310,7 @@ enum Ran {
     Nothing,
 }
 
-/// A plan for each device, the CPU's first.
+/// A plan for each device, the CPU's first. Each is waited for: what failed on one device undoes a step on all.
 #[cold]
 fn run_each(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
     let mut parts: BTreeMap<DeviceId, Vec<Slot>> = BTreeMap::new();
@@ -272,7 +320,7 @@ fn run_each(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<()> {
     }
     let last = parts.len() - 1;
     let mut each = parts.into_values().enumerate();
-    each.try_for_each(|(at, roots)| run(&roots, if at == last { rebound } else { &[] }))
+    each.try_for_each(|(at, roots)| run(&roots, if at == last { rebound } else { &[] }, Wait::Always))
 }
 
 /// Runs work that takes long or waits, with what evaluation must not hold let go of.
@@ -283,13 +331,13 @@ pub(super) fn in_scope<T: Send>(mut work: impl FnMut() -> Result<T> + Send) -> R
     result.unwrap_or_else(|| Err(Error::internal("the scope of an evaluation ran nothing")))
 }
 
-fn run_here(roots: &[Slot], rebound: &[(Place, Place)]) -> Result<Ran> {
+fn run_here(roots: &[Slot], rebound: &[(Place, Place)], wait: Wait) -> Result<Ran> {
     let engine = engine::lock();
     let Some(device) = roots.first().map(|&root| engine.get(root).device) else { return Ok(Ran::All) };
     if roots.iter().any(|&root| engine.get(root).device != device) {
         return Ok(Ran::Nothing);
     }
-    let Some(mut claimed) = claim(engine, device, roots, rebound)? else { return Ok(Ran::All) };
+    let Some(mut claimed) = claim(engine, device, roots, rebound, wait)? else { return Ok(Ran::All) };
     let made = catch_unwind(AssertUnwindSafe(|| execute(&mut claimed))).unwrap_or_else(|panic| Err(panicked(&*panic)));
     let mut engine = engine::lock();
     let result = match made {
@@ -329,6 +377,7 @@ fn claim(
     device: DeviceId,
     roots: &[Slot],
     rebound: &[(Place, Place)],
+    wait: Wait,
 ) -> Result<Option<Claimed>> {
     let generation = GENERATION.load(Ordering::Relaxed);
     let walk = loop {
@@ -369,7 +418,10 @@ fn claim(
             record.state = State::Claimed(generation);
         }
     }
-    Ok(Some(Claimed { device, walk, decisions, description, lowered, plan, draft }))
+    let has_line = |node: &Node| node.role == Role::Open && engine.has_line(node.slot);
+    let names_line = || context::eager() || walk.nodes.iter().any(has_line);
+    let waits = !device.is_cpu() && (wait == Wait::Always || names_line());
+    Ok(Some(Claimed { device, walk, decisions, description, lowered, plan, waits, draft }))
 }
 
 fn execute(claimed: &mut Claimed) -> Result<(Arc<DevicePlan>, Vec<Arc<Storage>>)> {
@@ -391,6 +443,9 @@ fn execute(claimed: &mut Claimed) -> Result<(Arc<DevicePlan>, Vec<Arc<Storage>>)
     }
     PLANS_RUN.fetch_add(1, Ordering::Relaxed);
     let buffers = plan.run(&inputs)?;
+    if claimed.waits {
+        storage::judge(claimed.device)?;
+    }
     Ok((plan, buffers))
 }
 

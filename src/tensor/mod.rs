@@ -26,7 +26,7 @@ mod walk;
 
 pub use backward::{BackwardOptions, autograd_grad, backward};
 pub use checkpoint::Checkpoint;
-pub use checks::{check_classes, check_indices, checked_classes};
+pub use checks::{check_classes, checked_classes, counted_indices};
 pub use compose::*;
 pub use context::{EagerGuard, GradGuard, eager, grad_enabled, in_transform, set_eager, set_grad_enabled, set_lines};
 pub use engine::{Value, live_nodes};
@@ -40,7 +40,7 @@ pub use record::{Arg, at_user_line};
 pub use replaced::{count_replaced, note_replaced, replaced_since};
 pub use replay::{Begun, Call, Given, KernelProfile, Numbers, PlanProfile, Replay, Summary};
 pub use rng::{manual_seed, next_stream, seed, set_state as set_rng_state};
-pub use transfer::{convert, follow, to_device, write_elements};
+pub use transfer::{convert, follow, judge, to_device, write_elements};
 pub use transform::{CustomTrace, Transform, gradient, jvp, result, results, vmap_axis};
 pub use verify::verifying;
 

@@ -160,10 +160,10 @@ fn donations(engine: &Engine, walk: &Walk, fates: &mut [Fate], rebound: &[(Place
                 && is_contiguous(&record.types[0].shape, &value.strides)
                 && std::sync::Arc::strong_count(&value.buffer) == 1
         });
-        // On a device a bad index is found too late to fail the plan. Only what is written in place keeps its old value.
+        // On a device a bad index is found too late to fail the plan: what replaces an old value must know it.
         let copied = !(alone && ours) && can_be_copied(engine, walk, [leaf, update], [old, new]);
         let bit = 1 << new.output.min(31);
-        if (alone && ours || copied) && fates[leaf].donated == 0 && fates[update].donated & bit == 0 {
+        if (alone && ours && fates[leaf].donated == 0 || copied) && fates[update].donated & bit == 0 {
             fates[leaf].donated = 1;
             fates[update].donated |= bit;
             donations.push(Donation {

@@ -217,6 +217,9 @@ impl Recorder {
                 let error = error.clone();
                 return self.refuse(&operands, position, error);
             }
+            if let Some(error) = record.values[output as usize].as_ref().and_then(|value| value.buffer.error()) {
+                return self.refuse(&operands, position, error);
+            }
             let place = *device.get_or_insert(record.device);
             if place != record.device {
                 let error = mixed_devices(&op, place, record.device);

@@ -14,7 +14,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Op, TensorType};
 use crate::machine::cpu::view::{self, View, is_contiguous};
-use crate::machine::storage::{self, Storage};
+use crate::machine::storage::{self, Storage, Ticket};
 use smallvec::smallvec;
 use std::sync::Arc;
 
@@ -89,7 +89,18 @@ pub fn convert(x: &Tensor, device: Option<DeviceId>, dtype: Option<DType>) -> Re
     }
 }
 
+/// Waits until it is known of a run whether it met an index out of range; raises a new one.
+pub fn judge(ticket: &Ticket) -> Result<()> {
+    in_scope(|| ticket.judge())
+}
+
 impl Tensor {
+    /// The run of a device that wrote the value, if there is one.
+    pub fn written(&self) -> Option<Ticket> {
+        let (value, _) = self.known_value().ok().flatten()?;
+        value.buffer.written()
+    }
+
     /// The value in memory of the host, computed now if it is pending and copied there if it lies on a device.
     pub fn host_value(&self) -> Result<(Value, TensorType)> {
         let (value, ty) = self.value()?;

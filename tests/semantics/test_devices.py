@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 from tests.compiling import OPTIMIZERS, agree, classifier, data, snapshot
 
@@ -381,54 +380,6 @@ def test_eager_code_runs_on_the_device() -> None:
 
 
 # Failure.
-
-
-def test_an_index_out_of_range_is_raised_by_the_next_read_and_nothing_is_written() -> None:
-    table = wg.ones((3, 2), device=GPU)
-    scale = nn.Linear(2, 1).to(GPU)
-    before = scale.weight.tolist()
-    optimizer = optim.SGD(scale.parameters(), lr=1.0)
-    loss = scale(table[wg.tensor([0, 7], device=GPU)]).sum()
-    loss.backward()
-    optimizer.step()
-    with pytest.raises(IndexError, match="index 7"):
-        loss.item()
-    assert scale.weight.tolist() == before
-
-
-@pytest.mark.parametrize("held", [False, True], ids=["alone", "held"])
-@pytest.mark.parametrize("make", [optim.SGD, optim.Adam], ids=["sgd", "adam"])
-def test_a_step_with_an_index_out_of_range_is_as_if_it_had_not_been(
-    make: Callable[..., optim.Optimizer], held: bool
-) -> None:
-    """Whoever else holds the parameters, and in the first step too, when the optimizer has no state yet."""
-    wg.manual_seed(3)
-    model = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 3)).to(GPU)
-    optimizer = make(model.parameters(), lr=0.1)
-
-    def step(last: int) -> None:
-        others = [parameter.detach() for parameter in model.parameters()] if held else []
-        index = wg.tensor([*range(9), last], device=GPU) + 0
-        optimizer.zero_grad()
-        (model(index) ** 2).sum().backward()
-        optimizer.step()
-        assert all(other.device == index.device for other in others)
-
-    def state() -> list[Any]:
-        kept = optimizer.state_dict()["state"].values()
-        tensors = [tensor for state in kept for tensor in state.values() if isinstance(tensor, wg.Tensor)]
-        return [tensor.tolist() for tensor in [*model.parameters(), *tensors]]
-
-    for done in range(2):
-        before = state()
-        step(77)
-        with pytest.raises(IndexError, match="index 77"):
-            model[1].weight.tolist()
-        after = state()
-        assert after[: len(before)] == before
-        if not done:
-            assert all(not any(np.ravel(fresh)) for fresh in after[len(before) :])
-        step(9)
 
 
 def in_a_process(program: str) -> str:

@@ -18,6 +18,7 @@ use crate::machine::storage::Storage;
 use crate::planner;
 use crate::planner::gpu::Limits;
 use crate::scalar::Scalar;
+use smallvec::smallvec;
 use std::sync::Arc;
 
 /// For a test in a process of its own: an index out of range is raised by the next read of the device, whoever reads.
@@ -193,9 +194,45 @@ fn an_index_out_of_range_is_raised_by_the_next_read_and_nothing_is_written() {
     assert_eq!(plan.shaders().outputs(), [OutputHome::Donated(0)], "{plan}");
     let error = leaves[0].buffer.download(DType::F32, 0, 4).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Index);
-    assert!(error.message().contains('9') && error.message().contains('4'), "{error}");
+    assert_eq!(error.message(), "take: index 9 is out of range for axis 0 of size 4");
     let kept = Storage::Host(leaves[0].buffer.download(DType::F32, 0, 4).unwrap());
     assert_eq!(super::floats(&kept), [0.0, 1.0, 2.0, 3.0]);
+}
+
+#[test]
+fn what_cannot_be_written_in_place_takes_the_old_value() {
+    if !is_there() || !alone(module_path!(), "what_cannot_be_written_in_place_takes_the_old_value", ENV) {
+        return;
+    }
+    for last in [1.0, 9.0] {
+        let mut case = Case::default();
+        let x = case.leaf(DType::F32, &[2, 2], |i| i as f64);
+        let y = case.leaf(DType::F32, &[2, 2], |i| 10.0 * i as f64);
+        let indices = case.leaf(DType::I64, &[2], |i| if i == 1 { last } else { 0.0 });
+        let picked = case.graph.add(Op::Gather(crate::graph::GatherMode::Take, 0), &[x, indices]).unwrap();
+        // Each new value needs the other's old one.
+        let turned = case.graph.add(Op::Layout(crate::graph::Layout::Permute(smallvec![1, 0])), &[y]).unwrap();
+        for (old, other) in [(x, turned), (y, x)] {
+            let moved = crate::ops::add(&mut case.graph, old, other).unwrap();
+            let moved = crate::ops::add(&mut case.graph, moved, picked).unwrap();
+            case.graph.outputs.push(moved);
+        }
+        let donations = [Donation { output: 0, leaf: 0 }, Donation { output: 1, leaf: 1 }];
+        let plan = gpu::build(&case.graph, &[], &case.strides, &donations, 0).unwrap();
+        assert!(matches!(plan.shaders().outputs(), [_, OutputHome::Buffer(_)] | [OutputHome::Buffer(_), _]), "{plan}");
+        let leaves = upload(&case).unwrap();
+        let made = gpu::run(&plan, &Inputs { leaves: &leaves, numbers: &[] }).unwrap();
+        let read =
+            |storage: &Storage| storage.download(DType::F32, 0, 4).map(|read| super::floats(&Storage::Host(read)));
+        if last < 2.0 {
+            assert_eq!(read(&made[0]).unwrap(), [0.0, 22.0, 14.0, 36.0]);
+            assert_eq!(read(&made[1]).unwrap(), [0.0, 12.0, 24.0, 36.0]);
+            continue;
+        }
+        assert_eq!(read(&made[0]).unwrap_err().kind(), ErrorKind::Index);
+        assert_eq!(read(&made[0]).unwrap(), [0.0, 1.0, 2.0, 3.0]);
+        assert_eq!(read(&made[1]).unwrap(), [0.0, 10.0, 20.0, 30.0]);
+    }
 }
 
 #[test]

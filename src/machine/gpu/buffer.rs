@@ -4,8 +4,10 @@
 use super::adapters::Kind;
 use super::context::Context;
 use super::failure::contained;
+use super::faults::Doubt;
 use super::testing::must_fail;
 use crate::error::{Error, ErrorKind, Result};
+use crate::machine::lock::Lock;
 use hashbrown::HashMap;
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -88,6 +90,10 @@ pub struct Buffer {
     block: ManuallyDrop<Block>,
     context: ManuallyDrop<Arc<Context>>,
     bytes: usize,
+    /// The runs whose indices the content depends on.
+    pub(super) doubt: Lock<Doubt>,
+    /// The run that wrote the content; 0 for none.
+    pub(super) written: AtomicU64,
 }
 
 /// A buffer as kernels see it.
@@ -148,7 +154,13 @@ impl Context {
     /// Memory of this many bytes with any content.
     pub fn alloc(self: &Arc<Self>, bytes: usize) -> Result<Buffer> {
         let block = self.block(Use::Storage, bytes)?;
-        Ok(Buffer { block: ManuallyDrop::new(block), context: ManuallyDrop::new(self.clone()), bytes })
+        Ok(Buffer {
+            block: ManuallyDrop::new(block),
+            context: ManuallyDrop::new(self.clone()),
+            bytes,
+            doubt: Lock::new(Doubt::default()),
+            written: AtomicU64::new(0),
+        })
     }
 
     /// Memory with these bytes.
@@ -197,6 +209,7 @@ impl Context {
         if bytes == 0 {
             return Ok(());
         }
+        to.set_doubt(to.doubt().and(from.doubt()));
         self.guarded(about, || {
             let mut encoder = self.device.create_command_encoder(&Default::default());
             encoder.copy_buffer_to_buffer(from.raw(), from_byte as u64, to.raw(), to_byte as u64, Some(bytes as u64));

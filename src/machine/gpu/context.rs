@@ -1,9 +1,10 @@
 //! A context: one open device with its memory, pipelines and counters. Threads share it.
 
 use super::adapters::{AdapterInfo, Found};
-use super::buffer::{Binding, Block, Pool, Use};
+use super::buffer::{Block, Pool, Use};
 use super::cache::Cache;
 use super::failure::{Health, contained};
+use super::faults::{FAULT_BYTES, Faults};
 use super::pipeline::{Layouts, Pipelines};
 use super::run::BindGroups;
 use crate::error::{Error, ErrorKind, Result};
@@ -14,7 +15,7 @@ use std::ops::AddAssign;
 use std::process;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use wgpu::{CommandBuffer, DeviceDescriptor, ExperimentalFeatures, SubmissionIndex};
 
 /// What the device takes; all in plain numbers.
@@ -86,11 +87,13 @@ pub struct Context {
     /// The last runs that were handed over, the oldest first.
     pub(super) runs: Lock<VecDeque<SubmissionIndex>>,
     pub(super) counts: Counts,
-    fault: OnceLock<Block>,
+    /// What kernels note bad indices in.
+    pub(super) fault: OnceLock<Block>,
+    pub(super) faults: Lock<Faults>,
+    /// Whether any run has met a bad index.
+    pub(super) has_met: AtomicBool,
 }
 
-/// Words of the fault buffer: code, low and high word of the index, limit.
-pub(super) const FAULT_BYTES: u64 = 16;
 /// Bind groups of a generation of their cache.
 const BIND_GROUPS: usize = 4096;
 /// Pipelines of a generation of their cache; plans keep theirs anyway.
@@ -133,6 +136,8 @@ impl Context {
             runs: Lock::new(VecDeque::new()),
             counts: Counts::default(),
             fault: OnceLock::new(),
+            faults: Lock::new(Faults::default()),
+            has_met: AtomicBool::new(false),
             device,
             queue,
         };
@@ -158,12 +163,6 @@ impl Context {
     /// Another one for each context: the one after a reset differs.
     pub fn serial(&self) -> u64 {
         self.serial
-    }
-
-    /// The four words that a kernel sets when it meets a bad index: code, low and high word of the index, limit.
-    pub fn fault(&self) -> Result<Binding<'_>> {
-        let block = self.fault.get().ok_or_else(|| Error::internal("gpu: the context is not complete"))?;
-        Ok(Binding { block, bytes: FAULT_BYTES, serial: self.serial })
     }
 
     pub fn counters(&self) -> Counters {

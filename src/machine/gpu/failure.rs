@@ -10,24 +10,6 @@ use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use wgpu::ErrorFilter;
 
-/// The names that faults have had, by their code less one. Few: one for each op that takes indices.
-static FAULTS: Lock<Vec<&'static str>> = Lock::new(Vec::new());
-
-/// The code that a kernel of this name puts into a fault.
-pub fn fault_code(name: &'static str) -> u32 {
-    let mut names = FAULTS.lock();
-    let at = names.iter().position(|&known| known == name).unwrap_or_else(|| {
-        names.push(name);
-        names.len() - 1
-    });
-    at as u32 + 1
-}
-
-/// Whose code this is.
-pub(super) fn fault_name(code: u32) -> &'static str {
-    FAULTS.lock().get(code as usize - 1).copied().unwrap_or("gpu")
-}
-
 /// Whether the device still works. wgpu drops all work on a lost device without a word, so this is asked around each batch.
 pub(super) struct Health {
     lost: AtomicBool,

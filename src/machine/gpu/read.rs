@@ -1,28 +1,33 @@
-//! Reads: from the device into memory of this process. They wait, bring faults along, and can be interrupted.
+//! Reads: from the device into memory of this process. They wait, bring bad indices along, and can be interrupted.
 
 use super::buffer::{Block, Buffer, Use, whole_words};
-use super::context::{Context, FAULT_BYTES};
+use super::context::Context;
 use super::failure::contained;
-use super::failure::fault_name;
+use super::faults::FAULT_BYTES;
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::cpu::par;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
-use wgpu::{MapMode, PollError, PollType, SubmissionIndex};
+use wgpu::{CommandEncoder, MapMode, PollError, PollType, SubmissionIndex};
 
 /// Between two looks at whether the user wants to stop.
 const SLICE: Duration = Duration::from_millis(50);
 /// What wgpu's panic says when the submission of another thread empties the queue between two steps of a poll: the device
 /// is well.
 const EMPTIED: &str = "If the queue is empty";
+/// Bytes of the word that tells of a bad index.
+const FIRST: u64 = 4;
 /// Bytes that are read at once.
 const PIECE: usize = 64 << 20;
 
+/// A copy into a staging block that was handed over: the submission, and whether its memory could be mapped.
+type Copied = (SubmissionIndex, Arc<OnceLock<bool>>);
+
 impl Context {
-    /// Waits for the bytes from `first_byte` on. If a kernel met a bad index since the last read, of whichever thread, the
-    /// fault is cleared and IndexError comes instead.
+    /// Waits for the bytes from `first_byte` on. If a run met a bad index that no read has raised yet, of whichever thread,
+    /// IndexError comes instead; so it does at each read of what depends on one.
     pub fn read(&self, buffer: &Buffer, first_byte: usize, out: &mut [u8]) -> Result<()> {
         self.owns(buffer.binding())?;
         if first_byte + out.len() > buffer.len() {
@@ -31,30 +36,40 @@ impl Context {
         // A stop that was meant for an earlier run is over.
         par::begin();
         if out.is_empty() {
-            return self.piece(buffer, 0, out);
+            self.piece(buffer.raw(), 0, out)?;
         }
         for (n, piece) in out.chunks_mut(PIECE).enumerate() {
-            self.piece(buffer, first_byte + n * PIECE, piece)?;
+            self.piece(buffer.raw(), first_byte + n * PIECE, piece)?;
         }
-        Ok(())
+        buffer.error().map_or(Ok(()), Err)
     }
 
-    /// Waits until all work that was handed over is done. Faults stay for the next read.
+    /// Waits until all work that was handed over is done. Bad indices stay for the next read.
     pub fn wait(&self) -> Result<()> {
         par::begin();
         self.wait_for(None, || true)
     }
 
-    fn piece(&self, buffer: &Buffer, first_byte: usize, out: &mut [u8]) -> Result<()> {
+    /// Waits until it is known of all runs that were handed over whether they met a bad index, and raises a new one.
+    pub fn judge(&self) -> Result<()> {
+        par::begin();
+        self.piece(&self.fault_block()?.raw, 0, &mut [])
+    }
+
+    fn piece(&self, raw: &wgpu::Buffer, first_byte: usize, out: &mut [u8]) -> Result<()> {
         self.catch_up()?;
-        // Copies take whole words; the fault comes first.
+        // Copies take whole words; the word that tells of a bad index comes first.
         let skipped = first_byte % 4;
-        let end = FAULT_BYTES + whole_words(skipped + out.len());
+        let end = FIRST + whole_words(skipped + out.len());
         let staging = self.block(Use::Staging, end as usize)?;
-        match self.through(&staging, buffer, first_byte - skipped, skipped, out) {
-            Ok(fault) => {
+        match self.through(&staging, raw, first_byte - skipped, skipped, out) {
+            Ok((is_well, last)) => {
                 self.give_back(staging);
-                if fault[0] == 0 { Ok(()) } else { Err(self.clear_fault(fault)) }
+                if is_well {
+                    self.faults.lock().clear_up_to(last);
+                    return Ok(());
+                }
+                self.learn()
             }
             // The device may still write to it.
             Err(error) => {
@@ -64,65 +79,120 @@ impl Context {
         }
     }
 
-    /// Reads through a staging block: after its words of fault come those of the buffer from `start` on, of which the first
-    /// bytes are skipped. Gives the fault.
+    /// Reads through a staging block: after the first word of the faults come those of the buffer from `start` on, of which
+    /// the first bytes are skipped. Whether no bad index waits to be raised, up to which run.
     fn through(
         &self,
         staging: &Block,
-        buffer: &Buffer,
+        raw: &wgpu::Buffer,
         start: usize,
         skipped: usize,
         out: &mut [u8],
-    ) -> Result<[u32; 4]> {
+    ) -> Result<(bool, u64)> {
         let bytes = whole_words(skipped + out.len());
-        let end = FAULT_BYTES + bytes;
-        let fault = self.fault()?.block;
-        let mapped = Arc::new(OnceLock::new());
+        let end = FIRST + bytes;
+        let fault = self.fault_block()?;
         let length = out.len();
         let about = || format!("gpu: read {length} bytes");
+        let (copied, last) = {
+            let faults = self.faults.lock();
+            let copied = self.copy_out(about, staging, end, |encoder| {
+                encoder.copy_buffer_to_buffer(&fault.raw, 0, &staging.raw, 0, Some(FIRST));
+                encoder.copy_buffer_to_buffer(raw, start as u64, &staging.raw, FIRST, Some(bytes));
+            })?;
+            (copied, faults.last())
+        };
+        self.counts.reads.fetch_add(1, Ordering::Relaxed);
+        let (index, mapped) = copied;
+        // A panic in the poll of another thread may drop the callback.
+        self.wait_for(Some(index), || mapped.get().is_some() || Arc::strong_count(&mapped) == 1)?;
+        self.mapped(about, staging, end, &mapped, |view| {
+            let (first, data) = view.split_at(FIRST as usize);
+            out.copy_from_slice(&data[skipped..skipped + length]);
+            (first.iter().all(|&byte| byte == 0), last)
+        })
+    }
+
+    /// Brings all words of the faults here and clears them, in one step of the device, with no run between. Not to be
+    /// interrupted: the words would be lost. Raises the first bad index that is new; another thread may have been first.
+    fn learn(&self) -> Result<()> {
+        let staging = self.block(Use::Staging, FAULT_BYTES as usize)?;
+        let fault = self.fault_block()?;
+        let about = || "gpu: read a fault".to_owned();
+        let mut faults = self.faults.lock();
+        let (index, mapped) = self.copy_out(about, &staging, FAULT_BYTES, |encoder| {
+            encoder.copy_buffer_to_buffer(&fault.raw, 0, &staging.raw, 0, Some(FAULT_BYTES));
+            encoder.clear_buffer(&fault.raw, 0, Some(FAULT_BYTES));
+        })?;
+        let is_called = || mapped.get().is_some() || Arc::strong_count(&mapped) == 1;
+        self.wait_unless(Some(index), is_called, || Ok(()))?;
+        let words: Vec<u32> =
+            self.mapped(about, &staging, FAULT_BYTES, &mapped, bytemuck::pod_collect_to_vec::<u8, u32>)?;
+        let new = faults.learn(&words);
+        self.has_met.fetch_or(new.is_some(), Ordering::Release);
+        drop(faults);
+        self.give_back(staging);
+        new.map_or(Ok(()), Err)
+    }
+
+    /// Hands over copies into a staging block of so many bytes, to be mapped when they are done.
+    fn copy_out(
+        &self,
+        about: impl Fn() -> String,
+        staging: &Block,
+        end: u64,
+        encode: impl FnOnce(&mut CommandEncoder),
+    ) -> Result<Copied> {
+        let mapped = Arc::new(OnceLock::new());
         let index = self.guarded(about, || {
             let mut encoder = self.device.create_command_encoder(&Default::default());
-            encoder.copy_buffer_to_buffer(&fault.raw, 0, &staging.raw, 0, Some(FAULT_BYTES));
-            encoder.copy_buffer_to_buffer(buffer.raw(), start as u64, &staging.raw, FAULT_BYTES, Some(bytes));
+            encode(&mut encoder);
             let done = mapped.clone();
             encoder.map_buffer_on_submit(&staging.raw, MapMode::Read, 0..end, move |result| {
                 _ = done.set(result.is_ok());
             });
             Ok(self.submit(Some(encoder.finish())))
         })?;
-        self.counts.reads.fetch_add(1, Ordering::Relaxed);
-        // A panic in the poll of another thread may drop the callback.
-        self.wait_for(Some(index), || mapped.get().is_some() || Arc::strong_count(&mapped) == 1)?;
+        Ok((index, mapped))
+    }
+
+    /// Takes the bytes out of a staging block once it is mapped, and unmaps it.
+    fn mapped<T>(
+        &self,
+        about: impl Fn() -> String,
+        staging: &Block,
+        end: u64,
+        mapped: &OnceLock<bool>,
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T> {
         self.guarded(about, || {
             if mapped.get() != Some(&true) {
                 return Err(Error::new(ErrorKind::Device, "gpu: the driver did not give the bytes"));
             }
-            take(staging, skipped, end, out)
+            let taken = {
+                let view = staging.raw.get_mapped_range(0..end);
+                take(&view.map_err(|error| Error::internal(format!("gpu: {error}")))?)
+            };
+            staging.raw.unmap();
+            Ok(taken)
         })
-    }
-
-    /// Clears a fault once it is known here, so that an interrupted read does not lose it. Gives the error that it stands
-    /// for.
-    fn clear_fault(&self, [code, low, high, limit]: [u32; 4]) -> Error {
-        let cleared = self.guarded(
-            || "gpu: clear a fault".to_owned(),
-            || {
-                let mut encoder = self.device.create_command_encoder(&Default::default());
-                encoder.clear_buffer(&self.fault()?.block.raw, 0, Some(FAULT_BYTES));
-                self.submit(Some(encoder.finish()));
-                Ok(())
-            },
-        );
-        let index = (i64::from(high as i32) << 32) | i64::from(low);
-        let op = fault_name(code);
-        let error = Error::index(format!("{op}: index {index} is out of range for an axis of size {limit}"));
-        cleared.err().unwrap_or(error)
     }
 
     /// Waits for a submission or the last one, in slices that let the user stop, and for what is to be called after it:
     /// the poll of another thread may be about to do so. One thread polls at a time: wgpu panics if a wait that timed out
     /// finds that another thread's poll has emptied the queue since.
     pub(super) fn wait_for(&self, index: Option<SubmissionIndex>, is_called: impl Fn() -> bool) -> Result<()> {
+        self.wait_unless(index, is_called, || {
+            par::poll().map_err(|par::Stopped| Error::new(ErrorKind::Interrupted, "the run was interrupted"))
+        })
+    }
+
+    fn wait_unless(
+        &self,
+        index: Option<SubmissionIndex>,
+        is_called: impl Fn() -> bool,
+        stop: impl Fn() -> Result<()>,
+    ) -> Result<()> {
         loop {
             self.check()?;
             let wait = PollType::Wait { submission_index: index.clone(), timeout: Some(SLICE) };
@@ -137,23 +207,7 @@ impl Context {
                 Err(panic) if panic.contains(EMPTIED) => {}
                 Err(panic) => self.health.lose(&panic),
             }
-            par::poll().map_err(|par::Stopped| Error::new(ErrorKind::Interrupted, "the run was interrupted"))?;
+            stop()?;
         }
     }
-}
-
-/// Takes the bytes out of a mapped block and unmaps it; gives the words of the fault.
-fn take(staging: &Block, skipped: usize, end: u64, out: &mut [u8]) -> Result<[u32; 4]> {
-    let fault = {
-        let view = staging.raw.get_mapped_range(0..end).map_err(|error| Error::internal(format!("gpu: {error}")))?;
-        let (fault, data) = view.split_at(FAULT_BYTES as usize);
-        out.copy_from_slice(&data[skipped..skipped + out.len()]);
-        let mut words = [0; 4];
-        for (word, bytes) in words.iter_mut().zip(fault.chunks_exact(4)) {
-            *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        }
-        words
-    };
-    staging.raw.unmap();
-    Ok(fault)
 }

@@ -35,11 +35,14 @@ impl Context {
     /// Runs kernels one after another. `params` are the words of all their parameter blocks. Waits only if the device is
     /// far behind, and then before it hands anything over: a run that was interrupted has not begun.
     pub fn run(&self, params: &[u32], dispatches: &[Dispatch<'_>]) -> Result<()> {
-        self.check()?;
+        self.turn()?.run(params, dispatches)
+    }
+
+    /// Hands a run over, for whoever's turn it is.
+    pub(super) fn hand_over(&self, params: &[u32], dispatches: &[Dispatch<'_>]) -> Result<()> {
         for dispatch in dispatches {
             self.fits_run(params, dispatch)?;
         }
-        self.catch_up()?;
         let block = if params.is_empty() { None } else { Some(self.block(Use::Params, params.len() * 4)?) };
         let result = self.guarded(|| describe(dispatches), || self.encode(params, block.as_ref(), dispatches));
         // The next writer of the block comes after this submission.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::error::ErrorKind;
 use crate::machine::cpu::par;
+use crate::machine::storage::Fate;
 use smallvec::smallvec;
 use std::process::Command;
 use std::sync::Arc;
@@ -49,14 +50,20 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 ";
 
 /// Sets the fault as an index kernel does: index -3 at an axis of 5.
+/// Notes index -3 of an axis of size 5 for the run p[0].y, whose record begins at p[0].z.
 const FAULT: &str = "// fault
+@group(0) @binding(0) var<uniform> p: array<vec4<u32>, 1>;
 @group(0) @binding(1) var<storage, read_write> fault: array<atomic<u32>>;
 @compute @workgroup_size(1)
 fn main() {
-    if atomicCompareExchangeWeak(&fault[0], 0u, 1u).exchanged {
-        atomicStore(&fault[1], bitcast<u32>(-3i));
-        atomicStore(&fault[2], 0xffffffffu);
-        atomicStore(&fault[3], 5u);
+    let run = p[0].y;
+    let record = p[0].z;
+    let first = atomicCompareExchangeWeak(&fault[0], 0u, run);
+    if atomicCompareExchangeWeak(&fault[record], 0u, run).exchanged {
+        atomicStore(&fault[record + 1u], p[0].w);
+        atomicStore(&fault[record + 2u], bitcast<u32>(-3i));
+        atomicStore(&fault[record + 3u], 0xffffffffu);
+        atomicStore(&fault[record + 4u], 5u);
     }
 }
 ";
@@ -398,6 +405,18 @@ fn a_wait_can_be_interrupted() {
     assert_eq!(u32::from_le_bytes(bytes), expected);
 }
 
+/// Runs `FAULT` twice; gives the number of the run.
+fn run_fault(context: &Context) -> u64 {
+    let fault = context.pipeline(FAULT, &[Access::ReadWrite], 4).unwrap();
+    let turn = context.turn().unwrap();
+    let (run, mut block) = (turn.number(), [0; 64]);
+    block[1..4].copy_from_slice(&[run as u32, turn.record(), fault_code("pick", 2)]);
+    let buffers = || smallvec![context.fault().unwrap()];
+    let dispatch = || Dispatch { pipeline: &fault, buffers: buffers(), params: 0, groups: [1, 1, 1] };
+    turn.run(&block, &[dispatch(), dispatch()]).unwrap();
+    run
+}
+
 #[test]
 fn a_fault_is_raised_by_the_next_read_and_cleared() {
     // Any read of the process would raise it.
@@ -406,25 +425,94 @@ fn a_fault_is_raised_by_the_next_read_and_cleared() {
     }
     let Some(context) = device() else { return };
     let buffer = context.upload(&[7; 8]).unwrap();
-    let fault = context.pipeline(FAULT, &[Access::ReadWrite], 0).unwrap();
     let bump = context.pipeline(BUMP, &[Access::ReadWrite], 0).unwrap();
-    let dispatches = [
-        Dispatch { pipeline: &fault, buffers: smallvec![context.fault().unwrap()], params: 0, groups: [1, 1, 1] },
-        Dispatch { pipeline: &fault, buffers: smallvec![context.fault().unwrap()], params: 0, groups: [1, 1, 1] },
-        Dispatch { pipeline: &bump, buffers: smallvec![buffer.binding()], params: 0, groups: [1, 1, 1] },
-    ];
-    context.run(&[], &dispatches).unwrap();
+    run_fault(&context);
+    let bumped = Dispatch { pipeline: &bump, buffers: smallvec![buffer.binding()], params: 0, groups: [1, 1, 1] };
+    context.run(&[], &[bumped]).unwrap();
     context.wait().unwrap();
     let mut bytes = [0; 8];
     let error = context.read(&buffer, 0, &mut bytes).unwrap_err();
-    assert!(error.kind() == ErrorKind::Index && error.message().contains("index -3"), "{error}");
-    assert!(error.message().contains("axis of size 5"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Index);
+    assert_eq!(error.message(), "pick: index -3 is out of range for axis 2 of size 5");
     context.read(&buffer, 0, &mut bytes).unwrap();
     assert_eq!(bytes, [8, 7, 7, 7, 8, 7, 7, 7]);
-    // A read of nothing brings the fault too.
-    context.run(&[], &dispatches[..1]).unwrap();
+    // A read of nothing brings the fault too, and so does a question.
+    run_fault(&context);
     let nothing = context.alloc(0).unwrap();
     assert_eq!(context.read(&nothing, 0, &mut []).unwrap_err().kind(), ErrorKind::Index);
+    context.judge().unwrap();
+    run_fault(&context);
+    assert_eq!(context.judge().unwrap_err().kind(), ErrorKind::Index);
+    context.read(&buffer, 0, &mut bytes).unwrap();
+}
+
+#[test]
+fn it_is_known_of_each_run_whether_it_met_a_fault() {
+    if !alone(module_path!(), "it_is_known_of_each_run_whether_it_met_a_fault", ("XDG_RUNTIME_DIR", "/tmp")) {
+        return;
+    }
+    let Some(context) = device() else { return };
+    let made: Vec<Buffer> = (0..5).map(|_| context.upload(&[0; 4]).unwrap()).collect();
+    let runs: Vec<u64> = (0..5)
+        .map(|at| match at {
+            1 | 3 => run_fault(&context),
+            _ => {
+                let turn = context.turn().unwrap();
+                let run = turn.number();
+                turn.run(&[], &[]).unwrap();
+                run
+            }
+        })
+        .collect();
+    for (buffer, &run) in made.iter().zip(&runs) {
+        buffer.set_doubt(Doubt::of(run));
+        buffer.set_written(run);
+    }
+    let fates = || made.iter().map(|buffer| buffer.written().fate()).collect::<Vec<_>>();
+    assert_eq!(fates(), [Fate::Unknown; 5]);
+    let read = |buffer: &Buffer| context.read(buffer, 0, &mut [0; 4]);
+    // The first read raises the first one, whatever it reads.
+    assert!(read(&made[0]).is_err());
+    assert_eq!(fates(), [Fate::Done, Fate::Void, Fate::Void, Fate::Void, Fate::Void]);
+    for _ in 0..2 {
+        assert_eq!(
+            made.iter().map(|buffer| read(buffer).is_ok()).collect::<Vec<_>>(),
+            [true, false, true, false, true]
+        );
+    }
+    // What is copied, or depends on several runs, has the error of any of them.
+    let (copy, sum) = (context.upload(&[0; 4]).unwrap(), context.upload(&[0; 4]).unwrap());
+    context.copy(&made[3], 0, &copy, 0, 4).unwrap();
+    sum.set_doubt(made[2].doubt().and(made[4].doubt()));
+    assert!(read(&copy).is_err() && read(&sum).is_err());
+    assert!(context.turn().unwrap().doubt(&copy).is_err());
+    assert_eq!(context.turn().unwrap().doubt(&made[4]).unwrap(), Doubt::default());
+}
+
+#[test]
+fn runs_that_share_a_record_share_its_error() {
+    if !alone(module_path!(), "runs_that_share_a_record_share_its_error", ("XDG_RUNTIME_DIR", "/tmp")) {
+        return;
+    }
+    let Some(context) = device() else { return };
+    let made: Vec<Buffer> = (0..130).map(|_| context.upload(&[0; 4]).unwrap()).collect();
+    let bad = [5, 70, 71];
+    for (at, buffer) in made.iter().enumerate() {
+        let run = match bad.contains(&at) {
+            true => run_fault(&context),
+            false => {
+                let turn = context.turn().unwrap();
+                let run = turn.number();
+                turn.run(&[], &[]).unwrap();
+                run
+            }
+        };
+        buffer.set_doubt(Doubt::of(run));
+    }
+    assert!(context.judge().is_err());
+    let lost: Vec<usize> = (0..130).filter(|&at| made[at].error().is_some()).collect();
+    // 5, 70 and 71 for sure; 69 and 133 share the record of 5, of which the second is not there.
+    assert_eq!(lost, [5, 69, 70, 71]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ mod scatter;
 mod shader;
 mod together;
 
-pub use plan::{Binding, Home, Kernel, Limits, Plan, Word};
+pub use plan::{Binding, Home, Kernel, Limits, Plan, Sources, Word};
 
 use super::account::{self, Account};
 use super::commit::{self, Commit};
@@ -31,16 +31,17 @@ use crate::shape::Strides;
 use rows::Ending;
 use std::collections::BTreeMap;
 
-/// Buffers of a kernel that are not values: the fault words, and a scratch buffer.
+/// Buffers of a kernel that are not values: the words for bad indices, and a scratch buffer.
 const OTHER_BUFFERS: usize = 2;
 
 /// The plan of a simplified graph of primitive ops. `leaf_strides` are those of each leaf slot, exactly.
 pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation], limits: &Limits) -> Result<Plan> {
-    let program = tasks::lower(graph, leaf_strides)?;
+    let mut program = tasks::lower(graph, leaf_strides)?;
     let groups = fuse::fuse(&program, &fuse::ON_GPU);
     let groups = fuse::split_wide(&program, groups, limits.buffers - OTHER_BUFFERS);
-    let groups = ending::choose(&program, groups, donations, limits);
-    let commit = commit::choose(&program, &groups, donations);
+    let mut groups = ending::choose(&program, groups, donations, limits);
+    let mut commit = commit::choose(&program, &groups, donations);
+    commit::guard(&mut program, &mut groups, donations, &mut commit);
     let order = order(&groups, &commit);
     let memory = memory::assign(&program, &groups, &order, &commit);
     check_sizes(&program, &memory.homes, limits)?;
@@ -57,15 +58,20 @@ pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation], lim
     let mut kernels = Vec::with_capacity(order.len());
     let mut accounts = Vec::with_capacity(order.len());
     let mut commit_from = None;
+    // Which groups look at indices.
+    let mut looks = vec![false; groups.groups.len()];
     let mut rest = order.as_slice();
     while !rest.is_empty() {
         let (now, later) = rest.split_at(together::count(&scene, rest));
         rest = later;
-        if commit.last[now[0] as usize] && commit_from.is_none() {
+        let heeds = scene.heeds(now[0]);
+        if heeds && commit_from.is_none() {
             commit_from = Some(kernels.len());
         }
         let before = kernels.len();
         lower(&mut scene, now, &mut kernels)?;
+        let has_looked = !heeds && kernels[before..].iter().any(|kernel| kernel.fault);
+        now.iter().for_each(|&group| looks[group as usize] = has_looked);
         scene.release();
         accounts.resize_with(kernels.len(), Account::default);
         if kernels.len() > before {
@@ -80,6 +86,7 @@ pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation], lim
         home => Err(Error::internal(format!("an output lies at {home:?}"))),
     });
     Ok(Plan {
+        sources: sources(&scene, &looks, memory.buffers.len()),
         outputs: outputs.collect::<Result<_>>()?,
         commit: commit_from.unwrap_or(kernels.len()),
         kernels,
@@ -91,6 +98,30 @@ pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation], lim
         cells: program.cells,
         checks: program.checks,
     })
+}
+
+/// What each output buffer depends on.
+fn sources(scene: &Scene, looks: &[bool], buffers: usize) -> Vec<Sources> {
+    let Scene { program, groups, homes, .. } = scene;
+    let mut of_values: Vec<Sources> = vec![Sources::default(); program.values.len()];
+    for (value, sources) in program.values.iter().zip(&mut of_values) {
+        if let Origin::Leaf(leaf) = value.origin {
+            sources.add_leaf(leaf);
+        }
+    }
+    let mut of_buffers: Vec<Sources> = vec![Sources::default(); buffers];
+    for (task, &(group, _)) in program.tasks.iter().zip(&groups.places) {
+        let mut sources = Sources::of_kernels(looks[group as usize]);
+        task.inputs.iter().for_each(|window| sources.add(&of_values[window.value as usize]));
+        for output in task.outputs() {
+            of_values[output as usize] = sources.clone();
+            if let Home::Buffer(buffer) = homes[output as usize] {
+                let kept = scene.commit.guarded.get(&output).map(|&leaf| &of_values[leaf as usize]);
+                of_buffers[buffer as usize].add(kept.unwrap_or(&sources));
+            }
+        }
+    }
+    of_buffers
 }
 
 /// What generating a group's shaders needs to know of the rest.
@@ -108,6 +139,11 @@ struct Scene<'a> {
 }
 
 impl Scene<'_> {
+    /// Whether the kernel of a group leaves old values as they are once an index was out of range.
+    fn heeds(&self, group: u32) -> bool {
+        self.commit.last[group as usize] || self.commit.guards[group as usize]
+    }
+
     /// The task of this group that makes what a window sees, if one does.
     fn maker_in(&self, window: &Window, group: u32) -> Option<u32> {
         match self.program.values[window.value as usize].origin {

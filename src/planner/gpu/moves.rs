@@ -23,30 +23,45 @@ pub fn finish(scene: &Scene, shader: Shader, size: usize) -> Result<Kernel> {
     shader.finish(&scene.limits, THREADS, size.div_ceil(THREADS))
 }
 
-/// Reads an int64 index of the op `name` into the variable `index`, from the end if it is negative. One that is out of
-/// range is noted as a fault and becomes `otherwise`.
-pub fn checked_index(shader: &mut Shader, name: &'static str, element: &str, extent: usize, otherwise: &str) {
+/// Reads an int64 index along an axis of `shape`, for a task of this name, into the variable `index`, from the end if it is
+/// negative. One that is out of range is noted and becomes `otherwise`.
+pub fn checked_index(
+    shader: &mut Shader,
+    name: &'static str,
+    element: &str,
+    (shape, axis): (&Shape, usize),
+    otherwise: &str,
+) {
     shader.fault();
-    let (extent, op) = (shader.number(extent), shader.word(Word::Name(name)));
-    // The exchange may fail where it should not, but then it has seen the zero.
+    let extent = shader.number(shape[axis]);
+    let [code, run, record] = [Word::Index(name, axis as u32), Word::Run, Word::Record].map(|word| shader.word(word));
+    shader.item("first", || {
+        // The exchange may fail where it should not, but then it has seen the zero.
+        "fn first(word: u32, run: u32) -> bool {
+  for (var tries = 0u; tries < 64u; tries++) {
+    let seen = atomicCompareExchangeWeak(&fault[word], 0u, run);
+    if (seen.exchanged || seen.old_value != 0u) { return seen.exchanged; }
+  }
+  return false;
+}"
+        .to_owned()
+    });
     shader.item("checked", || {
-        "fn checked(index: vec2<u32>, extent: u32, op: u32, otherwise: u32) -> u32 {
+        "fn checked(index: vec2<u32>, extent: u32, code: u32, run: u32, record: u32, otherwise: u32) -> u32 {
   if (index.y == 0u && index.x < extent) { return index.x; }
   if (index.y == 0xffffffffu && index.x > 0xffffffffu - extent) { return index.x + extent; }
-  for (var tries = 0u; tries < 64u; tries++) {
-    let seen = atomicCompareExchangeWeak(&fault[0], 0u, op);
-    if (seen.exchanged) {
-      atomicStore(&fault[1], index.x);
-      atomicStore(&fault[2], index.y);
-      atomicStore(&fault[3], extent);
-    }
-    if (seen.exchanged || seen.old_value != 0u) { break; }
+  first(0u, run);
+  if (first(record, run)) {
+    atomicStore(&fault[record + 1u], code);
+    atomicStore(&fault[record + 2u], index.x);
+    atomicStore(&fault[record + 3u], index.y);
+    atomicStore(&fault[record + 4u], extent);
   }
   return otherwise;
 }"
         .to_owned()
     });
-    shader.line(&format!("let index = checked({element}, {extent}, {op}, {otherwise});"));
+    shader.line(&format!("let index = checked({element}, {extent}, {code}, {run}, {record}, {otherwise});"));
 }
 
 pub fn gather(scene: &Scene, task: &Task, mode: GatherMode, axis: usize, kernels: &mut Vec<Kernel>) -> Result<()> {
@@ -69,7 +84,7 @@ pub fn gather(scene: &Scene, task: &Task, mode: GatherMode, axis: usize, kernels
         }
         GatherMode::Along => shader.load(indices, At::Linear("i"))?,
     };
-    checked_index(&mut shader, task.name, &index, from.shape[axis], "0u");
+    checked_index(&mut shader, task.name, &index, (&from.shape, axis), "0u");
     let at = along_axis(&mut shader, from, axis);
     let x = shader.element(from.value, &at)?;
     shader.store(task.output, "i", &x)?;

@@ -45,8 +45,11 @@ pub enum Home {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Word {
     Fixed(u32),
-    /// A number that stands for an op, in the words of a fault.
-    Name(&'static str),
+    /// A number that stands for an op and the axis that it has indices for.
+    Index(&'static str, u32),
+    /// The number of the run, and the first word of its record among those that bad indices are noted in.
+    Run,
+    Record,
     /// A word of a number: of the cell `.0`, the low one or (`.1` = 1) the high one of int64.
     Cell(u32, u8),
     /// The first element that a window shows, in elements of its buffer: that of the leaf, if it is one, then a fixed
@@ -71,10 +74,42 @@ pub struct Kernel {
     pub wgsl: String,
     /// In the order of the shader's bindings, after the parameters.
     pub bindings: Vec<Binding>,
-    /// Whether the device's fault words follow the bindings.
+    /// Whether the words that bad indices are noted in follow the bindings.
     pub fault: bool,
     pub words: Vec<Word>,
     pub groups: [u32; 3],
+}
+
+/// What a value depends on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// A bit for each leaf.
+    leaves: SmallVec<[u64; 2]>,
+    /// An index that a kernel of the plan looks at.
+    pub indices: bool,
+}
+
+impl Sources {
+    /// Of what kernels make of no input; they may look at indices.
+    pub fn of_kernels(indices: bool) -> Sources {
+        Sources { leaves: SmallVec::new(), indices }
+    }
+
+    pub fn add_leaf(&mut self, leaf: u32) {
+        let word = leaf as usize / 64;
+        self.leaves.resize(self.leaves.len().max(word + 1), 0);
+        self.leaves[word] |= 1 << (leaf % 64);
+    }
+
+    pub fn add(&mut self, other: &Sources) {
+        self.leaves.resize(self.leaves.len().max(other.leaves.len()), 0);
+        self.leaves.iter_mut().zip(&other.leaves).for_each(|(word, other)| *word |= other);
+        self.indices |= other.indices;
+    }
+
+    pub fn has_leaf(&self, leaf: u32) -> bool {
+        self.leaves.get(leaf as usize / 64).is_some_and(|word| word >> (leaf % 64) & 1 == 1)
+    }
 }
 
 pub struct Plan {
@@ -93,6 +128,8 @@ pub struct Plan {
     /// Bytes of each output buffer.
     pub buffers: Vec<usize>,
     pub outputs: Vec<OutputHome>,
+    /// What each output buffer depends on; of what is written over leaves nobody asks, for it is left when an index is bad.
+    pub sources: Vec<Sources>,
 }
 
 impl Plan {
@@ -126,6 +163,7 @@ impl Plan {
         size_of::<Plan>()
             + self.kernels.iter().map(kernel).sum::<usize>()
             + (self.cells.len() + self.outputs.len() + self.slots.len() + self.buffers.len()) * 16
+            + self.sources.iter().map(|sources| size_of_val(sources) + 8 * sources.leaves.len()).sum::<usize>()
     }
 }
 

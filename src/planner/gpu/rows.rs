@@ -2,8 +2,8 @@
 //! reduction each thread takes one element, and several groups may stand side by side in a shader. With one, a workgroup takes a row (a thread, if rows are short) and walks it
 //! once for each level of reductions that build on each other; elements are computed again in each walk.
 
-use super::plan::{Home, Kernel};
-use super::shader::{At, Shader, THREADS, register, zero};
+use super::plan::Kernel;
+use super::shader::{At, Shader, THREADS, register};
 use super::{Scene, is_stored};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -21,7 +21,8 @@ pub fn lower(scene: &Scene, group: u32, rows: &Rows, len: usize) -> Result<Kerne
     if len <= SHORT_ROW { writer.short_rows(len) } else { writer.long_rows(len) }
 }
 
-/// The shader of groups without reductions, each with workgroups of its own: all of the commit block or none.
+/// The shader of groups without reductions, each with workgroups of its own: all of them heed an index out of range, or
+/// none.
 pub fn elements(scene: &Scene, together: &[u32]) -> Result<Kernel> {
     let parts = together.iter().filter_map(|&group| match &scene.groups.groups[group as usize] {
         Group::Rows(rows) => Some((group, rows)),
@@ -75,7 +76,7 @@ pub fn ending<'a>(scene: &'a Scene, ending: Ending<'a>, shader: Shader<'a>, time
 /// A shader that begins with this group.
 fn open<'a>(scene: &'a Scene, group: u32, rows: &Rows) -> Shader<'a> {
     let mut shader = Shader::new(scene.program, &scene.homes, scene.program.tasks[rows.tasks[0] as usize].name);
-    if scene.commit.last[group as usize] {
+    if scene.heeds(group) {
         shader.fault();
         shader.line("let writes = atomicLoad(&fault[0]) == 0u;");
     }
@@ -101,8 +102,6 @@ struct Writer<'a> {
     scene: &'a Scene<'a>,
     group: u32,
     rows: &'a Rows,
-    /// Writes over donated buffers: nothing, if an index was out of range.
-    commits: bool,
     levels: HashMap<u32, u32>,
     shader: Shader<'a>,
     /// Variables of values that belong to the row at hand, by task.
@@ -120,17 +119,7 @@ struct Element {
 
 impl<'a> Writer<'a> {
     fn new(scene: &'a Scene, group: u32, rows: &'a Rows, shader: Shader<'a>) -> Writer<'a> {
-        let commits = scene.commit.last[group as usize];
-        Writer {
-            scene,
-            group,
-            rows,
-            commits,
-            levels: levels(scene, group, rows),
-            shader,
-            columns: HashMap::new(),
-            loads: 0,
-        }
+        Writer { scene, group, rows, levels: levels(scene, group, rows), shader, columns: HashMap::new(), loads: 0 }
     }
 
     fn short_rows(mut self, len: usize) -> Result<Kernel> {
@@ -285,19 +274,19 @@ impl<'a> Writer<'a> {
         self.write(results, "row")
     }
 
-    /// After a fault a kernel of the commit block leaves old values as they are. What has none, such as the first state of
-    /// an optimizer, is zero.
+    /// What replaces an old value leaves it as it is, or takes it, if an index was out of range.
     fn write(&mut self, results: Vec<(u32, String)>, at: &str) -> Result<()> {
         for (task, x) in results {
             let output = self.scene.program.tasks[task as usize].output;
-            if !self.commits {
-                self.shader.store(output, at, &x)?;
-            } else if matches!(self.scene.homes[output as usize], Home::Leaf(_)) {
+            if self.scene.commit.donated.contains_key(&output) {
                 self.shader.open("if (writes)");
                 self.shader.store(output, at, &x)?;
                 self.shader.close();
+            } else if let Some(&leaf) = self.scene.commit.guarded.get(&output) {
+                let size = self.scene.program.values[leaf as usize].size;
+                let old = self.shader.load(&Window::whole(leaf, &[size].into()), At::Linear(at))?;
+                self.shader.store(output, at, &format!("select({old}, {x}, writes)"))?;
             } else {
-                let x = format!("select({}, {x}, writes)", zero(self.dtype(task)));
                 self.shader.store(output, at, &x)?;
             }
         }

@@ -130,7 +130,7 @@ impl Scatter<'_> {
         let count = shader.number(self.walked());
         shader.open_loop(&format!("for (var k = 0u; k < {count}; k++)"), self.walked());
         let index = self.index(&mut shader)?;
-        checked_index(&mut shader, self.task.name, &index, self.task.shape[self.axis], NONE);
+        checked_index(&mut shader, self.task.name, &index, (&self.task.shape, self.axis), NONE);
         let update = self.update(&mut shader)?;
         let add = self.add(scene, &mut shader, &update)?;
         shader.line(&format!("if (index == at) {{ {add} }}"));
@@ -164,7 +164,7 @@ impl Scatter<'_> {
     fn key(&self, shader: &mut Shader) -> Result<()> {
         let indices = &self.task.inputs[1];
         let index = shader.load(indices, At::Linear("k"))?;
-        checked_index(shader, self.task.name, &index, self.task.shape[self.axis], NONE);
+        checked_index(shader, self.task.name, &index, (&self.task.shape, self.axis), NONE);
         if self.mode == GatherMode::Take {
             shader.line("key = index;");
             return Ok(());

@@ -297,7 +297,7 @@ impl<'a> Shader<'a> {
         }
     }
 
-    /// Binds the device's fault words.
+    /// Binds the words that bad indices are noted in.
     pub fn fault(&mut self) {
         self.fault = true;
     }
@@ -416,7 +416,7 @@ impl<'a> Shader<'a> {
         }
         if self.fault {
             let at = self.bindings.len() + 1;
-            _ = writeln!(head, "@group(0) @binding({at}) var<storage, read_write> fault: array<atomic<u32>, 4>;");
+            _ = writeln!(head, "@group(0) @binding({at}) var<storage, read_write> fault: array<atomic<u32>>;");
         }
         let mut main = String::new();
         self.items.iter().for_each(|(_, text)| _ = writeln!(main, "{text}"));

@@ -40,10 +40,10 @@ impl Together {
             && rows.product.is_none()
             && rows.size > 0
             && is_apart
-            && scene.commit.last[first as usize] == scene.commit.last[group as usize]
+            && scene.heeds(first) == scene.heeds(group)
             && self.tasks <= MOST_TASKS
             && self.workgroups <= scene.limits.groups
-            // The fault words are one more.
+            // The words for bad indices are one more.
             && self.reads.union(&self.writes).count() < scene.limits.buffers
     }
 }
@@ -52,6 +52,7 @@ impl Together {
 fn memory(scene: &Scene, rows: &Rows) -> [HashSet<Home>; 2] {
     let tasks = rows.tasks.iter().map(|&task| &scene.program.tasks[task as usize]);
     let home = |value: u32| Some(scene.homes[value as usize]).filter(|&home| is_stored(home));
-    let reads = tasks.clone().flat_map(|task| &task.inputs).filter_map(|window| home(window.value));
-    [reads.collect(), tasks.filter_map(|task| home(task.output)).collect()]
+    let inputs = tasks.clone().flat_map(|task| &task.inputs).map(|window| window.value);
+    let kept = tasks.clone().filter_map(|task| scene.commit.guarded.get(&task.output).copied());
+    [inputs.chain(kept).filter_map(home).collect(), tasks.filter_map(|task| home(task.output)).collect()]
 }

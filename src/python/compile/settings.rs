@@ -3,6 +3,7 @@
 use crate::optim::Part;
 use crate::python::errors::read;
 use crate::python::optimizer::{Numbers, PyUpdater, Update, numbers};
+use crate::tensor::Replay;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -114,7 +115,7 @@ impl StepEvent {
                 return Ok(false);
             }
             one.settings = updater.get().settings(owner, one.group.bind(py))?;
-            let open = read(|| updater.get().open())?;
+            let mut open = read(|| updater.get().open())?;
             for part in &one.parts {
                 if !read(|| open.numbers(part, &one.settings, &mut made[part.source as usize]))? {
                     return Ok(false);
@@ -125,10 +126,10 @@ impl StepEvent {
     }
 
     /// Counts the step that a replay made.
-    pub fn advance(&self, py: Python<'_>) -> PyResult<()> {
+    pub fn advance(&self, py: Python<'_>, replay: &Replay) -> PyResult<()> {
         for one in &self.uses {
             let mut open = read(|| one.updater.bind(py).get().open())?;
-            one.parts.iter().for_each(|part| open.advance(part));
+            one.parts.iter().for_each(|part| open.advance(part, |device| replay.ticket(self.after, device)));
         }
         Ok(())
     }

@@ -107,7 +107,7 @@ impl Variant {
                 while next < self.events.len() {
                     match &self.events[next] {
                         Event::Step(step) if step.after == ran => {
-                            step.advance(py)?;
+                            step.advance(py, replay)?;
                             read_later(py, &mut self.events[next + 1..], settings)?;
                         }
                         Event::Host { before, call } if *before == ran => {

@@ -361,7 +361,7 @@ impl Runner {
                 Runner::Host(prepared)
             }
             #[cfg(feature = "gpu")]
-            plan => Runner::Device(super::DeviceRunner { plan, numbers, leaves }),
+            plan => Runner::Device(super::DeviceRunner { plan, numbers, leaves, ticket: None }),
         }
     }
 

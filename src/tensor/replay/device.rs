@@ -5,6 +5,8 @@ use super::{Call, DeviceRunner, Numbers, PlanStep, Replay, Runner};
 use crate::error::{Error, Result};
 use crate::exec::{Inputs, Leaf, OutputHome};
 use crate::machine::cpu::buffer::Buffer;
+use crate::machine::storage;
+use crate::tensor::context;
 use crate::tensor::engine::Value;
 use std::sync::Arc;
 
@@ -20,6 +22,10 @@ impl Replay {
             }
         }
         let made = runner.plan.run(&Inputs { leaves: &leaves, numbers: &runner.numbers })?;
+        runner.ticket = made.first().and_then(|block| block.written());
+        if context::lines() {
+            storage::judge(runner.plan.device())?;
+        }
         for (home, block) in runner.plan.outputs().iter().zip(made) {
             if let OutputHome::Buffer(buffer) = *home {
                 let place = buffers[buffer as usize] - self.first_block;

@@ -25,7 +25,7 @@ use crate::exec::{DevicePlan, Prepared};
 use crate::graph::TensorType;
 use crate::machine::cpu::arena::Lease;
 use crate::machine::cpu::view::View;
-use crate::machine::storage::Storage;
+use crate::machine::storage::{Storage, Ticket};
 use crate::scalar::Scalar;
 use crate::shape::Strides;
 use smallvec::SmallVec;
@@ -99,6 +99,8 @@ struct DeviceRunner {
     plan: DevicePlan,
     numbers: Vec<Scalar>,
     leaves: usize,
+    /// The run of the last call.
+    ticket: Option<Ticket>,
 }
 
 /// A value that a handle takes.
@@ -225,6 +227,15 @@ impl Replay {
     /// About how long a plan runs, on one thread.
     pub fn nanos(&self, plan: usize) -> u64 {
         self.plans[plan].nanos
+    }
+
+    /// The last run of the first plans of a call that was on this device.
+    pub fn ticket(&self, plans: usize, device: DeviceId) -> Option<Ticket> {
+        let of_device = |step: &PlanStep| match &step.runner {
+            Runner::Device(runner) if runner.plan.device() == device => runner.ticket.clone(),
+            _ => None,
+        };
+        self.plans[..plans].iter().rev().find_map(of_device)
     }
 
     /// The handle of a name that is no gradient.
