@@ -6,7 +6,7 @@ use super::shaders::{LIMITS, check, plan, sweep, validate, whole};
 use crate::dtype::DType;
 use crate::exec::Donation;
 use crate::graph::{ConvRole, ConvSpec, Op, Sweeps, TensorType, Val};
-use crate::ops::reduce::SUM;
+use crate::ops::reduce::{MAX, SUM};
 use crate::ops::{add, broadcast_to, multiply, subtract};
 use crate::planner;
 use crate::planner::gpu::Limits;
@@ -117,12 +117,12 @@ fn products_that_others_need_stay_whole() {
     };
     assert_eq!(kernels(|_, _| {}), 1);
     assert_eq!(kernels(|case, product| case.graph.outputs.push(product)), 2);
-    // Read by its columns, too.
+    // Added up, too, beside the work that reads it.
     let turned = |case: &mut Case, product: Val| {
         let sum = case.graph.add(Op::Reduce(&SUM, 0b10), &[product]).unwrap();
         case.graph.outputs.push(sum);
     };
-    assert_eq!(kernels(turned), 3);
+    assert_eq!(kernels(turned), 2);
 }
 
 #[test]
@@ -140,4 +140,47 @@ fn convolutions_end_in_the_work_that_alone_reads_them() {
     }
     assert_eq!(plan(&case, &LIMITS).kernels().len(), 3);
     check(&case, 0.0);
+}
+
+#[test]
+fn neighbouring_sums_share_kernels() {
+    let mut case = Case::default();
+    for (seed, (shape, axes)) in
+        [([300, 40], 0b01), ([300, 40], 0b10), ([7, 2000], 0b10), ([2, 9], 0b11)].into_iter().enumerate()
+    {
+        let x = case.leaf(DType::F32, &shape, whole(seed));
+        let sum = case.graph.add(Op::Reduce(&SUM, axes), &[x]).unwrap();
+        let largest = case.graph.add(Op::Reduce(&MAX, axes), &[x]).unwrap();
+        case.graph.outputs.extend([sum, largest]);
+    }
+    check(&case, 0.0);
+    // Seven buffers to a kernel.
+    assert!(plan(&case, &LIMITS).kernels().len() <= 4);
+    // What one reads another writes.
+    let mut case = Case::default();
+    let x = case.leaf(DType::F32, &[60, 50, 40], whole(1));
+    let planes = case.graph.add(Op::Reduce(&SUM, 0b001), &[x]).unwrap();
+    let rows = case.graph.add(Op::Reduce(&SUM, 0b01), &[planes]).unwrap();
+    case.graph.outputs.push(rows);
+    check(&case, 0.0);
+    assert_eq!(plan(&case, &LIMITS).kernels().len(), 2);
+}
+
+#[test]
+fn many_operands_are_joined_by_few_kernels() {
+    for axis in 0..2 {
+        let mut case = Case::default();
+        let parts: Vec<Val> = (0..20)
+            .map(|k| {
+                let mut shape = [300, 300];
+                shape[axis] = k * 7 % 5;
+                case.leaf(DType::F32, &shape, whole(k))
+            })
+            .collect();
+        let joined = case.graph.add(Op::Concat(axis as u8), &parts).unwrap();
+        case.graph.outputs.push(joined);
+        check(&case, 0.0);
+        // Sixteen are not empty; six to a kernel.
+        assert_eq!(plan(&case, &LIMITS).kernels().len(), 3);
+    }
 }

@@ -177,6 +177,10 @@ fn is_stored(home: Home) -> bool {
 fn lower(scene: &mut Scene, together: &[u32], kernels: &mut Vec<Kernel>) -> Result<()> {
     let groups = scene.groups;
     match &groups.groups[together[0] as usize] {
+        _ if together.len() > 1 => {
+            kernels.push(together::lower(scene, together)?);
+            Ok(())
+        }
         Group::Rows(rows) if rows.size == 0 => Ok(()),
         Group::Rows(rows @ Rows { product: Some(task), .. }) => {
             let ending = Some(Ending { group: together[0], rows, product: *task });
@@ -184,7 +188,7 @@ fn lower(scene: &mut Scene, together: &[u32], kernels: &mut Vec<Kernel>) -> Resu
         }
         Group::Rows(rows) => {
             kernels.push(match rows.row {
-                None => rows::elements(scene, together)?,
+                None => together::lower(scene, together)?,
                 Some(len) => rows::lower(scene, together[0], rows, len)?,
             });
             Ok(())

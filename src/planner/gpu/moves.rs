@@ -1,14 +1,17 @@
 //! What moves elements: gathers, embeds and joins; and random fills. A thread makes one element of the result.
 
-use super::Scene;
 use super::plan::{Kernel, Word};
 use super::shader::{At, Shader, THREADS};
+use super::{OTHER_BUFFERS, Scene};
 use crate::dtype::DType;
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{GatherMode, RandomDef, SliceDim};
 use crate::planner::tasks::{Start, Task};
 use crate::planner::window::{Dims, Window};
 use crate::shape::Shape;
+
+/// Operands that one shader joins: drivers compile it.
+const MOST_OPERANDS: usize = 64;
 
 /// Opens a shader in which thread `i` of `size` goes on.
 pub fn each<'a>(scene: &'a Scene, task: &Task, size: usize) -> Shader<'a> {
@@ -160,22 +163,31 @@ fn start(scene: &Scene, shader: &mut Shader, window: &Window) -> Result<String> 
     }
 }
 
-/// One shader for each operand: all of them write their part of the result.
+/// A few operands at a time: each has workgroups of its own, which write its part of the result.
 pub fn concat(scene: &Scene, task: &Task, axis: usize, kernels: &mut Vec<Kernel>) -> Result<()> {
     let whole = Window::whole(task.output, &task.shape);
-    let mut start = 0;
-    for input in &task.inputs {
-        let size = input.size();
-        let part = Window { offset: start as isize * whole.strides[axis], shape: input.shape.clone(), ..whole.clone() };
-        start += input.shape[axis];
-        if size == 0 {
-            continue;
+    let starts = task.inputs.iter().scan(0, |next, input| {
+        let start = *next;
+        *next += input.shape[axis];
+        Some(start)
+    });
+    let parts: Vec<(usize, &Window)> = starts.zip(&task.inputs).filter(|(_, input)| input.size() > 0).collect();
+    for parts in parts.chunks((scene.limits.buffers - OTHER_BUFFERS).min(MOST_OPERANDS)) {
+        let mut shader = Shader::new(scene.program, &scene.homes, task.name);
+        for &(start, input) in parts {
+            let offset = start as isize * whole.strides[axis];
+            let part = Window { offset, shape: input.shape.clone(), ..whole.clone() };
+            shader.open_part(input.size().div_ceil(THREADS));
+            let size = shader.number(input.size());
+            shader.line(&format!("let i = group * {THREADS}u + thread;"));
+            shader.open(&format!("if (i < {size})"));
+            let x = shader.load(input, At::Linear("i"))?;
+            let index = shader.index(&part, At::Linear("i"));
+            shader.store(task.output, &index, &x)?;
+            shader.close();
+            shader.close();
         }
-        let mut shader = each(scene, task, size);
-        let x = shader.load(input, At::Linear("i"))?;
-        let index = shader.index(&part, At::Linear("i"));
-        shader.store(task.output, &index, &x)?;
-        kernels.push(finish(scene, shader, size)?);
+        kernels.push(shader.finish_parts(&scene.limits)?);
     }
     Ok(())
 }

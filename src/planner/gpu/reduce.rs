@@ -6,9 +6,9 @@ use super::Scene;
 use super::plan::Kernel;
 use super::rows::{shared_name, tree};
 use super::shader::{At, Shader, THREADS};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::ReduceDef;
-use crate::planner::tasks::Task;
+use crate::planner::tasks::{Task, TaskKind};
 
 /// A run longer than this is cut, if there are few results.
 const CHUNK: usize = 2048;
@@ -47,12 +47,13 @@ pub fn lower(
     if let Some(columns) = countable(task, len).filter(|_| inner == 1) {
         let parts = len / columns;
         let slot = scene.scratch(task.name, results * parts * dtype.device_size())?;
-        kernels.push(pass(scene, task, def, [results * parts, columns, 1], Pass::Rows { slot })?);
-        kernels.push(pass(scene, task, def, [results, parts, 1], Pass::Last { slot })?);
+        kernels.push(alone(scene, task, def, [results * parts, columns, 1], Pass::Rows { slot })?);
+        kernels.push(alone(scene, task, def, [results, parts, 1], Pass::Last { slot })?);
         return Ok(());
     }
-    if len <= CHUNK || results >= MANY_RESULTS {
-        kernels.push(pass(scene, task, def, [results / inner, len, inner], Pass::Whole)?);
+    if is_one_pass(task) {
+        let shader = Shader::new(scene.program, &scene.homes, task.name);
+        kernels.push(whole(scene, task, shader)?.finish_parts(&scene.limits)?);
         return Ok(());
     }
     // Runs of a length near the root, so that both passes have much to do at once.
@@ -60,9 +61,36 @@ pub fn lower(
     let parts = len.div_ceil(chunk);
     let slot = scene.scratch(task.name, results * parts * dtype.device_size())?;
     let outer = results / inner;
-    kernels.push(pass(scene, task, def, [outer, len, inner], Pass::First { slot, chunk })?);
-    kernels.push(pass(scene, task, def, [outer, parts, inner], Pass::Last { slot })?);
+    kernels.push(alone(scene, task, def, [outer, len, inner], Pass::First { slot, chunk })?);
+    kernels.push(alone(scene, task, def, [outer, parts, inner], Pass::Last { slot })?);
     Ok(())
+}
+
+/// Whether a task is a reduction in one pass.
+pub fn is_one_pass(task: &Task) -> bool {
+    match task.kind {
+        TaskKind::RowReduce { len, .. } | TaskKind::OuterReduce { len, .. } => {
+            let results = task.shape.size();
+            results > 0 && (len <= CHUNK || results >= MANY_RESULTS) && countable(task, len).is_none()
+        }
+        _ => false,
+    }
+}
+
+/// Adds a reduction in one pass to a shader, as a part of it.
+pub fn whole<'a>(scene: &'a Scene, task: &Task, shader: Shader<'a>) -> Result<Shader<'a>> {
+    let (def, len, inner) = match task.kind {
+        TaskKind::RowReduce { def, len, .. } => (def, len, 1),
+        TaskKind::OuterReduce { def, len, inner, .. } => (def, len, inner),
+        _ => return Err(Error::internal(format!("{} is no reduction", task.name))),
+    };
+    pass(scene, task, def, [task.shape.size() / inner, len, inner], Pass::Whole, shader)
+}
+
+/// A pass that has a kernel of its own.
+fn alone(scene: &Scene, task: &Task, def: &'static ReduceDef, sizes: [usize; 3], which: Pass) -> Result<Kernel> {
+    let shader = Shader::new(scene.program, &scene.homes, task.name);
+    pass(scene, task, def, sizes, which, shader)?.finish_parts(&scene.limits)
 }
 
 /// The last axes of an operand, as one, if it is a view with runs of more elements than 32 bits count.
@@ -72,10 +100,16 @@ fn countable(task: &Task, len: usize) -> Option<usize> {
     (0..task.inputs[0].shape.rank()).map(last).find(fits).filter(|_| len > u32::MAX as usize)
 }
 
-fn pass(scene: &Scene, task: &Task, def: &'static ReduceDef, sizes: [usize; 3], pass: Pass) -> Result<Kernel> {
+fn pass<'a>(
+    scene: &'a Scene,
+    task: &Task,
+    def: &'static ReduceDef,
+    sizes: [usize; 3],
+    pass: Pass,
+    mut shader: Shader<'a>,
+) -> Result<Shader<'a>> {
     let [outer, len, inner] = sizes;
     let dtype = scene.program.values[task.output as usize].dtype;
-    let mut shader = Shader::new(scene.program, &scene.homes, task.name);
     let parts = match pass {
         Pass::First { chunk, .. } => len.div_ceil(chunk),
         _ => 1,
@@ -86,6 +120,7 @@ fn pass(scene: &Scene, task: &Task, def: &'static ReduceDef, sizes: [usize; 3], 
         if inner == 1 && run > 32 { 1 } else { (THREADS / run.next_power_of_two().min(THREADS)).clamp(16, THREADS) };
     let depth = THREADS / lanes;
     let results = outer * parts * inner;
+    shader.open_part(results.div_ceil(lanes));
     shader.counts(if inner == 1 { results } else { outer * len });
     let (count, length, width) = (shader.number(results), shader.number(len), shader.number(inner));
     shader.line(&format!("let result = group * {lanes}u + thread % {lanes}u;"));
@@ -134,5 +169,6 @@ fn pass(scene: &Scene, task: &Task, def: &'static ReduceDef, sizes: [usize; 3], 
         _ => shader.store(task.output, "result", &total)?,
     }
     shader.close();
-    shader.finish(&scene.limits, THREADS, results.div_ceil(lanes))
+    shader.close();
+    Ok(shader)
 }

@@ -1,13 +1,14 @@
 //! The shader of a row group: elementwise work over rows, with what rows are reduced to spread back over them. Without a
-//! reduction each thread takes one element, and several groups may stand side by side in a shader. With one, a workgroup takes a row (a thread, if rows are short) and walks it
-//! once for each level of reductions that build on each other; elements are computed again in each walk.
+//! reduction each thread takes one element, and several groups may stand side by side in a shader. With one, a workgroup
+//! takes a row (a thread, if rows are short) and walks it once for each level of reductions that build on each other;
+//! elements are computed again in each walk.
 
 use super::plan::Kernel;
 use super::shader::{At, Shader, THREADS, register};
 use super::{Scene, is_stored};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::planner::fuse::{Class, Group, Rows};
+use crate::planner::fuse::{Class, Rows};
 use crate::planner::tasks::{Origin, TaskKind};
 use crate::planner::window::Window;
 use hashbrown::{HashMap, HashSet};
@@ -17,35 +18,31 @@ const SHORT_ROW: usize = 32;
 
 /// The shader of a group whose rows of `len` elements are reduced.
 pub fn lower(scene: &Scene, group: u32, rows: &Rows, len: usize) -> Result<Kernel> {
-    let writer = Writer::new(scene, group, rows, open(scene, group, rows));
+    let mut shader = Shader::new(scene.program, &scene.homes, scene.program.tasks[rows.tasks[0] as usize].name);
+    if scene.heeds(group) {
+        open_heeding(&mut shader);
+    }
+    let writer = Writer::new(scene, group, rows, shader);
     if len <= SHORT_ROW { writer.short_rows(len) } else { writer.long_rows(len) }
 }
 
-/// The shader of groups without reductions, each with workgroups of its own: all of them heed an index out of range, or
-/// none.
-pub fn elements(scene: &Scene, together: &[u32]) -> Result<Kernel> {
-    let parts = together.iter().filter_map(|&group| match &scene.groups.groups[group as usize] {
-        Group::Rows(rows) => Some((group, rows)),
-        Group::Alone(_) => None,
-    });
-    let mut made: Option<Shader> = None;
-    let mut first = 0;
-    for (group, rows) in parts {
-        let mut writer = Writer::new(scene, group, rows, made.unwrap_or_else(|| open(scene, group, rows)));
-        let count = rows.size.div_ceil(THREADS);
-        let [size, start, groups] = [rows.size, first, count].map(|number| writer.shader.number(number));
-        // Groups before the first wrap to large numbers.
-        writer.shader.open(&format!("if (group - {start} < {groups})"));
-        writer.shader.line(&format!("let i = (group - {start}) * {THREADS}u + thread;"));
-        writer.shader.open(&format!("if (i < {size})"));
-        writer.tiles(&writer.stored(Class::Tile), At::Linear("i"), "i")?;
-        writer.shader.close();
-        writer.shader.close();
-        made = Some(writer.shader);
-        first += count;
-    }
-    let shader = made.ok_or_else(|| Error::internal("a kernel of no groups"))?;
-    shader.finish(&scene.limits, THREADS, first)
+/// Adds a group without reductions to a shader, as a part of it.
+pub fn elements<'a>(scene: &'a Scene, group: u32, rows: &'a Rows, mut shader: Shader<'a>) -> Result<Shader<'a>> {
+    shader.open_part(rows.size.div_ceil(THREADS));
+    let size = shader.number(rows.size);
+    shader.line(&format!("let i = group * {THREADS}u + thread;"));
+    shader.open(&format!("if (i < {size})"));
+    let mut writer = Writer::new(scene, group, rows, shader);
+    writer.tiles(&writer.stored(Class::Tile), At::Linear("i"), "i")?;
+    writer.shader.close();
+    writer.shader.close();
+    Ok(writer.shader)
+}
+
+/// Begins a kernel that heeds an index out of range.
+pub fn open_heeding(shader: &mut Shader) {
+    shader.fault();
+    shader.line("let writes = atomicLoad(&fault[0]) == 0u;");
 }
 
 /// What a group does with the elements of a product.
@@ -71,16 +68,6 @@ pub fn ending<'a>(scene: &'a Scene, ending: Ending<'a>, shader: Shader<'a>, time
     let dtype = register(writer.dtype(ending.product));
     writer.shader.close_function("ending", &format!("fn ending(i: u32, x: {dtype})"), outside);
     Ok(writer.shader)
-}
-
-/// A shader that begins with this group.
-fn open<'a>(scene: &'a Scene, group: u32, rows: &Rows) -> Shader<'a> {
-    let mut shader = Shader::new(scene.program, &scene.homes, scene.program.tasks[rows.tasks[0] as usize].name);
-    if scene.heeds(group) {
-        shader.fault();
-        shader.line("let writes = atomicLoad(&fault[0]) == 0u;");
-    }
-    shader
 }
 
 /// How many reductions of the group must be complete before each of its tasks, by task.

@@ -51,8 +51,11 @@ pub struct Shader<'a> {
     group_bytes: usize,
     body: String,
     blocks: Vec<Block>,
-    /// Rounds of all loops that a thread may go through.
+    /// Workgroups of the parts so far.
+    parts: usize,
+    /// Rounds of all loops that a thread may go through, and the most of any part before.
     rounds: usize,
+    most_rounds: usize,
     /// The largest number of anything that threads count.
     largest: usize,
 }
@@ -78,7 +81,9 @@ impl<'a> Shader<'a> {
             group_bytes: 0,
             body: String::new(),
             blocks: Vec::new(),
+            parts: 0,
             rounds: 0,
+            most_rounds: 0,
             largest: 0,
         }
     }
@@ -313,6 +318,17 @@ impl<'a> Shader<'a> {
         self.enter(head, Block { uniform: false, rounds: 1 });
     }
 
+    /// Opens what the next so many workgroups do, and no others; there their numbers start with 0.
+    pub fn open_part(&mut self, groups: usize) {
+        let [first, count] = [self.parts, groups].map(|number| self.number(number));
+        self.parts += groups;
+        self.most_rounds = self.most_rounds.max(self.rounds);
+        self.rounds = 0;
+        // Numbers before the first wrap to large ones.
+        self.enter(&format!("if (group - {first} < {count})"), Block { uniform: true, rounds: 1 });
+        self.line(&format!("let group = group - {first};"));
+    }
+
     /// Opens a loop of at most so many rounds.
     pub fn open_loop(&mut self, head: &str, rounds: usize) {
         self.enter(head, Block { uniform: false, rounds });
@@ -362,6 +378,12 @@ impl<'a> Shader<'a> {
         Ok(())
     }
 
+    /// The kernel of all parts.
+    pub fn finish_parts(self, limits: &Limits) -> Result<Kernel> {
+        let groups = self.parts;
+        self.finish(limits, THREADS, groups)
+    }
+
     /// The kernel, run by `groups` workgroups of `threads` threads. The body sees the number of its workgroup as `group`
     /// and of its thread as `thread`.
     pub fn finish(self, limits: &Limits, threads: usize, groups: usize) -> Result<Kernel> {
@@ -393,7 +415,7 @@ impl<'a> Shader<'a> {
 
     /// Refuses what a thread would not count to the end.
     fn check_counts(&self, limits: &Limits) -> Result<()> {
-        let (name, rounds, most) = (self.name, self.rounds, limits.loop_rounds);
+        let (name, rounds, most) = (self.name, self.rounds.max(self.most_rounds), limits.loop_rounds);
         if rounds > most {
             let text = format!("{name}: {rounds} rounds of loops in a thread are more than this device's {most}");
             return Err(Error::new(ErrorKind::Unsupported, text));

@@ -1,10 +1,11 @@
-//! Which neighbouring row groups one kernel computes: elementwise work of which no part reads or writes what another one
-//! writes. The updates of all parameters are such a run. Each workgroup finds its part by its number.
+//! Which neighbouring groups one kernel computes: elementwise work, and reductions in one pass, of which no part reads or
+//! writes what another one writes. The updates of all parameters are such a run. Each part has workgroups of its own.
 
-use super::plan::Home;
-use super::shader::THREADS;
-use super::{Scene, is_stored};
-use crate::planner::fuse::{Group, Rows};
+use super::plan::{Home, Kernel};
+use super::shader::{Shader, THREADS};
+use super::{Scene, is_stored, reduce, rows};
+use crate::error::Result;
+use crate::planner::fuse::Group;
 use hashbrown::HashSet;
 
 /// A generated function should stay short: drivers compile it.
@@ -14,6 +15,23 @@ const MOST_TASKS: usize = 256;
 pub fn count(scene: &Scene, order: &[u32]) -> usize {
     let mut kernel = Together::default();
     order.iter().take_while(|&&group| kernel.takes(scene, order[0], group)).count().max(1)
+}
+
+/// The kernel of so many groups.
+pub fn lower(scene: &Scene, groups: &[u32]) -> Result<Kernel> {
+    let program = scene.program;
+    let name = program.tasks[tasks(scene, groups[0])[0] as usize].name;
+    let mut shader = Shader::new(program, &scene.homes, name);
+    if scene.heeds(groups[0]) {
+        rows::open_heeding(&mut shader);
+    }
+    for &group in groups {
+        shader = match &scene.groups.groups[group as usize] {
+            Group::Rows(rows) => rows::elements(scene, group, rows, shader)?,
+            Group::Alone(task) => reduce::whole(scene, &program.tasks[*task as usize], shader)?,
+        };
+    }
+    shader.finish_parts(&scene.limits)
 }
 
 /// What the groups of a kernel so far need together.
@@ -28,17 +46,21 @@ struct Together {
 impl Together {
     /// Adds a group if it fits beside the first one and the others.
     fn takes(&mut self, scene: &Scene, first: u32, group: u32) -> bool {
-        let Group::Rows(rows) = &scene.groups.groups[group as usize] else { return false };
-        let [reads, writes] = memory(scene, rows);
+        let workgroups = match &scene.groups.groups[group as usize] {
+            Group::Rows(rows) if rows.row.is_none() && rows.product.is_none() => rows.size.div_ceil(THREADS),
+            Group::Alone(task) if reduce::is_one_pass(&scene.program.tasks[*task as usize]) => {
+                scene.program.tasks[*task as usize].shape.size()
+            }
+            _ => return false,
+        };
+        let [reads, writes] = memory(scene, tasks(scene, group));
         let is_apart =
             writes.is_disjoint(&self.writes) && writes.is_disjoint(&self.reads) && reads.is_disjoint(&self.writes);
         self.reads.extend(reads);
         self.writes.extend(writes);
-        self.tasks += rows.tasks.len();
-        self.workgroups += rows.size.div_ceil(THREADS);
-        rows.row.is_none()
-            && rows.product.is_none()
-            && rows.size > 0
+        self.tasks += tasks(scene, group).len();
+        self.workgroups += workgroups;
+        workgroups > 0
             && is_apart
             && scene.heeds(first) == scene.heeds(group)
             && self.tasks <= MOST_TASKS
@@ -48,9 +70,16 @@ impl Together {
     }
 }
 
-/// The buffers that a group reads, and those that it writes.
-fn memory(scene: &Scene, rows: &Rows) -> [HashSet<Home>; 2] {
-    let tasks = rows.tasks.iter().map(|&task| &scene.program.tasks[task as usize]);
+fn tasks<'a>(scene: &Scene<'a>, group: u32) -> &'a [u32] {
+    match &scene.groups.groups[group as usize] {
+        Group::Rows(rows) => &rows.tasks,
+        Group::Alone(task) => std::slice::from_ref(task),
+    }
+}
+
+/// The buffers that tasks read, and those that they write.
+fn memory(scene: &Scene, tasks: &[u32]) -> [HashSet<Home>; 2] {
+    let tasks = tasks.iter().map(|&task| &scene.program.tasks[task as usize]);
     let home = |value: u32| Some(scene.homes[value as usize]).filter(|&home| is_stored(home));
     let inputs = tasks.clone().flat_map(|task| &task.inputs).map(|window| window.value);
     let kept = tasks.clone().filter_map(|task| scene.commit.guarded.get(&task.output).copied());
