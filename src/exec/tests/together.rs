@@ -6,10 +6,13 @@ use super::shaders::{LIMITS, check, plan, sweep, validate, whole};
 use crate::dtype::DType;
 use crate::exec::Donation;
 use crate::graph::{ConvRole, ConvSpec, Op, Sweeps, TensorType, Val};
+use crate::ops::activation::TANH;
 use crate::ops::reduce::{MAX, SUM};
+use crate::ops::softmax::SOFTMAX;
 use crate::ops::{add, broadcast_to, multiply, subtract};
 use crate::planner;
 use crate::planner::gpu::Limits;
+use hashbrown::HashSet;
 use smallvec::smallvec;
 
 /// A step of gradient descent for parameters of many sizes, each in place.
@@ -102,6 +105,23 @@ fn products_end_in_the_work_that_alone_reads_them() {
         assert_eq!((plan.kernels().len(), plan.slots.len()), (6, 2), "{plan}");
         check(&case, 0.0);
     }
+}
+
+#[test]
+fn alike_layers_have_one_shader() {
+    let mut case = Case::default();
+    let mut x = case.leaf(DType::F32, &[40, 50], whole(1));
+    for seed in 0..10 {
+        let weight = case.leaf(DType::F32, &[50, 50], whole(seed));
+        x = case.graph.add(Op::Contract, &[x, weight]).unwrap();
+        x = case.graph.add(Op::Unary(&TANH), &[x]).unwrap();
+        x = case.graph.add(Op::Composite(&SOFTMAX, smallvec![1]), &[x]).unwrap();
+    }
+    case.graph.outputs.push(x);
+    let plan = plan(&case, &LIMITS);
+    let texts: HashSet<&str> = plan.kernels().iter().map(|kernel| kernel.wgsl.as_str()).collect();
+    // The first layer reads a leaf, the last one leaves an output.
+    assert!(plan.kernels().len() == 20 && texts.len() <= 6, "{} texts of\n{plan}", texts.len());
 }
 
 #[test]

@@ -159,14 +159,19 @@ pub fn multiply(
     Ok(())
 }
 
-/// A statement that keeps an expression, the element of the result at z, m, n.
-type Store = Box<dyn Fn(&str) -> String>;
+/// How the element of the result at z, m, n is kept.
+struct Store {
+    /// The statement that keeps an expression.
+    statement: Box<dyn Fn(&str) -> String>,
+    /// Whether a shader should have it once, for drivers compile it.
+    is_long: bool,
+}
 
 /// Keeps the sum of a chunk in a working buffer.
 fn partial<'a>(mut shader: Shader<'a>, slot: u32, dtype: DType, sizes: &Sizes) -> (Shader<'a>, Store) {
     let [m, n] = [sizes.m, sizes.n].map(|size| shader.number(size));
     let place = shader.scratch(slot, dtype, &format!("(part * {m} + m) * {n} + n"), true);
-    (shader, Box::new(move |x| format!("{place} = {x};")))
+    (shader, Store { statement: Box::new(move |x| format!("{place} = {x};")), is_long: false })
 }
 
 /// Stores an element, or does with it what the ending says; a thread has so many.
@@ -187,7 +192,8 @@ fn end<'a>(
         }
     };
     let is_there = if product.is_partial() { format!("if (at != {NONE}) ") } else { String::new() };
-    Ok((shader, Box::new(move |x| format!("let at = {index}; {is_there}{{ {first}{x}{last} }}"))))
+    let statement = Box::new(move |x: &str| format!("let at = {index}; {is_there}{{ {first}{x}{last} }}"));
+    Ok((shader, Store { statement, is_long: ending.is_some() }))
 }
 
 /// Declares what belongs to a chunk of the sums: the index of its matrix, where it starts and where it ends.
@@ -228,7 +234,7 @@ fn one_by_one(
     shader.open_loop("for (var k = start; k < end; k++)", cut.len.min(sizes.k));
     shader.line(&format!("sum = {};", add("sum", &loads[0], &loads[1])));
     shader.close();
-    shader.line(&store("sum"));
+    shader.line(&(store.statement)("sum"));
     Ok(size.div_ceil(THREADS))
 }
 
@@ -255,7 +261,7 @@ fn join(
     let sum = shader.binary(&ADD, dtype, ["sum", &x])?;
     shader.line(&format!("sum = {sum};"));
     shader.close();
-    shader.line(&store("sum"));
+    shader.line(&(store.statement)("sum"));
     moves::finish(scene, shader, size)
 }
 
@@ -328,13 +334,24 @@ impl Tiles {
         shader.close();
         shader.barrier()?;
         shader.close();
-        for (i, j) in self.each() {
-            shader.open("");
-            shader.line(&format!("let m = first_m + {}u + thread_m;", i * SIDE));
-            shader.line(&format!("let n = first_n + {}u + thread_n;", j * SIDE));
-            let statement = store(&format!("c{i}_{j}"));
-            shader.line(&format!("if (m < {m} && n < {n}) {{ {statement} }}"));
+        let keep = |shader: &mut Shader, [i, j]: [&str; 2], x: &str| {
+            shader.line(&format!("let m = first_m + {i} * {SIDE}u + thread_m;"));
+            shader.line(&format!("let n = first_n + {j} * {SIDE}u + thread_n;"));
+            shader.line(&format!("if (m < {m} && n < {n}) {{ {} }}", (store.statement)(x)));
+        };
+        if store.is_long {
+            shader.open_loop(&format!("for (var e = 0u; e < {}u; e++)", rows * columns), rows * columns);
+            shader.line(&format!("var x = {zero};"));
+            let cases = self.each().map(|(i, j)| format!("case {}u: {{ x = c{i}_{j}; }}", i * columns + j));
+            shader.line(&format!("switch e {{ {} default: {{}} }}", cases.collect::<Vec<_>>().join(" ")));
+            keep(shader, [&format!("(e / {columns}u)"), &format!("(e % {columns}u)")], "x");
             shader.close();
+        } else {
+            for (i, j) in self.each() {
+                shader.open("");
+                keep(shader, [&format!("{i}u"), &format!("{j}u")], &format!("c{i}_{j}"));
+                shader.close();
+            }
         }
         Ok(parts * across * down)
     }

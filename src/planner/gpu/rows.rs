@@ -150,6 +150,12 @@ impl<'a> Writer<'a> {
         self.shader.finish(&self.scene.limits, threads, rows)
     }
 
+    /// A variable of a task. It is numbered in its group, so that alike groups have one shader.
+    fn name(&self, kind: &str, task: u32) -> String {
+        let at = self.rows.tasks.iter().position(|&other| other == task).unwrap_or_default();
+        format!("{kind}{at}")
+    }
+
     fn class(&self, task: u32) -> Class {
         self.scene.groups.places[task as usize].1
     }
@@ -182,7 +188,7 @@ impl<'a> Writer<'a> {
             if self.levels[&task] == level {
                 let dtype = self.dtype(task);
                 let (identity, fold) = self.shader.fold(def, dtype)?;
-                self.shader.line(&format!("var a{task} = {identity};"));
+                self.shader.line(&format!("var {} = {identity};", self.name("a", task)));
                 reductions.push((task, fold));
             }
         }
@@ -197,10 +203,11 @@ impl<'a> Writer<'a> {
         for (task, fold) in &reductions {
             let window = &self.scene.program.tasks[*task as usize].inputs[0];
             let x = self.operand(window, at, &mut element)?;
-            self.shader.line(&format!("a{task} = {fold}(a{task}, {x});"));
+            let a = self.name("a", *task);
+            self.shader.line(&format!("{a} = {fold}({a}, {x});"));
         }
         self.shader.close();
-        Ok(reductions.into_iter().map(|(task, _)| (task, format!("a{task}"))).collect())
+        Ok(reductions.into_iter().map(|(task, _)| (task, self.name("a", task))).collect())
     }
 
     /// The result of a reduction from the parts of all threads of the workgroup.
@@ -210,7 +217,7 @@ impl<'a> Writer<'a> {
         };
         let dtype = self.dtype(task);
         let (_, fold) = self.shader.fold(def, dtype)?;
-        let total = format!("c{task}");
+        let total = self.name("c", task);
         tree(&mut self.shader, dtype, &fold, partial, threads, 1)?;
         self.shader.line(&format!("let {total} = {};", shared_name(dtype) + "[0]"));
         self.shader.barrier()?;
@@ -314,7 +321,7 @@ impl<'a> Writer<'a> {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let from: Vec<DType> = inputs.iter().map(|window| scene.program.values[window.value as usize].dtype).collect();
         let x = self.shader.call(function, &from, self.dtype(task), &args)?;
-        let name = format!("t{task}");
+        let name = self.name("t", task);
         self.shader.line(&format!("let {name} = {x};"));
         Ok(name)
     }
