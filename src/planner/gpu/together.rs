@@ -9,7 +9,7 @@ use crate::planner::fuse::Group;
 use hashbrown::HashSet;
 
 /// A generated function should stay short: drivers compile it.
-const MOST_TASKS: usize = 256;
+const MOST_TASKS: usize = 128;
 
 /// How many groups, from the first of these on, one kernel computes.
 pub fn count(scene: &Scene, order: &[u32]) -> usize {
