@@ -200,7 +200,7 @@ pub fn run(plan: &Plan, inputs: &Inputs) -> Result<Vec<Arc<Storage>>> {
         bound.extend(kernel.fault.then_some(fault));
         dispatches.push(Dispatch { pipeline, buffers: bound, params, groups: kernel.groups });
     }
-    let turn = context.turn()?;
+    let turn = context.turn(plan.words)?;
     let doubts = plan.doubts(leaves, &turn)?;
     let parameters = plan.parameters(leaves, numbers, &turn);
     let number = turn.number();

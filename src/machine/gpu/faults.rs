@@ -2,7 +2,7 @@
 //! write over old values then write nothing, until a read has brought the words here, raised the error and cleared them.
 //! Owns which runs met a bad index and which wrote nothing, so that the host can tell which values depend on one.
 
-use super::buffer::{Binding, Block, Buffer};
+use super::buffer::{Binding, Block, Buffer, Use};
 use super::context::Context;
 use super::run::Dispatch;
 use crate::error::{Error, Result};
@@ -138,16 +138,20 @@ impl Faults {
 
 /// The right to hand over the next run.
 pub struct Turn<'a> {
-    pub(super) context: &'a Context,
+    context: &'a Context,
+    /// For the parameters of the run.
+    params: Option<Block>,
     faults: Guard<'a, Faults>,
 }
 
 impl Context {
-    /// Waits only if the device is far behind.
-    pub fn turn(&self) -> Result<Turn<'_>> {
+    /// For a run with so many words of parameters. Waits only if the device is far behind or its memory is full, and before
+    /// it is this run's turn: other threads need not wait for that.
+    pub fn turn(&self, words: usize) -> Result<Turn<'_>> {
         self.check()?;
         self.catch_up()?;
-        Ok(Turn { context: self, faults: self.faults.lock() })
+        let params = if words > 0 { Some(self.block(Use::Params, words * 4)?) } else { None };
+        Ok(Turn { context: self, params, faults: self.faults.lock() })
     }
 
     /// The words of the device that kernels note bad indices in.
@@ -184,7 +188,14 @@ impl Turn<'_> {
     /// Runs kernels one after another. `params` are the words of all their parameter blocks.
     pub fn run(mut self, params: &[u32], dispatches: &[Dispatch<'_>]) -> Result<()> {
         self.faults.last = self.number();
-        self.context.hand_over(params, dispatches)
+        self.context.hand_over(params, self.params.as_ref(), dispatches)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // The next writer of the block comes after this submission.
+        self.params.take().into_iter().for_each(|block| self.context.give_back(block));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Runs: one encoder, one pass, one submission.
 
 use super::adapters::Kind;
-use super::buffer::{Binding, Block, Use};
+use super::buffer::{Binding, Block};
 use super::cache::Cache;
 use super::context::Context;
 use super::pipeline::{Layout, Pipeline};
@@ -35,18 +35,15 @@ impl Context {
     /// Runs kernels one after another. `params` are the words of all their parameter blocks. Waits only if the device is
     /// far behind, and then before it hands anything over: a run that was interrupted has not begun.
     pub fn run(&self, params: &[u32], dispatches: &[Dispatch<'_>]) -> Result<()> {
-        self.turn()?.run(params, dispatches)
+        self.turn(params.len())?.run(params, dispatches)
     }
 
     /// Hands a run over, for whoever's turn it is.
-    pub(super) fn hand_over(&self, params: &[u32], dispatches: &[Dispatch<'_>]) -> Result<()> {
+    pub(super) fn hand_over(&self, params: &[u32], block: Option<&Block>, dispatches: &[Dispatch<'_>]) -> Result<()> {
         for dispatch in dispatches {
             self.fits_run(params, dispatch)?;
         }
-        let block = if params.is_empty() { None } else { Some(self.block(Use::Params, params.len() * 4)?) };
-        let result = self.guarded(|| describe(dispatches), || self.encode(params, block.as_ref(), dispatches));
-        // The next writer of the block comes after this submission.
-        block.into_iter().for_each(|block| self.give_back(block));
+        let result = self.guarded(|| describe(dispatches), || self.encode(params, block, dispatches));
         // A submission that was refused is never over.
         self.runs.lock().push_back(result?);
         Ok(())

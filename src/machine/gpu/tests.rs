@@ -408,7 +408,7 @@ fn a_wait_can_be_interrupted() {
 /// Runs `FAULT` twice; gives the number of the run.
 fn run_fault(context: &Context) -> u64 {
     let fault = context.pipeline(FAULT, &[Access::ReadWrite], 4).unwrap();
-    let turn = context.turn().unwrap();
+    let turn = context.turn(64).unwrap();
     let (run, mut block) = (turn.number(), [0; 64]);
     block[1..4].copy_from_slice(&[run as u32, turn.record(), fault_code("pick", 2)]);
     let buffers = || smallvec![context.fault().unwrap()];
@@ -457,7 +457,7 @@ fn it_is_known_of_each_run_whether_it_met_a_fault() {
         .map(|at| match at {
             1 | 3 => run_fault(&context),
             _ => {
-                let turn = context.turn().unwrap();
+                let turn = context.turn(0).unwrap();
                 let run = turn.number();
                 turn.run(&[], &[]).unwrap();
                 run
@@ -485,8 +485,8 @@ fn it_is_known_of_each_run_whether_it_met_a_fault() {
     context.copy(&made[3], 0, &copy, 0, 4).unwrap();
     sum.set_doubt(made[2].doubt().and(made[4].doubt()));
     assert!(read(&copy).is_err() && read(&sum).is_err());
-    assert!(context.turn().unwrap().doubt(&copy).is_err());
-    assert_eq!(context.turn().unwrap().doubt(&made[4]).unwrap(), Doubt::default());
+    assert!(context.turn(0).unwrap().doubt(&copy).is_err());
+    assert_eq!(context.turn(0).unwrap().doubt(&made[4]).unwrap(), Doubt::default());
 }
 
 #[test]
@@ -501,7 +501,7 @@ fn runs_that_share_a_record_share_its_error() {
         let run = match bad.contains(&at) {
             true => run_fault(&context),
             false => {
-                let turn = context.turn().unwrap();
+                let turn = context.turn(0).unwrap();
                 let run = turn.number();
                 turn.run(&[], &[]).unwrap();
                 run
