@@ -13,7 +13,15 @@ use crate::machine::cpu::float::Float;
 use crate::machine::cpu::math;
 use crate::{binary_kernels, unary_kernels};
 
-/// A function from libm: its definition from its name, its domain, and its slope by input and output.
+/// A function held to that of libm: its definition from its name, its domain, and its slope by input and output.
+macro_rules! vectorised {
+    ($def:ident, $name:ident, $function:ident, $($rest:tt)*) => {
+        float_fn!($name, |x| math::$function::<T, FMA>(x));
+        define!($def, $name, $function, libm::$function, $($rest)*);
+    };
+}
+
+/// The like that calls libm.
 macro_rules! from_libm {
     ($def:ident, $name:ident, $function:ident, $($rest:tt)*) => {
         float_fn!($name, call | x | math::$function::<T, FMA>(x));
@@ -85,10 +93,10 @@ from_libm!(
         inverse(g, sum)
     }
 );
-from_libm!(SINH, Sinh, sinh, "(exp(x) - exp(-x)) / 2.", (-1.5, 1.5), Reads::INPUT, ztimes, |g, x, _| {
+vectorised!(SINH, Sinh, sinh, "(exp(x) - exp(-x)) / 2.", (-1.5, 1.5), Reads::INPUT, ztimes, |g, x, _| {
     unary(g, &COSH, x)
 });
-from_libm!(COSH, Cosh, cosh, "(exp(x) + exp(-x)) / 2.", (0.3, 1.5), Reads::INPUT, ztimes, |g, x, _| {
+vectorised!(COSH, Cosh, cosh, "(exp(x) + exp(-x)) / 2.", (0.3, 1.5), Reads::INPUT, ztimes, |g, x, _| {
     unary(g, &SINH, x)
 });
 from_libm!(ASINH, Asinh, asinh, "The number with hyperbolic sine x.", (-1.5, 1.5), Reads::INPUT, times, |g, x, _| {

@@ -23,8 +23,6 @@ from_libm! {
     atan(x) = libm::atan;
     /// The angle of the point (x, y).
     atan2(y, x) = libm::atan2;
-    sinh(x) = libm::sinh;
-    cosh(x) = libm::cosh;
     asinh(x) = libm::asinh;
     acosh(x) = libm::acosh;
     atanh(x) = libm::atanh;
@@ -32,9 +30,6 @@ from_libm! {
     erfc(x) = libm::erfc;
     /// log of |Γ(x)|.
     lgamma(x) = libm::lgamma;
-    exp2(x) = libm::exp2;
-    log2(x) = libm::log2;
-    log10(x) = libm::log10;
     /// sqrt(x² + y²) without overflow between.
     hypot(x, y) = libm::hypot;
     /// x^y with the special cases of IEEE 754: pow(x, 0) = pow(1, y) = 1 even for NaN.

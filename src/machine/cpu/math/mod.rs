@@ -5,6 +5,7 @@
 //! libm element by element.
 
 pub mod coefficients;
+mod double;
 mod erf;
 mod exp;
 mod library;
@@ -12,12 +13,9 @@ mod log;
 mod turns;
 
 pub use erf::erf;
-pub use exp::{exp, expm1, sigmoid, tanh};
-pub use library::{
-    acos, acosh, asin, asinh, atan, atan2, atanh, cos, cosh, erfc, exp2, hypot, lgamma, log2, log10, pow, sin, sinh,
-    tan,
-};
-pub use log::{log, log1p};
+pub use exp::{cosh, exp, exp2, expm1, sigmoid, sinh, tanh};
+pub use library::{acos, acosh, asin, asinh, atan, atan2, atanh, cos, erfc, hypot, lgamma, pow, sin, tan};
+pub use log::{log, log1p, log2, log10};
 pub use turns::sin_cos_turns;
 
 use super::float::Float;
