@@ -150,7 +150,6 @@ impl<T: Float> BinaryFn<T, T> for Hypot {
 
 pub struct Power;
 impl<T: Float> BinaryFn<T, T> for Power {
-    const VECTOR: bool = false;
     #[inline(always)]
     fn eval<const FMA: bool>(x: T, y: T) -> T {
         math::pow::<T, FMA>(x, y)

@@ -22,7 +22,7 @@ fn expm1_reduced<T: Float, const FMA: bool>(r: T) -> T {
 
 /// 2^n for an integer n whose power is a normal number.
 #[inline(always)]
-fn power_of_two<T: Float>(n: T) -> T {
+pub(super) fn power_of_two<T: Float>(n: T) -> T {
     // The integer stands in the low bits, and the shift drops the rest.
     T::from_bits(T::ONE_BITS.plus((n + T::ROUNDER).to_bits() << T::MANTISSA_BITS))
 }

@@ -32,6 +32,4 @@ from_libm! {
     lgamma(x) = libm::lgamma;
     /// sqrt(x² + y²) without overflow between.
     hypot(x, y) = libm::hypot;
-    /// x^y with the special cases of IEEE 754: pow(x, 0) = pow(1, y) = 1 even for NaN.
-    pow(x, y) = libm::pow;
 }

@@ -6,7 +6,7 @@ use super::polynomial;
 
 /// k as a float, and m, of a normal number above 0.
 #[inline(always)]
-fn split<T: Float>(x: T) -> (T, T) {
+pub(super) fn split<T: Float>(x: T) -> (T, T) {
     let low = T::SQRT_HALF.to_bits();
     let bits = x.to_bits().plus(T::ONE_BITS.minus(low));
     let exponent = T::ROUNDER.to_bits().plus(bits >> T::MANTISSA_BITS);
@@ -35,7 +35,7 @@ fn join<T: Float, const FMA: bool>(f: T, k: T, c: T) -> T {
 
 /// `split` of any number above 0.
 #[inline(always)]
-fn split_any<T: Float>(x: T) -> (T, T) {
+pub(super) fn split_any<T: Float>(x: T) -> (T, T) {
     let is_denormal = x < T::MIN_POSITIVE;
     let (k, m) = split(if is_denormal { x * T::LIFT } else { x });
     (if is_denormal { k - T::LIFT_EXPONENT } else { k }, m)

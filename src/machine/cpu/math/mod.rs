@@ -10,12 +10,14 @@ mod erf;
 mod exp;
 mod library;
 mod log;
+mod power;
 mod turns;
 
 pub use erf::erf;
 pub use exp::{cosh, exp, exp2, expm1, sigmoid, sinh, tanh};
-pub use library::{acos, acosh, asin, asinh, atan, atan2, atanh, cos, erfc, hypot, lgamma, pow, sin, tan};
+pub use library::{acos, acosh, asin, asinh, atan, atan2, atanh, cos, erfc, hypot, lgamma, sin, tan};
 pub use log::{log, log1p, log2, log10};
+pub use power::pow;
 pub use turns::sin_cos_turns;
 
 use super::float::Float;

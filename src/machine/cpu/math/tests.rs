@@ -1,6 +1,6 @@
 //! Errors of the functions, over samples of all floats: each function against a reference that is exact enough.
 
-use super::super::dispatch::{Arg, Kernels, UnaryFn, unary};
+use super::super::dispatch::{Arg, BinaryFn, Kernels, UnaryFn, binary, unary};
 use super::super::float::{Bits, Float};
 use super::super::isa::Isa;
 use super::*;
@@ -34,6 +34,22 @@ functions! {
     Cos COS cos
 }
 
+macro_rules! functions_of_two {
+    ($($Name:ident $kernels:ident $name:ident)*) => {$(
+        struct $Name;
+        impl<T: Float> BinaryFn<T, T> for $Name {
+            #[inline(always)]
+            fn eval<const FMA: bool>(x: T, y: T) -> T {
+                $name::<T, FMA>(x, y)
+            }
+        }
+        static $kernels: [Kernels; 2] = [binary::<$Name, f32, f32>(), binary::<$Name, f64, f64>()];
+    )*};
+}
+functions_of_two! {
+    Pow POW pow
+}
+
 /// All special values, then floats of every exponent and sign, then numbers of everyday size.
 fn samples<T: Float>() -> Vec<T> {
     let mut x = Vec::new();
@@ -57,12 +73,28 @@ fn samples<T: Float>() -> Vec<T> {
     x
 }
 
+/// Pairs of specials with each other, then numbers of every exponent with such that their powers are ordinary.
+fn pairs<T: Float>() -> [Vec<T>; 2] {
+    let special =
+        [0.0, 0.5, 1.0, 2.0, 3.0, 4.5, 1e-30, 1e10, 1e30, 1e-320, 4503599627370497.0, f64::INFINITY, f64::NAN];
+    let special: Vec<f64> = special.iter().flat_map(|&x| [x, -x]).collect();
+    let mut pairs: Vec<(T, T)> =
+        special.iter().flat_map(|&x| special.iter().map(move |&y| (T::from_f64(x), T::from_f64(y)))).collect();
+    let x = samples::<T>();
+    // The everyday numbers as exponents of each other, and of numbers near 1.
+    pairs.extend(x.windows(2).map(|pair| (pair[0], pair[1])));
+    pairs.extend(x.windows(2).map(|pair| (pair[0].abs(), T::from_f64(pair[1].to_f64().sin() * 9.0))));
+    pairs.extend(x.windows(2).map(|pair| (T::from_f64(1.0 + 0.01 * pair[0].to_f64().sin()), pair[1])));
+    pairs.into_iter().unzip::<T, T, Vec<T>, Vec<T>>().into()
+}
+
 /// Runs the kernel of one instruction set.
-fn run<T: Float>(kernels: &[Kernels; 2], isa: Isa, x: &[T]) -> Vec<T> {
-    let mut y = vec![T::ZERO; x.len()];
+fn run<T: Float>(kernels: &[Kernels; 2], isa: Isa, inputs: &[Vec<T>]) -> Vec<T> {
+    let mut y = vec![T::ZERO; inputs[0].len()];
     let kernel = kernels[usize::from(T::DOUBLE)][isa as usize];
-    // SAFETY: both slices hold `x.len()` elements, and only supported instruction sets are asked for.
-    unsafe { kernel(x.len(), y.as_mut_ptr().cast(), &[Arg { ptr: x.as_ptr().cast(), scalar: false }]) };
+    let args: Vec<Arg> = inputs.iter().map(|x| Arg { ptr: x.as_ptr().cast(), scalar: false }).collect();
+    // SAFETY: all slices hold `y.len()` elements, and only supported instruction sets are asked for.
+    unsafe { kernel(y.len(), y.as_mut_ptr().cast(), &args) };
     y
 }
 
@@ -85,21 +117,39 @@ fn ulp<T: Float>(y: T, exact: f64) -> f64 {
     (y.to_f64() - exact).abs() / unit.to_f64()
 }
 
-/// Checks every instruction set: the bound, and that all with FMA give the same bits.
+/// Checks a function of one number.
 fn check<T: Float>(name: &str, kernels: &[Kernels; 2], reference: fn(f64) -> f64, bound: f64) {
-    let x = samples::<T>();
+    check_each(name, kernels, &[samples::<T>()], |x| reference(x[0].to_f64()), bound);
+}
+
+/// Checks a function of two numbers.
+fn check_pairs<T: Float>(name: &str, kernels: &[Kernels; 2], reference: fn(f64, f64) -> f64, bound: f64) {
+    check_each(name, kernels, &pairs::<T>(), |x| reference(x[0].to_f64(), x[1].to_f64()), bound);
+}
+
+/// Checks every instruction set: the bound, and that all with FMA give the same bits.
+fn check_each<T: Float>(
+    name: &str,
+    kernels: &[Kernels; 2],
+    inputs: &[Vec<T>],
+    reference: impl Fn(&[T]) -> f64,
+    bound: f64,
+) {
+    let at = |i: usize| inputs.iter().map(|x| x[i]).collect::<Vec<T>>();
+    let exact: Vec<f64> = (0..inputs[0].len()).map(|i| reference(&at(i))).collect();
     let mut fused: Option<Vec<T>> = None;
     for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
-        let y = run(kernels, isa, &x);
-        let (mut worst, mut at) = (0.0, x[0]);
-        for (&x, &y) in x.iter().zip(&y) {
-            let error = ulp(y, reference(x.to_f64()));
+        let y = run(kernels, isa, inputs);
+        let (mut worst, mut place) = (0.0, 0);
+        for (i, (&y, &exact)) in y.iter().zip(&exact).enumerate() {
+            let error = ulp(y, exact);
             if error > worst {
-                (worst, at) = (error, x);
+                (worst, place) = (error, i);
             }
         }
-        println!("{name} {} {}: {worst:.2} ULP at {at:?}", std::any::type_name::<T>(), isa.name());
-        assert!(worst <= bound, "{name} on {}: {worst} ULP at {at:?}", isa.name());
+        let (at, element) = (at(place), std::any::type_name::<T>());
+        println!("{name} {element} {}: {worst:.2} ULP at {at:?}", isa.name());
+        assert!(worst <= bound, "{name} on {}: {worst} ULP at {at:?}: {:?}", isa.name(), y[place]);
         if isa > Isa::Portable {
             if let Some(other) = &fused {
                 let same = |(a, b): (&T, &T)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
@@ -170,6 +220,12 @@ fn check_turns<T: Float>(bound: f64) {
 fn turns_are_exact_at_quarters() {
     check_turns::<f32>(1.0);
     check_turns::<f64>(1.0);
+}
+
+#[test]
+fn pow_holds_one_ulp() {
+    check_pairs::<f32>("pow", &POW, libm::pow, 1.0);
+    check_pairs::<f64>("pow", &POW, libm::pow, 1.0);
 }
 
 #[test]
