@@ -14,14 +14,15 @@ use crate::machine::cpu::math;
 use crate::{binary_kernels, unary_kernels};
 use smallvec::smallvec;
 
-/// A function of two numbers of one type, with the wrapping form for integers.
+/// A function of two numbers of one type, with the wrapping form for integers. For floats, a second body after `if` is
+/// what is vectorised, and right where its condition holds.
 macro_rules! number_fn {
-    ($name:ident, |$x:ident, $y:ident| $float:expr, $int:expr) => {
+    ($name:ident, |$x:ident, $y:ident| $float:expr $(, if $is_common:expr => $common:expr)?; $int:expr) => {
         pub struct $name;
-        number_fn!(@ $name, $x, $y, $float, f32, f64);
-        number_fn!(@ $name, $x, $y, $int, u8, i32, i64);
+        number_fn!(@ $name, $x, $y, $float $(, $is_common, $common)?; f32, f64);
+        number_fn!(@ $name, $x, $y, $int; u8, i32, i64);
     };
-    (@ $name:ident, $x:ident, $y:ident, $body:expr, $($t:ty),*) => {$(
+    (@ $name:ident, $x:ident, $y:ident, $body:expr; $($t:ty),*) => {$(
         impl BinaryFn<$t, $t> for $name {
             #[inline(always)]
             fn eval<const FMA: bool>($x: $t, $y: $t) -> $t {
@@ -29,11 +30,27 @@ macro_rules! number_fn {
             }
         }
     )*};
+    (@ $name:ident, $x:ident, $y:ident, $body:expr, $is_common:expr, $common:expr; $($t:ty),*) => {$(
+        impl BinaryFn<$t, $t> for $name {
+            #[inline(always)]
+            fn eval<const FMA: bool>($x: $t, $y: $t) -> $t {
+                $body
+            }
+            #[inline(always)]
+            fn common<const FMA: bool>($x: $t, $y: $t) -> $t {
+                $common
+            }
+            #[inline(always)]
+            fn is_common($x: $t, $y: $t) -> bool {
+                $is_common
+            }
+        }
+    )*};
 }
 
-number_fn!(Add, |x, y| x + y, x.wrapping_add(y));
-number_fn!(Subtract, |x, y| x - y, x.wrapping_sub(y));
-number_fn!(Multiply, |x, y| x * y, x.wrapping_mul(y));
+number_fn!(Add, |x, y| x + y; x.wrapping_add(y));
+number_fn!(Subtract, |x, y| x - y; x.wrapping_sub(y));
+number_fn!(Multiply, |x, y| x * y; x.wrapping_mul(y));
 // NaN in either operand survives: a comparison with it is false, and x + y is then NaN.
 number_fn!(
     Maximum,
@@ -43,7 +60,7 @@ number_fn!(
         y
     } else {
         x + y
-    },
+    };
     if x > y { x } else { y }
 );
 number_fn!(
@@ -54,13 +71,19 @@ number_fn!(
         y
     } else {
         x + y
-    },
+    };
     if x < y { x } else { y }
 );
-number_fn!(FloorDivide, |x, y| floor_divide(x, y), if y == 0 { 0 } else { floor_quotient(x, y) });
+number_fn!(
+    FloorDivide,
+    |x, y| math::floor_divide::<_, FMA>(x, y),
+    if math::is_small_quotient(x, y) => math::small_floor_divide::<_, FMA>(x, y);
+    if y == 0 { 0 } else { floor_quotient(x, y) }
+);
 number_fn!(
     Remainder,
-    |x, y| remainder(x, y),
+    |x, y| math::remainder::<_, FMA>(x, y),
+    if math::is_small_quotient(x, y) => math::small_remainder::<_, FMA>(x, y);
     if y == 0 { 0 } else { x.wrapping_sub(floor_quotient(x, y).wrapping_mul(y)) }
 );
 
@@ -94,32 +117,6 @@ fn floor_quotient<T: FloorQuotient>(x: T, y: T) -> T {
     x.floor_quotient(y)
 }
 
-/// Python's float remainder: the sign of the divisor.
-fn remainder<T: Float>(x: T, y: T) -> T {
-    let (x, y) = (x.to_f64(), y.to_f64());
-    let rest = libm::fmod(x, y);
-    T::from_f64(if rest == 0.0 {
-        libm::copysign(0.0, y)
-    } else if (rest < 0.0) != (y < 0.0) {
-        rest + y
-    } else {
-        rest
-    })
-}
-
-fn floor_divide<T: Float>(x: T, y: T) -> T {
-    if y.to_f64() == 0.0 {
-        return x / y;
-    }
-    // The remainder by infinity is no number to count with.
-    if x.is_finite() && y.abs() == T::INFINITY {
-        let is_below = x != T::ZERO && x.is_sign_negative() != y.is_sign_negative();
-        return if is_below { -T::ONE } else { x / y };
-    }
-    let quotient = (x.to_f64() - remainder(x, y).to_f64()) / y.to_f64();
-    T::from_f64(libm::rint(quotient))
-}
-
 pub struct Divide;
 impl<T: Float> BinaryFn<T, T> for Divide {
     #[inline(always)]
@@ -141,7 +138,6 @@ impl<T: Float> BinaryFn<T, T> for ZeroProduct {
 
 pub struct Hypot;
 impl<T: Float> BinaryFn<T, T> for Hypot {
-    const VECTOR: bool = false;
     #[inline(always)]
     fn eval<const FMA: bool>(x: T, y: T) -> T {
         math::hypot::<T, FMA>(x, y)
@@ -297,7 +293,7 @@ pub static FLOOR_DIVIDE: BinaryDef = BinaryDef {
     kernels: number_binary!(FloorDivide),
     wgsl: wgsl!(F32 => "floor_divide_f32(x, y)", I32 => "floor_divide_i32(x, y)", U8 => "divide_u8(x, y)", I64 => "floor_divide_i64(x, y)"),
     gpu_ulp: 2.5,
-    reference: floor_divide::<f64>,
+    reference: math::floor_divide::<f64, false>,
     derivative: Derivative::Zero,
     reads: Reads::NONE,
 };
@@ -311,7 +307,7 @@ pub static REMAINDER: BinaryDef = BinaryDef {
     kernels: number_binary!(Remainder),
     wgsl: wgsl!(F32 => "remainder_f32(x, y)", I32 => "remainder_i32(x, y)", U8 => "remainder_u8(x, y)", I64 => "remainder_i64(x, y)"),
     gpu_ulp: 0.5,
-    reference: remainder::<f64>,
+    reference: math::remainder::<f64, false>,
     derivative: Derivative::Jvp(remainder_tangent),
     reads: Reads::BOTH,
 };

@@ -147,15 +147,16 @@ macro_rules! signed_fn {
 
 /// A scalar function of one float argument: `struct Name` with `eval`.
 ///
-/// `call` marks those that call libm for each element and cannot be vectorised.
+/// `call` marks those that call libm for each element and cannot be vectorised. A second body after `if` is what is
+/// vectorised, and right where its condition holds.
 macro_rules! float_fn {
-    ($name:ident, |$x:ident| $body:expr) => {
-        float_fn!(@ $name, true, $x, $body);
+    ($name:ident, |$x:ident| $body:expr $(, if $is_common:expr => $common:expr)?) => {
+        float_fn!(@ $name, true, $x, $body $(, $is_common, $common)?);
     };
     ($name:ident, call |$x:ident| $body:expr) => {
         float_fn!(@ $name, false, $x, $body);
     };
-    (@ $name:ident, $vector:literal, $x:ident, $body:expr) => {
+    (@ $name:ident, $vector:expr, $x:ident, $body:expr $(, $is_common:expr, $common:expr)?) => {
         pub struct $name;
         impl<T: Float> UnaryFn<T, T> for $name {
             const VECTOR: bool = $vector;
@@ -163,6 +164,16 @@ macro_rules! float_fn {
             fn eval<const FMA: bool>($x: T) -> T {
                 $body
             }
+            $(
+                #[inline(always)]
+                fn common<const FMA: bool>($x: T) -> T {
+                    $common
+                }
+                #[inline(always)]
+                fn is_common($x: T) -> bool {
+                    $is_common
+                }
+            )?
         }
     };
 }

@@ -21,6 +21,14 @@ macro_rules! vectorised {
     };
 }
 
+/// The like whose vectorised form is right for angles of up to a million.
+macro_rules! periodic {
+    ($def:ident, $name:ident, $function:ident, $small:ident, $($rest:tt)*) => {
+        float_fn!($name, |x| math::$function::<T, FMA>(x), if math::is_small_angle(x) => math::$small::<T, FMA>(x));
+        define!($def, $name, $function, libm::$function, $($rest)*);
+    };
+}
+
 /// The like that calls libm.
 macro_rules! from_libm {
     ($def:ident, $name:ident, $function:ident, $($rest:tt)*) => {
@@ -54,12 +62,14 @@ macro_rules! define {
     };
 }
 
-from_libm!(SIN, Sin, sin, "The sine of x radians.", (-1.0, 1.0), Reads::INPUT, times, |g, x, _| unary(g, &COS, x));
-from_libm!(COS, Cos, cos, "The cosine of x radians.", (0.5, 2.5), Reads::INPUT, times, |g, x, _| {
+periodic!(SIN, Sin, sin, small_sin, "The sine of x radians.", (-1.0, 1.0), Reads::INPUT, times, |g, x, _| unary(
+    g, &COS, x
+));
+periodic!(COS, Cos, cos, small_cos, "The cosine of x radians.", (0.5, 2.5), Reads::INPUT, times, |g, x, _| {
     let sin = unary(g, &SIN, x)?;
     negative(g, sin)
 });
-from_libm!(TAN, Tan, tan, "The tangent of x radians.", (-1.0, 1.0), Reads::OUTPUT, ztimes, |g, _, y| {
+periodic!(TAN, Tan, tan, small_tan, "The tangent of x radians.", (-1.0, 1.0), Reads::OUTPUT, ztimes, |g, _, y| {
     square_plus(g, y, 1.0)
 });
 from_libm!(

@@ -27,18 +27,48 @@ pub trait UnaryFn<T, U> {
     /// Whether the body vectorises; false for those that call out, which then compute no element twice.
     const VECTOR: bool = true;
     fn eval<const FMA: bool>(x: T) -> U;
+
+    /// `eval` without branches or calls, for the numbers that `is_common`. Kernels call `eval` for the others alone.
+    #[inline(always)]
+    fn common<const FMA: bool>(x: T) -> U {
+        Self::eval::<FMA>(x)
+    }
+    #[inline(always)]
+    fn is_common(_: T) -> bool {
+        true
+    }
 }
 
 /// A scalar function of two elements of one type.
 pub trait BinaryFn<T, U> {
     const VECTOR: bool = true;
     fn eval<const FMA: bool>(x: T, y: T) -> U;
+
+    /// As for one element.
+    #[inline(always)]
+    fn common<const FMA: bool>(x: T, y: T) -> U {
+        Self::eval::<FMA>(x, y)
+    }
+    #[inline(always)]
+    fn is_common(_: T, _: T) -> bool {
+        true
+    }
 }
 
 /// A scalar function of three elements, the first of a type of its own: a condition, or T again.
 pub trait TernaryFn<C, T, U> {
     const VECTOR: bool = true;
     fn eval<const FMA: bool>(c: C, x: T, y: T) -> U;
+
+    /// As for one element.
+    #[inline(always)]
+    fn common<const FMA: bool>(c: C, x: T, y: T) -> U {
+        Self::eval::<FMA>(c, x, y)
+    }
+    #[inline(always)]
+    fn is_common(_: C, _: T, _: T) -> bool {
+        true
+    }
 }
 
 /// Elements computed between two stores, in long, middle and short slices.
@@ -141,6 +171,23 @@ macro_rules! slice_kernel {
 
         struct $Body<F, $($P),+>(PhantomData<(F, $($P),+)>);
 
+        impl<F: $Fn<$($P),+>, $($P: Copy),+> $Body<F, $($P),+> {
+            /// Computes the elements of a block that are not common.
+            ///
+            /// # Safety
+            /// Each operand points to as many elements as the block has.
+            #[cold]
+            unsafe fn mend<const FMA: bool>(block: &mut [MaybeUninit<U>], $($a: *const $A),+) {
+                for (j, out) in block.iter_mut().enumerate() {
+                    // SAFETY: by the contract.
+                    $(let $a = unsafe { *$a.add(j) };)+
+                    if !F::is_common($($a),+) {
+                        out.write(F::eval::<FMA>($($a),+));
+                    }
+                }
+            }
+        }
+
         impl<F: $Fn<$($P),+>, $($P: Copy),+> Slice for $Body<F, $($P),+> {
             #[inline(always)]
             unsafe fn run<const FMA: bool>(n: usize, out: *mut u8, args: &[Arg]) {
@@ -153,8 +200,13 @@ macro_rules! slice_kernel {
                         ($width:expr, $at:expr) => {{
                             $(let $a = $a.at($at);)+
                             let mut block = [MaybeUninit::<U>::uninit(); $width];
+                            let mut are_common = true;
                             for (j, out) in block.iter_mut().enumerate() {
-                                out.write(F::eval::<FMA>($(*$a.add(j)),+));
+                                out.write(F::common::<FMA>($(*$a.add(j)),+));
+                                are_common &= F::is_common($(*$a.add(j)),+);
+                            }
+                            if !are_common {
+                                Self::mend::<FMA>(&mut block, $($a),+);
                             }
                             block
                         }};

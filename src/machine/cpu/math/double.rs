@@ -9,6 +9,14 @@ pub fn ordered_sum<T: Float>(a: T, b: T) -> (T, T) {
     (sum, b - (sum - a))
 }
 
+/// a + b rounded, and the rest.
+#[inline(always)]
+pub fn sum<T: Float>(a: T, b: T) -> (T, T) {
+    let sum = a + b;
+    let second = sum - a;
+    (sum, (a - (sum - second)) + (b - second))
+}
+
 /// a · b rounded, and the rest.
 #[inline(always)]
 pub fn product<T: Float, const FMA: bool>(a: T, b: T) -> (T, T) {

@@ -13,11 +13,6 @@ macro_rules! from_libm {
 }
 
 from_libm! {
-    /// The sine, exact for huge arguments too.
-    sin(x) = libm::sin;
-    /// The cosine, exact for huge arguments too.
-    cos(x) = libm::cos;
-    tan(x) = libm::tan;
     asin(x) = libm::asin;
     acos(x) = libm::acos;
     atan(x) = libm::atan;
@@ -30,6 +25,4 @@ from_libm! {
     erfc(x) = libm::erfc;
     /// log of |Γ(x)|.
     lgamma(x) = libm::lgamma;
-    /// sqrt(x² + y²) without overflow between.
-    hypot(x, y) = libm::hypot;
 }

@@ -4,20 +4,26 @@
 //! zeros and denormals are right. `FMA` decides the bits, never the width of a vector. The functions in `library` call
 //! libm element by element.
 
+mod circle;
 pub mod coefficients;
 mod double;
 mod erf;
 mod exp;
+mod hypot;
 mod library;
 mod log;
 mod power;
+mod quotient;
 mod turns;
 
+pub use circle::{cos, is_small_angle, sin, small_cos, small_sin, small_tan, tan};
 pub use erf::erf;
 pub use exp::{cosh, exp, exp2, expm1, sigmoid, sinh, tanh};
-pub use library::{acos, acosh, asin, asinh, atan, atan2, atanh, cos, erfc, hypot, lgamma, sin, tan};
+pub use hypot::hypot;
+pub use library::{acos, acosh, asin, asinh, atan, atan2, atanh, erfc, lgamma};
 pub use log::{log, log1p, log2, log10};
 pub use power::pow;
+pub use quotient::{floor_divide, is_small_quotient, remainder, small_floor_divide, small_remainder};
 pub use turns::sin_cos_turns;
 
 use super::float::Float;

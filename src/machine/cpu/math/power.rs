@@ -72,10 +72,9 @@ fn times<const FMA: bool>(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
 #[inline(always)]
 fn double<const FMA: bool>(x: f64, y: f64) -> f64 {
     let (p, q) = exponent::<FMA>(x, y);
-    // Zero and infinity are their own logarithms but for a sign.
-    let edge = if x == 0.0 { f64::NEG_INFINITY } else { x };
-    let is_edge = x == 0.0 || !(x < f64::INFINITY);
-    let p = if is_edge { edge * y } else { p };
+    // Infinity and NaN are their own logarithms.
+    let p = if x < f64::INFINITY { p } else { x * y };
+    let p = if x == 0.0 { f64::NEG_INFINITY * y } else { p };
     // Beyond it the result is 0 or infinite, and q is not a number.
     let q = if p.abs() < 2000.0 { q } else { 0.0 };
     exp2_sum::<f64, FMA>(p, q)

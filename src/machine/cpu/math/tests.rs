@@ -6,13 +6,23 @@ use super::super::isa::Isa;
 use super::*;
 
 macro_rules! functions {
-    ($($Name:ident $kernels:ident $name:ident)*) => {$(
+    ($($Name:ident $kernels:ident $name:ident $(($common:ident if $is_common:ident))?)*) => {$(
         struct $Name;
         impl<T: Float> UnaryFn<T, T> for $Name {
             #[inline(always)]
             fn eval<const FMA: bool>(x: T) -> T {
                 $name::<T, FMA>(x)
             }
+            $(
+                #[inline(always)]
+                fn common<const FMA: bool>(x: T) -> T {
+                    $common::<T, FMA>(x)
+                }
+                #[inline(always)]
+                fn is_common(x: T) -> bool {
+                    $is_common(x)
+                }
+            )?
         }
         static $kernels: [Kernels; 2] = [unary::<$Name, f32, f32>(), unary::<$Name, f64, f64>()];
     )*};
@@ -30,24 +40,38 @@ functions! {
     Tanh TANH tanh
     Sigmoid SIGMOID sigmoid
     Erf ERF erf
-    Sin SIN sin
-    Cos COS cos
+    Sin SIN sin(small_sin if is_small_angle)
+    Cos COS cos(small_cos if is_small_angle)
+    Tan TAN tan(small_tan if is_small_angle)
 }
 
 macro_rules! functions_of_two {
-    ($($Name:ident $kernels:ident $name:ident)*) => {$(
+    ($($Name:ident $kernels:ident $name:ident $(($common:ident if $is_common:ident))?)*) => {$(
         struct $Name;
         impl<T: Float> BinaryFn<T, T> for $Name {
             #[inline(always)]
             fn eval<const FMA: bool>(x: T, y: T) -> T {
                 $name::<T, FMA>(x, y)
             }
+            $(
+                #[inline(always)]
+                fn common<const FMA: bool>(x: T, y: T) -> T {
+                    $common::<T, FMA>(x, y)
+                }
+                #[inline(always)]
+                fn is_common(x: T, y: T) -> bool {
+                    $is_common(x, y)
+                }
+            )?
         }
         static $kernels: [Kernels; 2] = [binary::<$Name, f32, f32>(), binary::<$Name, f64, f64>()];
     )*};
 }
 functions_of_two! {
     Pow POW pow
+    Hypot HYPOT hypot
+    FloorDivide FLOOR_DIVIDE floor_divide(small_floor_divide if is_small_quotient)
+    Remainder REMAINDER remainder(small_remainder if is_small_quotient)
 }
 
 /// All special values, then floats of every exponent and sign, then numbers of everyday size.
@@ -181,6 +205,7 @@ fn f32_functions_hold_three_ulp() {
     check::<f32>("cosh", &COSH, libm::cosh, 1.0);
     check::<f32>("sin", &SIN, libm::sin, 1.0);
     check::<f32>("cos", &COS, libm::cos, 1.0);
+    check::<f32>("tan", &TAN, libm::tan, 1.0);
 }
 
 #[test]
@@ -192,6 +217,9 @@ fn f64_functions_hold_four_ulp() {
     check::<f64>("tanh", &TANH, libm::tanh, 4.0);
     check::<f64>("sigmoid", &SIGMOID, sigmoid_f64, 4.0);
     check::<f64>("erf", &ERF, libm::erf, 0.0);
+    check::<f64>("sin", &SIN, libm::sin, 1.0);
+    check::<f64>("cos", &COS, libm::cos, 1.0);
+    check::<f64>("tan", &TAN, libm::tan, 0.0);
     check::<f64>("exp2", &EXP2, libm::exp2, 1.0);
     check::<f64>("log2", &LOG2, libm::log2, 1.0);
     check::<f64>("log10", &LOG10, libm::log10, 1.0);
@@ -220,6 +248,55 @@ fn check_turns<T: Float>(bound: f64) {
 fn turns_are_exact_at_quarters() {
     check_turns::<f32>(1.0);
     check_turns::<f64>(1.0);
+}
+
+/// Python's remainder in exact arithmetic, rounded to T once.
+fn exact_remainder(x: f64, y: f64) -> f64 {
+    let rest = libm::fmod(x, y);
+    if rest == 0.0 {
+        0f64.copysign(y)
+    } else if (rest < 0.0) != (y < 0.0) {
+        rest + y
+    } else {
+        rest
+    }
+}
+
+#[test]
+fn hypot_holds_one_ulp() {
+    check_pairs::<f32>("hypot", &HYPOT, libm::hypot, 0.5);
+    check_pairs::<f64>("hypot", &HYPOT, libm::hypot, 1.0);
+}
+
+#[test]
+fn remainders_and_their_quotients_are_exact() {
+    check_pairs::<f32>("remainder", &REMAINDER, exact_remainder, 0.0);
+    check_pairs::<f64>("remainder", &REMAINDER, exact_remainder, 0.0);
+    fn floor_quotient<T: Float>(x: f64, y: f64) -> f64 {
+        if y == 0.0 {
+            return x / y;
+        }
+        if x.is_finite() && y.is_infinite() {
+            return if x != 0.0 && (x < 0.0) != (y < 0.0) { -1.0 } else { x / y };
+        }
+        libm::rint((x - T::from_f64(exact_remainder(x, y)).to_f64()) / y)
+    }
+    check_pairs::<f32>("floor_divide", &FLOOR_DIVIDE, floor_quotient::<f32>, 0.0);
+    check_pairs::<f64>("floor_divide", &FLOOR_DIVIDE, floor_quotient::<f64>, 0.0);
+}
+
+/// The multiples of π/2 nearest to numbers of T, where reduction loses the most, against libm.
+#[test]
+fn angles_near_quarters_keep_their_last_place() {
+    fn check_near<T: Float>(bound: f64) {
+        let x: Vec<T> = (-400_000..400_000).map(|n| T::from_f64(f64::from(n) * std::f64::consts::FRAC_PI_2)).collect();
+        let x = std::slice::from_ref(&x);
+        check_each("sin", &SIN, x, |x| libm::sin(x[0].to_f64()), bound);
+        check_each("cos", &COS, x, |x| libm::cos(x[0].to_f64()), bound);
+        check_each("tan", &TAN, x, |x| libm::tan(x[0].to_f64()), bound);
+    }
+    check_near::<f32>(1.0);
+    check_near::<f64>(1.0);
 }
 
 #[test]
