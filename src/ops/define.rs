@@ -147,11 +147,14 @@ macro_rules! signed_fn {
 
 /// A scalar function of one float argument: `struct Name` with `eval`.
 ///
-/// `call` marks those that call libm for each element and cannot be vectorised. A second body after `if` is what is
-/// vectorised, and right where its condition holds.
+/// `call` marks those that call libm for each element and cannot be vectorised, `single` those that do so in f64. A
+/// second body after `if` is what is vectorised, and right where its condition holds.
 macro_rules! float_fn {
     ($name:ident, |$x:ident| $body:expr $(, if $is_common:expr => $common:expr)?) => {
         float_fn!(@ $name, true, $x, $body $(, $is_common, $common)?);
+    };
+    ($name:ident, single |$x:ident| $body:expr $(, if $is_common:expr => $common:expr)?) => {
+        float_fn!(@ $name, !T::DOUBLE, $x, $body $(, $is_common, $common)?);
     };
     ($name:ident, call |$x:ident| $body:expr) => {
         float_fn!(@ $name, false, $x, $body);

@@ -20,7 +20,7 @@ float_fn!(Log, |x| math::log::<T, FMA>(x));
 float_fn!(Log1p, |x| math::log1p::<T, FMA>(x));
 float_fn!(Sqrt, |x| math::sqrt::<T, FMA>(x));
 float_fn!(Erf, |x| math::erf::<T, FMA>(x));
-float_fn!(Erfc, call | x | math::erfc::<T, FMA>(x));
+float_fn!(Erfc, single | x | math::erfc::<T, FMA>(x));
 float_fn!(Exp2, |x| math::exp2::<T, FMA>(x));
 float_fn!(Log2, |x| math::log2::<T, FMA>(x));
 float_fn!(Log10, |x| math::log10::<T, FMA>(x));

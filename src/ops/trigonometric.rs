@@ -21,18 +21,18 @@ macro_rules! vectorised {
     };
 }
 
-/// The like whose vectorised form is right for angles of up to a million.
-macro_rules! periodic {
-    ($def:ident, $name:ident, $function:ident, $small:ident, $($rest:tt)*) => {
-        float_fn!($name, |x| math::$function::<T, FMA>(x), if math::is_small_angle(x) => math::$small::<T, FMA>(x));
+/// The like that calls libm in f64.
+macro_rules! single {
+    ($def:ident, $name:ident, $function:ident, $($rest:tt)*) => {
+        float_fn!($name, single | x | math::$function::<T, FMA>(x));
         define!($def, $name, $function, libm::$function, $($rest)*);
     };
 }
 
-/// The like that calls libm.
-macro_rules! from_libm {
-    ($def:ident, $name:ident, $function:ident, $($rest:tt)*) => {
-        float_fn!($name, call | x | math::$function::<T, FMA>(x));
+/// The like whose vectorised form is right for angles of up to a million.
+macro_rules! periodic {
+    ($def:ident, $name:ident, $function:ident, $small:ident, $($rest:tt)*) => {
+        float_fn!($name, |x| math::$function::<T, FMA>(x), if math::is_small_angle(x) => math::$small::<T, FMA>(x));
         define!($def, $name, $function, libm::$function, $($rest)*);
     };
 }
@@ -69,52 +69,34 @@ periodic!(COS, Cos, cos, small_cos, "The cosine of x radians.", (0.5, 2.5), Read
     let sin = unary(g, &SIN, x)?;
     negative(g, sin)
 });
-periodic!(TAN, Tan, tan, small_tan, "The tangent of x radians.", (-1.0, 1.0), Reads::OUTPUT, ztimes, |g, _, y| {
+float_fn!(Tan, single |x| math::tan::<T, FMA>(x), if math::is_small_angle(x) => math::small_tan::<T, FMA>(x));
+define!(TAN, Tan, tan, libm::tan, "The tangent of x radians.", (-1.0, 1.0), Reads::OUTPUT, ztimes, |g, _, y| {
     square_plus(g, y, 1.0)
 });
-from_libm!(
-    ASIN,
-    Asin,
-    asin,
-    "The angle in [-π/2, π/2] with sine x.",
-    (-0.8, 0.8),
-    Reads::INPUT,
-    ztimes,
-    |g, x, _| {
-        let rest = one_less_square(g, x)?;
-        unary(g, &RSQRT, rest)
-    }
-);
-from_libm!(ACOS, Acos, acos, "The angle in [0, π] with cosine x.", (-0.8, 0.8), Reads::INPUT, ztimes, |g, x, _| {
+single!(ASIN, Asin, asin, "The angle in [-π/2, π/2] with sine x.", (-0.8, 0.8), Reads::INPUT, ztimes, |g, x, _| {
+    let rest = one_less_square(g, x)?;
+    unary(g, &RSQRT, rest)
+});
+single!(ACOS, Acos, acos, "The angle in [0, π] with cosine x.", (-0.8, 0.8), Reads::INPUT, ztimes, |g, x, _| {
     let rest = one_less_square(g, x)?;
     let slope = unary(g, &RSQRT, rest)?;
     negative(g, slope)
 });
-from_libm!(
-    ATAN,
-    Atan,
-    atan,
-    "The angle in (-π/2, π/2) with tangent x.",
-    (-1.5, 1.5),
-    Reads::INPUT,
-    times,
-    |g, x, _| {
-        let sum = square_plus(g, x, 1.0)?;
-        inverse(g, sum)
-    }
-);
+single!(ATAN, Atan, atan, "The angle in (-π/2, π/2) with tangent x.", (-1.5, 1.5), Reads::INPUT, times, |g, x, _| {
+    let sum = square_plus(g, x, 1.0)?;
+    inverse(g, sum)
+});
 vectorised!(SINH, Sinh, sinh, "(exp(x) - exp(-x)) / 2.", (-1.5, 1.5), Reads::INPUT, ztimes, |g, x, _| {
     unary(g, &COSH, x)
 });
 vectorised!(COSH, Cosh, cosh, "(exp(x) + exp(-x)) / 2.", (0.3, 1.5), Reads::INPUT, ztimes, |g, x, _| {
     unary(g, &SINH, x)
 });
-from_libm!(ASINH, Asinh, asinh, "The number with hyperbolic sine x.", (-1.5, 1.5), Reads::INPUT, times, |g, x, _| {
+single!(ASINH, Asinh, asinh, "The number with hyperbolic sine x.", (-1.5, 1.5), Reads::INPUT, times, |g, x, _| {
     let sum = square_plus(g, x, 1.0)?;
     unary(g, &RSQRT, sum)
 });
-// libm gives numbers for some that are below -1.
-float_fn!(Acosh, call | x | if x < T::ONE { T::NAN } else { math::acosh::<T, FMA>(x) });
+float_fn!(Acosh, single | x | math::acosh::<T, FMA>(x));
 define!(
     ACOSH,
     Acosh,
@@ -132,23 +114,14 @@ define!(
         inverse(g, product)
     }
 );
-from_libm!(
-    ATANH,
-    Atanh,
-    atanh,
-    "The number with hyperbolic tangent x.",
-    (-0.8, 0.8),
-    Reads::INPUT,
-    ztimes,
-    |g, x, _| {
-        let rest = one_less_square(g, x)?;
-        inverse(g, rest)
-    }
-);
+single!(ATANH, Atanh, atanh, "The number with hyperbolic tangent x.", (-0.8, 0.8), Reads::INPUT, ztimes, |g, x, _| {
+    let rest = one_less_square(g, x)?;
+    inverse(g, rest)
+});
 
 pub struct Atan2;
 impl<T: Float> BinaryFn<T, T> for Atan2 {
-    const VECTOR: bool = false;
+    const VECTOR: bool = !T::DOUBLE;
     #[inline(always)]
     fn eval<const FMA: bool>(y: T, x: T) -> T {
         math::atan2::<T, FMA>(y, x)

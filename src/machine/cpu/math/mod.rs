@@ -1,9 +1,10 @@
 //! Scalar functions for kernel bodies: our own polynomials, without branches, so that LLVM vectorises a loop over them.
 //!
 //! Largest errors over all inputs, with and without FMA: 3 ULP in f32, 4 ULP in f64; NaN stays NaN, infinities, signed
-//! zeros and denormals are right. `FMA` decides the bits, never the width of a vector. The functions in `library` call
-//! libm element by element.
+//! zeros and denormals are right. `FMA` decides the bits, never the width of a vector. Some compute in f64 for f32 too.
+//! A few functions of f64, and arguments that a kernel does one by one, are left to libm.
 
+mod arc;
 mod circle;
 pub mod coefficients;
 mod double;
@@ -16,11 +17,12 @@ mod power;
 mod quotient;
 mod turns;
 
+pub use arc::{acos, acosh, asin, asinh, atan, atan2, atanh, erfc};
 pub use circle::{cos, is_small_angle, sin, small_cos, small_sin, small_tan, tan};
 pub use erf::erf;
 pub use exp::{cosh, exp, exp2, expm1, sigmoid, sinh, tanh};
 pub use hypot::hypot;
-pub use library::{acos, acosh, asin, asinh, atan, atan2, atanh, erfc, lgamma};
+pub use library::lgamma;
 pub use log::{log, log1p, log2, log10};
 pub use power::pow;
 pub use quotient::{floor_divide, is_small_quotient, remainder, small_floor_divide, small_remainder};

@@ -91,8 +91,14 @@ fn single<const FMA: bool>(x: f64, y: f64) -> f64 {
     let p = y * log2;
     let p = if p > 200.0 { 200.0 } else { p };
     let p = if p < -200.0 { -200.0 } else { p };
-    let n = (p + f64::ROUNDER) - f64::ROUNDER;
-    polynomial::<f64, FMA>(EXP2, p - n) * power_of_two(n)
+    short_exp2::<FMA>(p)
+}
+
+/// 2^x for |x| ≤ 200, right for f32.
+#[inline(always)]
+pub(super) fn short_exp2<const FMA: bool>(x: f64) -> f64 {
+    let n = (x + f64::ROUNDER) - f64::ROUNDER;
+    polynomial::<f64, FMA>(EXP2, x - n) * power_of_two(n)
 }
 
 /// x^y with the special cases of IEEE 754: pow(x, 0) = pow(1, y) = 1 even for NaN.
