@@ -153,8 +153,8 @@ macro_rules! float_fn {
     ($name:ident, |$x:ident| $body:expr $(, if $is_common:expr => $common:expr)?) => {
         float_fn!(@ $name, true, $x, $body $(, $is_common, $common)?);
     };
-    ($name:ident, single |$x:ident| $body:expr $(, if $is_common:expr => $common:expr)?) => {
-        float_fn!(@ $name, !T::DOUBLE, $x, $body $(, $is_common, $common)?);
+    ($name:ident, single |$x:ident| $body:expr) => {
+        float_fn!(@ $name, !T::DOUBLE, $x, $body);
     };
     ($name:ident, call |$x:ident| $body:expr) => {
         float_fn!(@ $name, false, $x, $body);

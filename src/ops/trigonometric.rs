@@ -69,8 +69,7 @@ periodic!(COS, Cos, cos, small_cos, "The cosine of x radians.", (0.5, 2.5), Read
     let sin = unary(g, &SIN, x)?;
     negative(g, sin)
 });
-float_fn!(Tan, single |x| math::tan::<T, FMA>(x), if math::is_small_angle(x) => math::small_tan::<T, FMA>(x));
-define!(TAN, Tan, tan, libm::tan, "The tangent of x radians.", (-1.0, 1.0), Reads::OUTPUT, ztimes, |g, _, y| {
+periodic!(TAN, Tan, tan, small_tan, "The tangent of x radians.", (-1.0, 1.0), Reads::OUTPUT, ztimes, |g, _, y| {
     square_plus(g, y, 1.0)
 });
 single!(ASIN, Asin, asin, "The angle in [-π/2, π/2] with sine x.", (-0.8, 0.8), Reads::INPUT, ztimes, |g, x, _| {

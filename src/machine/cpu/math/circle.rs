@@ -2,7 +2,7 @@
 //! Beyond `ANGLE_MAX` they are those of libm.
 
 use super::super::float::Float;
-use super::double::sum;
+use super::double::{ordered_sum, product, sum};
 use super::polynomial;
 
 /// Up to here n has at most 20 bits, and its products with the parts of π/2 are exact.
@@ -40,13 +40,13 @@ pub fn is_small_angle<T: Float>(x: T) -> bool {
     x.abs() < T::from_f64(ANGLE_MAX)
 }
 
-/// n in the low bits, and sin(r) and cos(r), for 0 ≤ x < `ANGLE_MAX`; right for f32 or f64.
+/// n in the low bits, and sin(r) and cos(r) as sums, for 0 ≤ x < `ANGLE_MAX`; right for T.
 #[inline(always)]
-fn reduced<const DOUBLE: bool, const FMA: bool>(x: f64) -> (u64, f64, f64) {
+fn reduced<T: Float, const FMA: bool>(x: f64) -> (u64, (f64, f64), (f64, f64)) {
     let rounded = x.fma::<FMA>(std::f64::consts::FRAC_2_PI, f64::ROUNDER);
     let n = rounded - f64::ROUNDER;
     let r = x - n * QUARTER[0];
-    let (r, rest) = if DOUBLE {
+    let (r, rest) = if T::DOUBLE {
         let (r, first) = sum(r, -n * QUARTER[1]);
         let (r, second) = sum(r, -n * QUARTER[2]);
         (r, (first + second) - n * QUARTER[3])
@@ -54,23 +54,22 @@ fn reduced<const DOUBLE: bool, const FMA: bool>(x: f64) -> (u64, f64, f64) {
         (r - n * QUARTER_REST, 0.0)
     };
     let z = r * r;
-    let (sin, cos) = if DOUBLE { (SIN, COS) } else { (SIN_SHORT, COS_SHORT) };
+    let (sin, cos) = if T::DOUBLE { (SIN, COS) } else { (SIN_SHORT, COS_SHORT) };
     let (sin, cos) = (polynomial::<f64, FMA>(sin, z), polynomial::<f64, FMA>(cos, z));
     let half = 0.5 * z;
     let top = 1.0 - half;
-    let sin = r + (r * z).fma::<FMA>(sin, rest * top);
-    let cos = top + (((1.0 - top) - half) + (z * z).fma::<FMA>(cos, -(r * rest)));
-    (rounded.to_bits(), sin, cos)
+    let sin_low = (r * z).fma::<FMA>(sin, rest * top);
+    let cos_low = ((1.0 - top) - half) + (z * z).fma::<FMA>(cos, -(r * rest));
+    (rounded.to_bits(), (r, sin_low), (top, cos_low))
 }
 
 /// sin(x + quarters π/2) for x ≥ 0.
 #[inline(always)]
 fn turned<T: Float, const FMA: bool>(x: T, quarters: u64) -> T {
-    let x = x.to_f64();
-    let (n, sin, cos) = if T::DOUBLE { reduced::<true, FMA>(x) } else { reduced::<false, FMA>(x) };
+    let (n, sin, cos) = reduced::<T, FMA>(x.to_f64());
     let n = n + quarters;
-    let y = if n & 1 == 0 { sin } else { cos };
-    T::from_f64(f64::from_bits(y.to_bits() ^ (n & 2) << 62))
+    let (high, low) = if n & 1 == 0 { sin } else { cos };
+    T::from_f64(f64::from_bits((high + low).to_bits() ^ (n & 2) << 62))
 }
 
 /// The sine where `is_small_angle`.
@@ -87,15 +86,22 @@ pub fn small_cos<T: Float, const FMA: bool>(x: T) -> T {
     turned::<T, FMA>(x.abs(), 1)
 }
 
-/// The tangent where `is_small_angle`; in f64 that of libm.
+/// The tangent where `is_small_angle`.
 #[inline(always)]
 pub fn small_tan<T: Float, const FMA: bool>(x: T) -> T {
-    if T::DOUBLE {
-        return T::from_f64(libm::tan(x.to_f64()));
-    }
-    let (n, sin, cos) = reduced::<false, FMA>(x.to_f64().abs());
-    let y = T::from_f64(if n & 1 == 0 { sin / cos } else { -cos / sin });
-    if x.is_sign_negative() { -y } else { y }
+    let (n, sin, cos) = reduced::<T, FMA>(x.to_f64().abs());
+    let (sin, cos) = (ordered_sum(sin.0, sin.1), ordered_sum(cos.0, cos.1));
+    let (above, below) = if n & 1 == 0 { (sin, cos) } else { (cos, sin) };
+    let y = above.0 / below.0;
+    // What the division leaves, by a division of its own in f64.
+    let y = if T::DOUBLE {
+        let (back, lost) = product::<f64, FMA>(y, below.0);
+        y + (((above.0 - back) - lost) + (above.1 - y * below.1)) / below.0
+    } else {
+        y
+    };
+    let is_negative = (n & 1 == 1) != x.is_sign_negative();
+    T::from_f64(if is_negative { -y } else { y })
 }
 
 /// The sine, exact for huge arguments too.
