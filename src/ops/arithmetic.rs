@@ -93,24 +93,31 @@ trait FloorQuotient {
 }
 
 impl FloorQuotient for u8 {
+    #[inline(always)]
     fn floor_quotient(self, divisor: u8) -> u8 {
-        self / divisor
+        i32::from(self).floor_quotient(i32::from(divisor)) as u8
     }
 }
 
-macro_rules! signed_floor_quotient {
-    ($($t:ty),*) => {$(
-        impl FloorQuotient for $t {
-            #[inline(always)]
-            fn floor_quotient(self, divisor: $t) -> $t {
-                let quotient = self.wrapping_div(divisor);
-                let rest = self.wrapping_rem(divisor);
-                if rest != 0 && (rest < 0) != (divisor < 0) { quotient - 1 } else { quotient }
-            }
-        }
-    )*};
+impl FloorQuotient for i32 {
+    /// By a division of f64, which vectors have: it errs by less than two quotients can differ.
+    #[inline(always)]
+    fn floor_quotient(self, divisor: i32) -> i32 {
+        // The nearest integer, in the low bits.
+        let nearest = (f64::from(self) / f64::from(divisor) + f64::ROUNDER).to_bits() as i32;
+        let rest = self.wrapping_sub(nearest.wrapping_mul(divisor));
+        if rest != 0 && (rest < 0) != (divisor < 0) { nearest.wrapping_sub(1) } else { nearest }
+    }
 }
-signed_floor_quotient!(i32, i64);
+
+impl FloorQuotient for i64 {
+    #[inline(always)]
+    fn floor_quotient(self, divisor: i64) -> i64 {
+        let quotient = self.wrapping_div(divisor);
+        let rest = self.wrapping_rem(divisor);
+        if rest != 0 && (rest < 0) != (divisor < 0) { quotient - 1 } else { quotient }
+    }
+}
 
 #[inline(always)]
 fn floor_quotient<T: FloorQuotient>(x: T, y: T) -> T {

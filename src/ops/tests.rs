@@ -136,6 +136,38 @@ fn check_binary(def: &BinaryDef) {
     }
 }
 
+/// Quotient and remainder of integers, rounded toward minus infinity; 0 for a division by 0.
+fn floor_division(x: i64, y: i64) -> [f64; 2] {
+    if y == 0 {
+        return [0.0, 0.0];
+    }
+    let (quotient, rest) = (x / y, x % y);
+    let is_above = rest != 0 && (rest < 0) != (y < 0);
+    let (quotient, rest) = if is_above { (quotient - 1, rest + y) } else { (quotient, rest) };
+    [quotient as f64, rest as f64]
+}
+
+#[test]
+fn integer_quotients_are_exact_to_the_ends_of_the_type() {
+    for dtype in [DType::U8, DType::I32] {
+        let mut ends = vec![0.0, 1.0, 2.0, 3.0, 7.0, 127.0, 128.0, 254.0, 255.0];
+        if dtype == DType::I32 {
+            let (low, high) = (f64::from(i32::MIN), f64::from(i32::MAX));
+            ends.extend([low, low + 1.0, low / 2.0, low / 3.0, high / 3.0, high / 2.0, high - 1.0, high]);
+            ends.extend([-1.0, -2.0, -3.0, -46341.0, 46340.0, 65536.0, -65537.0, 715_827_883.0]);
+        }
+        let ends = held(&ends, dtype);
+        let (x, y): (Vec<f64>, Vec<f64>) = ends.iter().flat_map(|&x| ends.iter().map(move |&y| (x, y))).unzip();
+        for (def, of) in [(&super::arithmetic::FLOOR_DIVIDE, 0), (&super::arithmetic::REMAINDER, 1)] {
+            let Some(kernels) = (def.kernels)(dtype) else { panic!("{} of {dtype}", def.name) };
+            let expected: Vec<f64> = x.iter().zip(&y).map(|(&x, &y)| floor_division(x as i64, y as i64)[of]).collect();
+            run(kernels, &[&x, &y], dtype, dtype, |isa, made| {
+                assert_eq!(made, held(&expected, dtype), "{} in {dtype} on {}", def.name, isa.name());
+            });
+        }
+    }
+}
+
 #[test]
 fn kernels_stay_within_the_bound_of_their_definition() {
     let mut failed = Vec::new();
