@@ -36,6 +36,9 @@ impl Journal {
 
     /// Forgets the steps that were, and puts back what those changed that were not. Whether there were any.
     pub fn settle(&mut self, states: &mut [State]) -> bool {
+        if self.steps.is_empty() {
+            return false;
+        }
         // What is not known of a run is not known of later ones on its device.
         let mut unknown: Option<Ticket> = None;
         let mut undone = Vec::new();

@@ -228,7 +228,8 @@ impl Updater {
 
     /// Takes the states of a step over.
     fn take(&mut self, steps: Vec<Update>) {
-        for alike in steps.chunk_by(|a, b| a.device == b.device) {
+        let is_on_device = |alike: &&[Update]| !alike[0].device.is_cpu();
+        for alike in steps.chunk_by(|a, b| a.device == b.device).filter(is_on_device) {
             if let Some(ticket) = self.params[alike[0].index].written() {
                 self.journal.note(ticket, alike.iter().map(|update| self.before(update.index)).collect());
             }

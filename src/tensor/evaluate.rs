@@ -207,7 +207,7 @@ pub fn evaluate_all(rebound: &[Rebinding]) -> Result<()> {
 /// of range is found too late to leave them pending.
 fn prepare_old(rebound: &[Rebinding]) -> Result<()> {
     let (mut pending, mut strided) = (Vec::new(), Vec::new());
-    {
+    if !rebound.is_empty() {
         let engine = engine::lock();
         for Rebinding { tensor, old, .. } in rebound {
             if engine.get(old.slot).device.is_cpu() || !tensor.is_variable() {

@@ -217,7 +217,9 @@ impl Recorder {
                 let error = error.clone();
                 return self.refuse(&operands, position, error);
             }
-            if let Some(error) = record.values[output as usize].as_ref().and_then(|value| value.buffer.error()) {
+            if !record.device.is_cpu()
+                && let Some(error) = record.values[output as usize].as_ref().and_then(|value| value.buffer.error())
+            {
                 return self.refuse(&operands, position, error);
             }
             let place = *device.get_or_insert(record.device);
