@@ -156,7 +156,7 @@ impl Context {
         Ok((index, mapped))
     }
 
-    /// Takes the bytes out of a staging block once it is mapped, and unmaps it.
+    /// Takes the bytes out of a staging block once it is mapped, or what was to tell of it is gone, and unmaps it.
     fn mapped<T>(
         &self,
         about: impl Fn() -> String,
@@ -166,13 +166,12 @@ impl Context {
         take: impl FnOnce(&[u8]) -> T,
     ) -> Result<T> {
         self.guarded(about, || {
-            if mapped.get() != Some(&true) {
-                return Err(Error::new(ErrorKind::Device, "gpu: the driver did not give the bytes"));
+            let refused = || Error::new(ErrorKind::Device, "gpu: the driver did not give the bytes");
+            if mapped.get() == Some(&false) {
+                return Err(refused());
             }
-            let taken = {
-                let view = staging.raw.get_mapped_range(0..end);
-                take(&view.map_err(|error| Error::internal(format!("gpu: {error}")))?)
-            };
+            // No answer: the poll that was about to bring it panicked, after the memory had been mapped.
+            let taken = take(&staging.raw.get_mapped_range(0..end).map_err(|_| refused())?);
             staging.raw.unmap();
             Ok(taken)
         })
@@ -209,5 +208,27 @@ impl Context {
             }
             stop()?;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::device;
+    use super::*;
+
+    #[test]
+    fn bytes_are_read_though_the_answer_was_lost() {
+        let Some(context) = device() else { return };
+        let buffer = context.upload(&[1, 2, 3, 4]).unwrap();
+        let staging = context.block(Use::Staging, 4).unwrap();
+        let copy =
+            |encoder: &mut CommandEncoder| encoder.copy_buffer_to_buffer(buffer.raw(), 0, &staging.raw, 0, Some(4));
+        let (index, answer) = context.copy_out(String::new, &staging, 4, copy).unwrap();
+        context.wait_for(Some(index), || answer.get().is_some()).unwrap();
+        let lost = OnceLock::new();
+        assert_eq!(context.mapped(String::new, &staging, 4, &lost, <[u8]>::to_vec).unwrap(), [1, 2, 3, 4]);
+        // Now it is not mapped.
+        let error = context.mapped(String::new, &staging, 4, &lost, <[u8]>::to_vec).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Device);
     }
 }

@@ -68,7 +68,7 @@ fn main() {
 }
 ";
 
-fn device() -> Option<Arc<Context>> {
+pub(super) fn device() -> Option<Arc<Context>> {
     if devices().is_empty() {
         eprintln!("skipped: no GPU, real or software");
         return None;
