@@ -323,6 +323,24 @@ mod tests {
         }
     }
 
+    /// The square root, and minus that of -x below 0.
+    struct SignedRoot;
+    impl UnaryFn<f64, f64> for SignedRoot {
+        #[inline(always)]
+        fn eval<const FMA: bool>(a: f64) -> f64 {
+            if a < 0.0 { -(-a).sqrt() } else { a.sqrt() }
+        }
+        #[inline(always)]
+        fn common<const FMA: bool>(a: f64) -> f64 {
+            a.sqrt()
+        }
+        #[inline(always)]
+        fn is_common(a: f64) -> bool {
+            a >= 0.0
+        }
+    }
+
+    static SIGNED_ROOT: Kernels = unary_kernels!(SignedRoot, f64 => f64);
     static HALF: Kernels = unary_kernels!(Half, f32 => f32);
     static SUB: Kernels = binary_kernels!(Sub, f32 => f32);
     static LESS: Kernels = binary_kernels!(Less, f64 => u8);
@@ -389,6 +407,23 @@ mod tests {
                 // SAFETY: as above.
                 unsafe { kernel(n, p, &[arg(&other, false), Arg { ptr: p, scalar: true }]) };
                 assert!((0..n).all(|i| x[i] == 3.0 * i as f32 - 5.0));
+            }
+        }
+    }
+
+    #[test]
+    fn elements_that_are_not_common_are_computed_by_themselves() {
+        for n in LENGTHS {
+            for period in [1, 2, 7, 1000] {
+                let sign = |i: usize| if i.is_multiple_of(period) { -1.0 } else { 1.0 };
+                let start: Vec<f64> = (0..n).map(|i| sign(i) * i as f64).collect();
+                for kernel in each(&SIGNED_ROOT) {
+                    let mut x = start.clone();
+                    let p: *mut u8 = x.as_mut_ptr().cast();
+                    // SAFETY: in place, n elements.
+                    unsafe { kernel(n, p, &[Arg { ptr: p, scalar: false }]) };
+                    assert!((0..n).all(|i| x[i] == sign(i) * (i as f64).sqrt()));
+                }
             }
         }
     }
