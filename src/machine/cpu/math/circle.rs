@@ -58,8 +58,13 @@ fn reduced<T: Float, const FMA: bool>(x: f64) -> (u64, (f64, f64), (f64, f64)) {
     let (sin, cos) = (polynomial::<f64, FMA>(sin, z), polynomial::<f64, FMA>(cos, z));
     let half = 0.5 * z;
     let top = 1.0 - half;
-    let sin_low = (r * z).fma::<FMA>(sin, rest * top);
-    let cos_low = ((1.0 - top) - half) + (z * z).fma::<FMA>(cos, -(r * rest));
+    let (cube, fourth) = (r * z, z * z);
+    let (sin_low, cos_low) = if T::DOUBLE {
+        let rounding = (1.0 - top) - half;
+        (cube.fma::<FMA>(sin, rest * top), rounding + fourth.fma::<FMA>(cos, -(r * rest)))
+    } else {
+        (cube * sin, fourth * cos)
+    };
     (rounded.to_bits(), (r, sin_low), (top, cos_low))
 }
 
