@@ -83,8 +83,9 @@ class Verification:
 def verify(step: Callable[[], Any], devices: Sequence[str | Device] = ("cpu", "gpu")) -> Verification:
     """Run a step once and prove each of its ops, gradients and updates included, on each device.
 
-    Every op of every plan that `step` runs is computed alone on each device, on the values that it has in this step,
-    and compared with its definition in float64. The bound is the op's own: units in the last place for a scalar
+    Every op of every plan that `step` runs, what it leaves pending included, is computed alone on each device, on the
+    values that it has in this step, and compared with its definition in float64. Kernels that join ops are taken apart
+    for it. The bound is the op's own: units in the last place for a scalar
     function, (n + 2) / 2 · ε · Σ|terms| for a sum of n terms (Higham, Accuracy and Stability of Numerical Algorithms,
     2002, chapter 4), none for what only moves or compares. The step itself runs as ever, on the device of its tensors.
 
@@ -99,6 +100,7 @@ def verify(step: Callable[[], Any], devices: Sequence[str | Device] = ("cpu", "g
         InternalError: an op diverged; the message names the first one, the element and the operands.
         DeviceError: a device does not exist.
         UnsupportedError: an op or dtype that a device does not have.
+        ValueError: the step computed nothing.
 
     Example:
         >>> import wengert as wg

@@ -176,6 +176,11 @@ pub fn evaluate_all(rebound: &[Rebinding]) -> Result<()> {
     };
     let places: Vec<(Place, Place)> = rebound.iter().map(|rebinding| (rebinding.old, rebinding.new)).collect();
     let mut result = run(&roots, &places, Wait::IfLinesAreKept);
+    if result.is_err()
+        && let Some(rest) = without_failed(&roots, rebound)
+    {
+        result = run(&rest, &places, Wait::IfLinesAreKept);
+    }
     match &mut result {
         Ok(()) => {
             let mut engine = engine::lock();
@@ -241,6 +246,23 @@ pub(super) fn evaluate_slots(roots: &[Slot]) -> Result<()> {
         ErrorKind::Interrupted | ErrorKind::Grad => error,
         _ => blame(roots).unwrap_or(error),
     })
+}
+
+/// Users of what failed before keep its error, which has been raised: they must not hold up the rest. Gives the rest, if
+/// there were such users and what is rebound is not among them.
+#[cold]
+fn without_failed(roots: &[Slot], rebound: &[Rebinding]) -> Option<Vec<Slot>> {
+    let mut engine = engine::lock();
+    let generation = GENERATION.load(Ordering::Relaxed);
+    let mut rest = Vec::with_capacity(roots.len());
+    for &slot in roots {
+        match walk(&mut engine, &[slot], generation) {
+            Ok(_) => rest.push(slot),
+            Err(error) => engine.get_mut(slot).state = State::Failed(error),
+        }
+    }
+    let stands = |rebinding: &Rebinding| !matches!(engine.get(rebinding.new.slot).state, State::Failed(_));
+    (rest.len() < roots.len() && rebound.iter().all(stands)).then_some(rest)
 }
 
 /// Finds which nodes failed, by evaluating them one by one in record order; those keep the error, and so do their users.

@@ -468,3 +468,10 @@ except wg.DeviceLostError:
     print("gone")
 """
     assert in_a_process(program) == "[True, True, True, True] (4, 1) (4, 1) gpu:0\ngone"
+
+
+def test_a_module_that_a_device_refuses_has_not_moved() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1).double())
+    with pytest.raises(wg.UnsupportedError, match="float64"):
+        model.to(GPU)
+    assert {str(parameter.device) for parameter in model.parameters()} == {"cpu"}

@@ -200,3 +200,37 @@ def test_a_gradient_for_nobody_is_not_kept() -> None:
         loss.backward()
     del loss
     assert _core.counters()["live_nodes"] == before
+
+
+def test_what_failed_before_does_not_hold_up_later_steps() -> None:
+    bad = failing(wg.tensor([1.0]))
+    user = bad.mean()  # alive, and never computed
+    with pytest.raises(ValueError, match="testing_op"):
+        bad.tolist()
+    w = nn.Parameter(wg.tensor([1.0, 2.0]))
+    optimizer = optim.SGD([w], lr=0.5)
+    aside = w.detach() * 3.0
+    for _ in range(2):
+        optimizer.zero_grad()
+        w.sum().backward()
+        optimizer.step()
+    assert (w.tolist(), aside.tolist()) == ([0.0, 1.0], [3.0, 6.0])
+    with pytest.raises(ValueError, match="testing_op"):
+        user.item()
+
+
+def test_a_step_on_what_failed_before_fails() -> None:
+    bad = failing(wg.tensor([1.0]))
+    user = bad.mean()
+    with pytest.raises(ValueError, match="testing_op"):
+        bad.tolist()
+    w = nn.Parameter(wg.tensor([1.0, 2.0]))
+    optimizer = optim.SGD([w], lr=0.5)
+    (w.sum() * user).backward()
+    with pytest.raises(ValueError, match="testing_op"):
+        optimizer.step()
+    assert w.tolist() == [1.0, 2.0]
+    optimizer.zero_grad()
+    w.sum().backward()
+    optimizer.step()
+    assert w.tolist() == [0.5, 1.5]

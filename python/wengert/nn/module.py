@@ -385,13 +385,17 @@ class Module:
             from wengert._core import DTypeError
 
             raise DTypeError(f"to: parameters are floats; {wanted.name} is none")
-        for members in (self.parameters(), self.buffers()):
-            for tensor in members:
-                own = wanted if tensor.dtype.is_floating_point else None
-                if device is not None:
-                    convert_(tensor, device, own)
-                elif own is not None:
-                    convert_(tensor, own)
+        moves = [
+            (tensor, wanted if tensor.dtype.is_floating_point else None)
+            for members in (self.parameters(), self.buffers())
+            for tensor in members
+        ]
+        # What a device may refuse goes first: if it does, nothing has moved.
+        for tensor, own in sorted(moves, key=lambda move: (move[1] or move[0].dtype) != float64):
+            if device is not None:
+                convert_(tensor, device, own)
+            elif own is not None:
+                convert_(tensor, own)
         return self
 
     def double(self) -> Self:
