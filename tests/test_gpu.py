@@ -223,3 +223,15 @@ def test_threads_train_at_once() -> None:
     for thread in threads:
         thread.join()
     assert losses == [expected] * 3
+
+
+@needs_gpu
+def test_memory_that_ends_is_told_by_op() -> None:
+    x = wg.ones((4, 4), device="gpu")
+    wg.eval(x)
+    _core.testing_gpu("fail_allocation", 1)
+    try:
+        with pytest.raises(MemoryError, match=r"matmul: gpu: cannot allocate \d+ bytes"):
+            wg.eval(x @ x)
+    finally:
+        _core.testing_gpu("fail_allocation", 0)

@@ -166,6 +166,18 @@ fn compile(context: &Context, kernel: &Kernel) -> Result<Arc<Pipeline>> {
     context.pipeline(&kernel.wgsl, &access, kernel.words.len().next_multiple_of(4) as u32)
 }
 
+impl Plan {
+    /// An error about memory, in the name of the first kernel that uses it.
+    #[cold]
+    fn within_user(&self, home: Home, error: Error) -> Error {
+        let uses = |kernel: &&Kernel| kernel.bindings.iter().any(|binding| binding.home == home);
+        match self.shaders.kernels().iter().find(uses) {
+            Some(kernel) => error.within(kernel.name),
+            None => error,
+        }
+    }
+}
+
 /// Makes the pipelines side by side, for each takes milliseconds. Afterwards the context has those that can be made.
 fn compile_together(context: &Context, kernels: &[Kernel]) -> Result<()> {
     let mut texts = HashSet::new();
@@ -182,8 +194,13 @@ pub fn run(plan: &Plan, inputs: &Inputs) -> Result<Vec<Arc<Storage>>> {
     let context = context(plan.device)?;
     plan.check(leaves, numbers)?;
     let pipelines = plan.pipelines(&context)?;
-    let take = |bytes: &[usize]| bytes.iter().map(|&bytes| context.alloc(bytes)).collect::<Result<Vec<Buffer>>>();
-    let (slots, buffers) = (take(&plan.shaders.slots)?, take(&plan.shaders.buffers)?);
+    let take = |bytes: &[usize], home: fn(u32) -> Home| {
+        let alloc = |(at, &bytes): (usize, &usize)| {
+            context.alloc(bytes).map_err(|error| plan.within_user(home(at as u32), error))
+        };
+        bytes.iter().enumerate().map(alloc).collect::<Result<Vec<Buffer>>>()
+    };
+    let (slots, buffers) = (take(&plan.shaders.slots, Home::Slot)?, take(&plan.shaders.buffers, Home::Buffer)?);
     let fault = context.fault()?;
     let binding = |home: Home| -> Result<Binding<'_>> {
         match home {

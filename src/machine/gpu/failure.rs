@@ -73,7 +73,7 @@ impl Health {
         if self.is_stray.swap(false, Ordering::Acquire)
             && let Some(error) = self.stray.lock().take()
         {
-            return Err(Error::internal(format!("gpu: {error}")));
+            return Err(Error::new(ErrorKind::Device, format!("gpu: {error}")));
         }
         Ok(())
     }
@@ -118,8 +118,7 @@ impl Context {
 fn described(about: &str, error: &wgpu::Error) -> Error {
     match error {
         wgpu::Error::OutOfMemory { .. } => Error::new(ErrorKind::Memory, format!("{about}: out of device memory")),
-        wgpu::Error::Validation { description, .. } => Error::internal(format!("{about}: {}", one_line(description))),
-        wgpu::Error::Internal { description, .. } => {
+        wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
             Error::new(ErrorKind::Device, format!("{about}: {}", one_line(description)))
         }
     }
