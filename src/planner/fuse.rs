@@ -351,6 +351,8 @@ pub fn split_wide(program: &Program, groups: Groups, most_values: usize) -> Grou
 pub struct Readers {
     pub tasks: Vec<SmallVec<[u32; 4]>>,
     pub is_output: Vec<bool>,
+    /// Whether some task must not be computed before the value.
+    pub is_awaited: Vec<bool>,
 }
 
 impl Readers {
@@ -358,9 +360,13 @@ impl Readers {
         let mut readers = Readers {
             tasks: vec![SmallVec::new(); program.values.len()],
             is_output: vec![false; program.values.len()],
+            is_awaited: vec![false; program.values.len()],
         };
         for (index, task) in program.tasks.iter().enumerate() {
-            task.inputs.iter().for_each(|window| readers.tasks[window.value as usize].push(index as u32));
+            for window in &task.inputs {
+                readers.tasks[window.value as usize].push(index as u32);
+                window.after.iter().for_each(|&value| readers.is_awaited[value as usize] = true);
+            }
         }
         program.outputs.iter().for_each(|&value| readers.is_output[value as usize] = true);
         readers

@@ -5,15 +5,13 @@
 use super::fuse::{Class, Group, Groups, Readers, Rows, Rules, space};
 use super::tasks::{Origin, Program, TaskKind};
 use super::window::Window;
-use hashbrown::HashSet;
 use smallvec::{SmallVec, smallvec};
 
 pub fn sink(program: &Program, groups: &mut Groups, rules: &Rules) {
     let readers = Readers::of(program);
-    let awaited = program.tasks.iter().flat_map(|task| &task.inputs).filter_map(|window| window.after).collect();
     // Readers stand behind what they read, so they have moved before.
     for task in (0..program.tasks.len() as u32).rev() {
-        let sinker = Sinker { program, groups, readers: &readers, awaited: &awaited };
+        let sinker = Sinker { program, groups, readers: &readers };
         let Some((set, into)) = sinker.reader(task).and_then(|into| Some((sinker.set(task, into, rules)?, into)))
         else {
             continue;
@@ -34,8 +32,6 @@ struct Sinker<'a> {
     program: &'a Program,
     groups: &'a Groups,
     readers: &'a Readers,
-    /// Values that some task must not be computed before.
-    awaited: &'a HashSet<u32>,
 }
 
 impl Sinker<'_> {
@@ -50,24 +46,24 @@ impl Sinker<'_> {
     fn is_free(&self, task: u32) -> bool {
         let (_, class) = self.groups.places[task as usize];
         let task = &self.program.tasks[task as usize];
-        matches!(task.kind, TaskKind::Map { .. }) && class == Class::Tile && !self.awaited.contains(&task.output)
+        matches!(task.kind, TaskKind::Map { .. })
+            && class == Class::Tile
+            && !self.readers.is_awaited[task.output as usize]
     }
 
     /// The one later row group that reads the result, element by element.
     fn reader(&self, task: u32) -> Option<u32> {
         let value = self.program.tasks[task as usize].output;
         let size = self.program.values[value as usize].size;
-        let (&first, _) = self.readers.tasks[value as usize].split_first()?;
-        let (from, into) = (self.groups.places[task as usize].0, self.groups.places[first as usize].0);
+        let into = self.readers.only(value, |reader| self.groups.places[reader as usize].0)?;
         let fits = self.is_free(task)
-            && !self.readers.is_output[value as usize]
-            && into != from
+            && into != self.groups.places[task as usize].0
             && self.rows(into).is_some_and(|rows| rows.size == size)
             && self.readers.tasks[value as usize].iter().all(|&reader| {
-                let (group, class) = self.groups.places[reader as usize];
+                let (_, class) = self.groups.places[reader as usize];
                 let task = &self.program.tasks[reader as usize];
                 let whole = |window: &Window| window.value != value || window.is_whole(size);
-                group == into && space(task, class) == Class::Tile && task.inputs.iter().all(whole)
+                space(task, class) == Class::Tile && task.inputs.iter().all(whole)
             });
         fits.then_some(into)
     }

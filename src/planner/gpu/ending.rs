@@ -10,7 +10,6 @@ use hashbrown::HashSet;
 /// Moves products into the row groups that end them. A product is then computed later than before, where its only reader was.
 pub fn choose(program: &Program, groups: Groups, donations: &[Donation], limits: &Limits) -> Groups {
     let readers = Readers::of(program);
-    let awaited: HashSet<u32> = program.tasks.iter().flat_map(|task| &task.inputs).filter_map(|x| x.after).collect();
     let donated = donations.iter().filter_map(|donation| program.outputs.get(donation.output as usize));
     let donated: HashSet<u32> = donated.copied().collect();
     let Groups { mut groups, mut places } = groups;
@@ -20,7 +19,7 @@ pub fn choose(program: &Program, groups: Groups, donations: &[Donation], limits:
         let Group::Alone(index) = groups[product] else { continue };
         let task = &program.tasks[index as usize];
         let value = &program.values[task.output as usize];
-        if !matches!(task.kind, TaskKind::Contract | TaskKind::Conv(..)) || awaited.contains(&task.output) {
+        if !matches!(task.kind, TaskKind::Contract | TaskKind::Conv(..)) || readers.is_awaited[task.output as usize] {
             continue;
         }
         let Some(reader) = readers.only(task.output, |reader| places[reader as usize].0) else { continue };
