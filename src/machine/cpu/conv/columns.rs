@@ -1,5 +1,6 @@
 //! The derivatives in g and in x: C\[m, j\] = Σₖ A\[m, k\]·field\[offset(k) + place(j)\], with the weight as A, packed once a
 //! run. The derivative in x is one such product for each residue of the stride that a tap meets, over those taps.
+//! Few rows, as of a depthwise convolution, slide over the field and pack nothing.
 
 use std::ops::Range;
 
@@ -8,7 +9,8 @@ use super::{Role, Shape, Shared};
 use crate::machine::cpu::gemm::Element;
 use crate::machine::cpu::gemm::block::{DEPTH_UNIT, TILE, even};
 use crate::machine::cpu::gemm::kernel::{Kernels, Rows, Tile};
-use crate::machine::cpu::gemm::pack::{Columns, Panel, Piece};
+use crate::machine::cpu::gemm::pack::{Columns, Lines, Panel, Piece};
+use crate::machine::cpu::gemm::slide::{self, Slide};
 use crate::machine::cpu::isa::Isa;
 use crate::machine::cpu::par::{Stopped, Work, par};
 use crate::machine::cpu::scratch::with_scratch;
@@ -16,6 +18,8 @@ use crate::machine::cpu::sweep::Sweep;
 
 /// The most columns that a tile of any backend has.
 const WIDEST: usize = 32;
+/// Elements of a result that is computed at once by rows that slide: a part of a first-level cache.
+const SLID: usize = 1024;
 
 pub struct Product<T: 'static> {
     kernels: &'static Kernels<T>,
@@ -173,6 +177,12 @@ impl<T: Element> Product<T> {
         product
     }
 
+    /// Elements of the longest row of columns in the field.
+    fn longest_line(&self) -> usize {
+        let widths = self.phases.iter().map(|phase| phase.columns[2].len());
+        self.field.row_step().max(widths.max().unwrap_or(0))
+    }
+
     pub fn is_output(&self) -> bool {
         self.role == Role::Output
     }
@@ -192,16 +202,29 @@ impl<T: Element> Product<T> {
         self.kernels.padded(self.rows.div_ceil(self.panels().max(1)))
     }
 
+    /// Whether rows slide over the field: they are few, and one block of K holds all steps.
+    fn slides(&self) -> bool {
+        self.rows <= slide::MOST_ROWS && self.depth() <= T::MAX_DEPTH
+    }
+
+    /// Steps of K of the longest phase.
+    fn depth(&self) -> usize {
+        self.phases.iter().map(|phase| phase.offsets.len()).max().unwrap_or(0)
+    }
+
     pub fn workspace(&self) -> usize {
+        if self.slides() {
+            return 0;
+        }
         let last = self.phases.last();
         last.map_or(0, |phase| phase.packed + self.groups * self.panels() * self.padded() * phase.offsets.len())
     }
 
     /// # Safety
     /// As for [`super::Conv::run`].
-    pub unsafe fn run(&self, field: *const T, weight: *const T, out: *mut T, packed: *mut T) -> Result<(), Stopped> {
+    pub unsafe fn run(&self, field: *const T, weight: *const T, out: *mut T, workspace: *mut T) -> Result<(), Stopped> {
         let (field, weight) = (Shared(field.cast_mut()), Shared(weight.cast_mut()));
-        let (out, packed) = (Shared(out), Shared(packed));
+        let (out, packed) = (Shared(out), Shared(if self.slides() { weight.0 } else { workspace }));
         if self.has_gaps {
             let size = self.rows * self.result.iter().product::<usize>();
             let images = self.batch * self.groups;
@@ -210,11 +233,13 @@ impl<T: Element> Product<T> {
                 unsafe { out.at(image * size).write_bytes(0, size) }
             })?;
         }
-        let panels = self.groups * self.panels();
-        par(panels, Work::Plain(self.groups * self.group_step), &|panel| {
-            // SAFETY: each panel has a place of its own.
-            unsafe { self.pack(panel / self.panels(), panel % self.panels(), weight.at(0), packed.at(0)) }
-        })?;
+        if !self.slides() {
+            let panels = self.groups * self.panels();
+            par(panels, Work::Plain(self.groups * self.group_step), &|panel| {
+                // SAFETY: each panel has a place of its own.
+                unsafe { self.pack(panel / self.panels(), panel % self.panels(), weight.at(0), packed.at(0)) }
+            })?;
+        }
         let (blocks, bands) = (self.batch.div_ceil(self.field.images), self.field.bands());
         par(blocks * self.groups * bands, Work::MulAdds(self.work), &|item| {
             let (group, band) = (item / bands % self.groups, item % bands);
@@ -253,13 +278,15 @@ impl<T: Element> Product<T> {
         }
     }
 
-    /// The columns of some images, or of a band of one, for one group.
-    unsafe fn part(&self, part: &Part, field: *const T, packed: *const T, out: *mut T) {
+    /// The columns of some images, or of a band of one, for one group. `weight` is packed, unless rows slide.
+    unsafe fn part(&self, part: &Part, field: *const T, weight: *const T, out: *mut T) {
         let image = |image: usize| (image * self.groups + part.group) * self.channels * self.source;
         let room = self.field.room();
-        let depth = self.phases.iter().map(|phase| phase.offsets.len()).max().unwrap_or(0);
-        let depth_step = even(depth, T::MAX_DEPTH, DEPTH_UNIT);
-        let panel = (depth_step + 1) * self.kernels.cols();
+        let panel = if self.slides() {
+            self.rows * (self.depth() + self.longest_line().max(SLID))
+        } else {
+            (even(self.depth(), T::MAX_DEPTH, DEPTH_UNIT) + 1) * self.kernels.cols()
+        };
         with_scratch(room * part.images.len() + panel, |scratch: *mut T| {
             let copy = scratch.wrapping_add(panel);
             let mut base = field.wrapping_add(image(part.images.start));
@@ -275,7 +302,13 @@ impl<T: Element> Product<T> {
                 let columns = self.field.columns(part.band, phase.columns.clone());
                 let area = Area { product: self, phase, part, columns, image_step };
                 // SAFETY: the area is part of the item.
-                unsafe { area.run(base, packed, out, scratch) };
+                unsafe {
+                    if self.slides() {
+                        area.slide(base, weight, out, scratch);
+                    } else {
+                        area.run(base, weight, out, scratch);
+                    }
+                }
             }
         });
     }
@@ -355,6 +388,100 @@ impl<T: Element> Area<'_, T> {
                         } else {
                             scatter(kernel, tile, rows.len(), &target);
                         }
+                    }
+                }
+            }
+        }
+    }
+
+    /// As `run`, by rows that slide over the field. Where rows of columns are close in the field, all between their ends
+    /// is computed as one line, since vectors are then full, and what lies between them is left out at the end.
+    ///
+    /// # Safety
+    /// As for `run`; the weight is as it is.
+    unsafe fn slide(&self, base: *const T, weight: *const T, out: *mut T, scratch: *mut T) {
+        let Product { kernels, rows, ref field, result, groups, .. } = *self.product;
+        let [planes, lines, width] = [0, 1, 2].map(|axis| self.columns[axis].len());
+        if planes * lines * width == 0 {
+            return;
+        }
+        let (depth, size) = (self.phase.offsets.len(), result.iter().product::<usize>());
+        let local = scratch.wrapping_add(rows * depth);
+        // SAFETY: the scratch has room for the factors.
+        unsafe { self.factors(weight, scratch) };
+        let from_step = field.row_step();
+        let whole = from_step <= kernels.padded(width) + kernels.lanes / 2;
+        let line_step = if whole { from_step } else { width };
+        let most = (SLID / line_step).clamp(1, lines);
+        for image in 0..self.part.images.len() * planes {
+            let (image, plane) = (image / planes, image % planes);
+            for first in (0..lines).step_by(most) {
+                let count = most.min(lines - first);
+                let column = [self.columns[0].start + plane, self.columns[1].start + first, self.columns[2].start];
+                let from = base.wrapping_add(image * self.image_step + field.place(self.part.band, column));
+                let row_step = (count - 1) * line_step + width;
+                let (width_slid, lines_slid) = if whole { (row_step, 1) } else { (width, count) };
+                let slide = Slide {
+                    factors: scratch,
+                    offsets: &self.phase.offsets,
+                    from,
+                    from_step,
+                    to: local,
+                    to_step: line_step,
+                    row_step,
+                    width: width_slid,
+                    lines: lines_slid,
+                };
+                let index = |axis: usize| (column[axis] * self.phase.step[axis]) as isize + self.phase.first[axis];
+                let place = (index(0) * result[1] as isize + index(1)) * result[2] as isize + index(2);
+                let image = (self.part.images.start + image) * groups + self.part.group;
+                let to = out.wrapping_add(image * rows * size).wrapping_offset(place);
+                // SAFETY: the columns are inside the field, `local` has room for them, and they are part of the item.
+                unsafe {
+                    (kernels.slides[rows - 1])(&slide);
+                    for row in 0..rows {
+                        let lines = Lines {
+                            from: local.add(row * row_step),
+                            from_step: line_step,
+                            to_step: self.phase.step[1] * result[2],
+                            width,
+                            count,
+                        };
+                        self.put(&lines, to.add(row * size));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Copies lines to their places in the result.
+    unsafe fn put(&self, lines: &Lines<T>, to: *mut T) {
+        let step = self.phase.step[2];
+        // SAFETY: the caller's promise.
+        unsafe {
+            if step == 1 {
+                return (self.product.kernels.copy_lines)(lines, to);
+            }
+            for line in 0..lines.count {
+                let (from, to) = (lines.from.add(line * lines.from_step), to.add(line * lines.to_step));
+                for j in 0..lines.width {
+                    *to.add(j * step) = *from.add(j);
+                }
+            }
+        }
+    }
+
+    /// Copies the weight's elements that the phase meets, row beside row for each step of K.
+    unsafe fn factors(&self, weight: *const T, mut to: *mut T) {
+        let Product { rows, row_step, channels, channel_step, group_step, .. } = *self.product;
+        let weight = weight.wrapping_add(self.part.group * group_step);
+        for channel in 0..channels {
+            for tap in self.phase.runs.iter().flat_map(|&(first, count)| first..first + count) {
+                for row in 0..rows {
+                    // SAFETY: an element of the weight, and room for a factor.
+                    unsafe {
+                        *to = *weight.add(row * row_step + channel * channel_step + tap);
+                        to = to.add(1);
                     }
                 }
             }

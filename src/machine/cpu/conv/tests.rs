@@ -166,6 +166,82 @@ fn fields_of_every_size_are_cut_into_items() {
     }
 }
 
+/// Layers with few channels in a group.
+fn narrow() -> Vec<Shape> {
+    let square = |extent: usize, sweep: Sweep| vec![(extent, sweep), (extent, sweep)];
+    vec![
+        shape(2, 17, (1, 1), &square(28, sweep(3, 1, 1, 1))),
+        shape(3, 33, (1, 1), &square(9, sweep(3, 2, 1, 1))),
+        shape(6, 16, (1, 2), &square(7, sweep(3, 1, 1, 1))),
+        shape(1, 5, (3, 1), &square(40, sweep(5, 1, 2, 4))),
+        shape(1, 9, (2, 3), &[(30, sweep(2, 3, 1, 0)), (41, sweep(3, 2, 1, 2))]),
+        shape(2, 8, (4, 4), &square(12, sweep(3, 1, 1, 0))),
+        shape(2, 20, (1, 1), &[(700, sweep(3, 1, 1, 1))]),
+        shape(1, 20, (1, 1), &[(900, sweep(3, 1, 400, 10))]),
+        shape(1, 18, (1, 1), &[(5, sweep(3, 1, 1, 1)), (9, sweep(3, 1, 1, 1)), (19, sweep(3, 1, 1, 1))]),
+        shape(2, 40, (1, 1), &square(1, sweep(1, 1, 1, 0))),
+        shape(1, 17, (1, 1), &[(70, sweep(3, 1, 1, 1)), (90, sweep(3, 1, 1, 1))]),
+    ]
+}
+
+#[test]
+fn groups_with_few_channels_are_those_of_plain_loops() {
+    let mut random = Random(4);
+    for shape in narrow() {
+        check::<f32>(&mut random, &shape);
+        check::<f64>(&mut random, &shape);
+    }
+}
+
+/// Channels `first..first + count` of an operand \[outer, channels, inner\].
+fn channels(from: &[f32], outer: usize, channels: usize, first: usize, count: usize) -> Vec<f32> {
+    let inner = from.len() / outer / channels;
+    let image = |at: usize| at * channels * inner + first * inner;
+    (0..outer).flat_map(|at| from[image(at)..image(at) + count * inner].to_vec()).collect()
+}
+
+#[test]
+fn a_group_has_the_same_bits_alone() {
+    let mut random = Random(5);
+    for all in narrow() {
+        let alone = Shape { groups: 1, ..all };
+        let values = operands::<f32>(&mut random, &all);
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
+            for role in [Role::Output, Role::Input, Role::Weight] {
+                let whole = run(&all, role, isa, &values);
+                for group in 0..all.groups {
+                    let part = |at: usize, values: &[f32]| {
+                        let images = if at == position(Role::Weight) { 1 } else { all.batch };
+                        channels(values, images, all.groups, group, 1)
+                    };
+                    let own = [0, 1, 2].map(|at| part(at, &values[at]));
+                    let want = part(position(role), &whole);
+                    assert!(run(&alone, role, isa, &own) == want, "{all:?} {role:?} {}: group {group}", isa.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn few_rows_have_the_bits_that_they_have_among_many() {
+    let mut random = Random(6);
+    for few in narrow() {
+        let few = Shape { groups: 1, ..few };
+        let many = Shape { outputs: few.outputs + 20, ..few };
+        let values = operands::<f32>(&mut random, &many);
+        let some = [
+            values[0].clone(),
+            channels(&values[1], 1, many.outputs, 0, few.outputs),
+            channels(&values[2], few.batch, many.outputs, 0, few.outputs),
+        ];
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_supported()) {
+            let want = channels(&run(&many, Role::Output, isa, &values), few.batch, many.outputs, 0, few.outputs);
+            assert!(run(&few, Role::Output, isa, &some) == want, "{few:?} {}", isa.name());
+        }
+    }
+}
+
 #[test]
 fn threads_do_not_change_bits() {
     let mut random = Random(3);
@@ -175,6 +251,8 @@ fn threads_do_not_change_bits() {
         shape(16, 1, (16, 40), &axes),
         shape(1, 1, (16, 70), &[(90, sweep(3, 1, 1, 0)), (90, sweep(3, 1, 1, 0))]),
         shape(6, 2, (12, 24), &strided),
+        shape(16, 40, (1, 1), &axes),
+        shape(16, 20, (2, 2), &strided),
     ] {
         let values = operands::<f32>(&mut random, &shape);
         for role in [Role::Output, Role::Input, Role::Weight] {

@@ -3,8 +3,10 @@
 //! One generic body serves all; `table!` compiles it for an instruction set and for each tile height, so that rows are
 //! cut evenly instead of leaving a weak remainder. Each element is one serial chain of multiply-adds, whatever the tile.
 
+use super::across;
 use super::pack;
 use super::simd::{Portable, Simd};
+use super::slide;
 use super::thin;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx512};
@@ -66,6 +68,10 @@ pub struct Kernels<T: 'static> {
     pub pack: pack::Pack<T>,
     pub gather: pack::Gather<T>,
     pub copy_lines: pack::CopyLines<T>,
+    /// By places - 1.
+    pub crossings: [across::Crossing<T>; across::MOST_PLACES],
+    /// By rows - 1.
+    pub slides: [slide::Sliding<T>; slide::MOST_ROWS],
 }
 
 impl<T> Kernels<T> {
@@ -221,6 +227,18 @@ macro_rules! table {
                 unsafe { pack::copy_lines::<$simd>(lines, to) }
             }
 
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn slide<const MR: usize, const NV: usize>(slide: &slide::Slide<T>) {
+                // SAFETY: the caller's promise.
+                unsafe { slide::slide::<$simd, MR, NV>(slide) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn cross<const N: usize>(across: &across::Across<T>) {
+                // SAFETY: the caller's promise.
+                unsafe { across::across::<$simd, N>(across) }
+            }
+
             Kernels {
                 lanes: <$simd as Simd>::LANES,
                 tiles: &[$([
@@ -238,6 +256,23 @@ macro_rules! table {
                 pack,
                 gather,
                 copy_lines,
+                crossings: [
+                    cross::<1>,
+                    cross::<2>,
+                    cross::<3>,
+                    cross::<4>,
+                    cross::<5>,
+                    cross::<6>,
+                    cross::<7>,
+                    cross::<8>,
+                    cross::<9>,
+                ],
+                slides: [
+                    slide::<1, { slide::VECTORS[0] }>,
+                    slide::<2, { slide::VECTORS[1] }>,
+                    slide::<3, { slide::VECTORS[2] }>,
+                    slide::<4, { slide::VECTORS[3] }>,
+                ],
             }
         };
     };

@@ -5,12 +5,14 @@
 //! element, nor strides, packing, tiles or threads change them. AVX2 and AVX-512 agree; the portable build has no FMA.
 //!
 //! `simd` and `x86` hold the vector operations, `kernel` the tile in registers, `pack` the copies, `block` the loops of
-//! one thread, `thin` those of one row; this file cuts a product over threads.
+//! one thread, `thin` those of one row, `slide` and `across` those of convolutions whose groups are small; this file cuts a product over threads.
 
+pub(super) mod across;
 pub(super) mod block;
 pub(super) mod kernel;
 pub(super) mod pack;
 mod simd;
+pub(super) mod slide;
 #[cfg(test)]
 mod tests;
 pub(super) mod thin;
