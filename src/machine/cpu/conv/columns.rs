@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::field::Field;
+use super::field::{self, Field};
 use super::{Role, Shape, Shared};
 use crate::machine::cpu::gemm::Element;
 use crate::machine::cpu::gemm::block::{DEPTH_UNIT, TILE, even};
@@ -20,12 +20,16 @@ use crate::machine::cpu::sweep::Sweep;
 const WIDEST: usize = 32;
 /// Elements of a result that is computed at once by rows that slide: a part of a first-level cache.
 const SLID: usize = 1024;
+/// Columns of all groups in an item, where rows slide.
+const ITEM: usize = 1024;
 
 pub struct Product<T: 'static> {
     kernels: &'static Kernels<T>,
     role: Role,
     batch: usize,
     groups: usize,
+    /// Groups of an item, whose channels the field has.
+    together: usize,
     field: Field,
     /// Rows of C: channels of one group of the result.
     rows: usize,
@@ -61,8 +65,9 @@ struct Phase {
 impl<T: Element> Product<T> {
     pub fn output(shape: &Shape, isa: Isa) -> Product<T> {
         let taps = shape.taps();
+        let together = together::<T>(shape.outputs, shape.inputs * taps, shape, shape.grid);
         let field = Field::new(
-            (shape.batch, shape.inputs, shape.field),
+            (shape.batch, shape.inputs * together, shape.field),
             shape.grid,
             shape.sweeps.map(|sweep| sweep.stride),
             shape.sweeps.map(|sweep| sweep.reach()),
@@ -86,6 +91,7 @@ impl<T: Element> Product<T> {
             role: Role::Output,
             batch: shape.batch,
             groups: shape.groups,
+            together,
             field,
             rows: shape.outputs,
             channels: shape.inputs,
@@ -116,13 +122,15 @@ impl<T: Element> Product<T> {
         let padding = before.map(|n| n.max(0) as usize);
         let skipped = before.map(|n| (-n).max(0) as usize);
         let reach = [0, 1, 2].map(|axis| latest[axis] + skipped[axis]);
-        let field = Field::new((shape.batch, shape.outputs, shape.grid), count, [1; 3], reach, padding);
+        let together = together::<T>(shape.inputs, shape.outputs * taps, shape, count);
+        let field = Field::new((shape.batch, shape.outputs * together, shape.grid), count, [1; 3], reach, padding);
         let kernels = T::kernels(isa);
         let mut product = Product {
             kernels,
             role: Role::Input,
             batch: shape.batch,
             groups: shape.groups,
+            together,
             field,
             rows: shape.inputs,
             channels: shape.outputs,
@@ -204,7 +212,7 @@ impl<T: Element> Product<T> {
 
     /// Whether rows slide over the field: they are few, and one block of K holds all steps.
     fn slides(&self) -> bool {
-        self.rows <= slide::MOST_ROWS && self.depth() <= T::MAX_DEPTH
+        slides::<T>(self.rows, self.depth())
     }
 
     /// Steps of K of the longest phase.
@@ -241,10 +249,12 @@ impl<T: Element> Product<T> {
             })?;
         }
         let (blocks, bands) = (self.batch.div_ceil(self.field.images), self.field.bands());
-        par(blocks * self.groups * bands, Work::MulAdds(self.work), &|item| {
-            let (group, band) = (item / bands % self.groups, item % bands);
-            let first = item / bands / self.groups * self.field.images;
-            let part = Part { images: first..self.batch.min(first + self.field.images), group, band };
+        let parts = self.groups.div_ceil(self.together);
+        par(blocks * parts * bands, Work::MulAdds(self.work), &|item| {
+            let (group, band) = (item / bands % parts * self.together, item % bands);
+            let groups = group..self.groups.min(group + self.together);
+            let first = item / bands / parts * self.field.images;
+            let part = Part { images: first..self.batch.min(first + self.field.images), groups, band };
             // SAFETY: items are disjoint parts of the result.
             unsafe { self.part(&part, field.at(0), packed.at(0), out.at(0)) }
         })
@@ -278,9 +288,9 @@ impl<T: Element> Product<T> {
         }
     }
 
-    /// The columns of some images, or of a band of one, for one group. `weight` is packed, unless rows slide.
+    /// The columns of some images, or of a band of one, for some groups. `weight` is packed, unless rows slide.
     unsafe fn part(&self, part: &Part, field: *const T, weight: *const T, out: *mut T) {
-        let image = |image: usize| (image * self.groups + part.group) * self.channels * self.source;
+        let image = |image: usize| (image * self.groups + part.groups.start) * self.channels * self.source;
         let room = self.field.room();
         let panel = if self.slides() {
             self.rows * (self.depth() + self.longest_line().max(SLID))
@@ -292,9 +302,11 @@ impl<T: Element> Product<T> {
             let mut base = field.wrapping_add(image(part.images.start));
             let mut image_step = self.groups * self.channels * self.source;
             if self.field.is_copied {
+                let channels = part.groups.len() * self.channels;
                 for (index, at) in part.images.clone().enumerate() {
+                    let (from, to) = (field.wrapping_add(image(at)), copy.wrapping_add(index * room));
                     // SAFETY: the scratch has room for a band of each image.
-                    unsafe { self.field.copy(self.kernels, part.band, field.add(image(at)), copy.add(index * room)) };
+                    unsafe { self.field.copy(self.kernels, part.band, channels, from, to) };
                 }
                 (base, image_step) = (copy.cast_const(), room);
             }
@@ -304,7 +316,9 @@ impl<T: Element> Product<T> {
                 // SAFETY: the area is part of the item.
                 unsafe {
                     if self.slides() {
-                        area.slide(base, weight, out, scratch);
+                        for group in part.groups.clone() {
+                            area.slide(group, base, weight, out, scratch);
+                        }
                     } else {
                         area.run(base, weight, out, scratch);
                     }
@@ -317,7 +331,8 @@ impl<T: Element> Product<T> {
 /// What an item computes.
 struct Part {
     images: Range<usize>,
-    group: usize,
+    /// One, unless rows slide.
+    groups: Range<usize>,
     band: usize,
 }
 
@@ -348,10 +363,10 @@ impl<T: Element> Area<'_, T> {
         let count = self.part.images.len() * self.columns[0].len() * self.columns[1].len() * width;
         let depth = self.phase.offsets.len();
         let size: usize = self.product.result.iter().product();
-        let out = out.wrapping_add(self.part.group * rows * size);
+        let out = out.wrapping_add(self.part.groups.start * rows * size);
         let step = self.product.padded();
         let panels = self.product.panels();
-        let first_panel = self.phase.packed + self.part.group * panels * step * depth;
+        let first_panel = self.phase.packed + self.part.groups.start * panels * step * depth;
         let depth_step = even(depth, T::MAX_DEPTH, DEPTH_UNIT);
         for p in (0..depth.max(1)).step_by(depth_step.max(1)) {
             let offsets = &self.phase.offsets[p..depth.min(p + depth_step)];
@@ -394,13 +409,12 @@ impl<T: Element> Area<'_, T> {
         }
     }
 
-    /// As `run`, by rows that slide over the field. Where rows of columns are close in the field, all between their ends
-    /// is computed as one line, since vectors are then full, and what lies between them is left out at the end.
+    /// As `run`, for one group by rows that slide over the field.
     ///
     /// # Safety
     /// As for `run`; the weight is as it is.
-    unsafe fn slide(&self, base: *const T, weight: *const T, out: *mut T, scratch: *mut T) {
-        let Product { kernels, rows, ref field, result, groups, .. } = *self.product;
+    unsafe fn slide(&self, group: usize, base: *const T, weight: *const T, out: *mut T, scratch: *mut T) {
+        let Product { kernels, rows, ref field, result, groups, channels, .. } = *self.product;
         let [planes, lines, width] = [0, 1, 2].map(|axis| self.columns[axis].len());
         if planes * lines * width == 0 {
             return;
@@ -408,50 +422,53 @@ impl<T: Element> Area<'_, T> {
         let (depth, size) = (self.phase.offsets.len(), result.iter().product::<usize>());
         let local = scratch.wrapping_add(rows * depth);
         // SAFETY: the scratch has room for the factors.
-        unsafe { self.factors(weight, scratch) };
-        let from_step = field.row_step();
-        let whole = from_step <= kernels.padded(width) + kernels.lanes / 2;
-        let line_step = if whole { from_step } else { width };
-        let most = (SLID / line_step).clamp(1, lines);
+        unsafe { self.factors(group, weight, scratch) };
+        let base = base.wrapping_add((group - self.part.groups.start) * channels * field.channel_step());
+        let (field_step, result_step) = (field.row_step(), self.phase.step[1] * result[2]);
+        let joined = self.is_joined(rows * depth, width);
+        let in_place = !joined && self.phase.step[2] == 1;
+        let local_step = if joined { field_step } else { width };
+        let most = (SLID / local_step).clamp(1, lines);
         for image in 0..self.part.images.len() * planes {
             let (image, plane) = (image / planes, image % planes);
             for first in (0..lines).step_by(most) {
                 let count = most.min(lines - first);
                 let column = [self.columns[0].start + plane, self.columns[1].start + first, self.columns[2].start];
-                let from = base.wrapping_add(image * self.image_step + field.place(self.part.band, column));
-                let row_step = (count - 1) * line_step + width;
-                let (width_slid, lines_slid) = if whole { (row_step, 1) } else { (width, count) };
+                let index = |axis: usize| (column[axis] * self.phase.step[axis]) as isize + self.phase.first[axis];
+                let place = (index(0) * result[1] as isize + index(1)) * result[2] as isize + index(2);
+                let channel = ((self.part.images.start + image) * groups + group) * rows;
+                let to = out.wrapping_add(channel * size).wrapping_offset(place);
+                let local_rows = (count - 1) * local_step + width;
                 let slide = Slide {
                     factors: scratch,
                     offsets: &self.phase.offsets,
-                    from,
-                    from_step,
-                    to: local,
-                    to_step: line_step,
-                    row_step,
-                    width: width_slid,
-                    lines: lines_slid,
+                    from: base.wrapping_add(image * self.image_step + field.place(self.part.band, column)),
+                    from_step: field_step,
+                    to: if in_place { to } else { local },
+                    to_step: if in_place { result_step } else { local_step },
+                    row_step: if in_place { size } else { local_rows },
+                    width: if joined { local_rows } else { width },
+                    lines: if joined { 1 } else { count },
                 };
-                let index = |axis: usize| (column[axis] * self.phase.step[axis]) as isize + self.phase.first[axis];
-                let place = (index(0) * result[1] as isize + index(1)) * result[2] as isize + index(2);
-                let image = (self.part.images.start + image) * groups + self.part.group;
-                let to = out.wrapping_add(image * rows * size).wrapping_offset(place);
                 // SAFETY: the columns are inside the field, `local` has room for them, and they are part of the item.
                 unsafe {
                     (kernels.slides[rows - 1])(&slide);
-                    for row in 0..rows {
-                        let lines = Lines {
-                            from: local.add(row * row_step),
-                            from_step: line_step,
-                            to_step: self.phase.step[1] * result[2],
-                            width,
-                            count,
-                        };
-                        self.put(&lines, to.add(row * size));
+                    if !in_place {
+                        for row in 0..rows {
+                            let from = local.add(row * local_rows);
+                            let lines = Lines { from, from_step: local_step, to_step: result_step, width, count };
+                            self.put(&lines, to.add(row * size));
+                        }
                     }
                 }
             }
         }
+    }
+
+    /// Whether lines of columns that are close in the field are computed as one, with what lies between them: vectors
+    /// are full then, but the result is copied. `work` is the number of multiply-adds for a column.
+    fn is_joined(&self, work: usize, width: usize) -> bool {
+        self.product.field.row_step() * (work + 1) < self.product.kernels.padded(width) * work.saturating_sub(2)
     }
 
     /// Copies lines to their places in the result.
@@ -472,9 +489,9 @@ impl<T: Element> Area<'_, T> {
     }
 
     /// Copies the weight's elements that the phase meets, row beside row for each step of K.
-    unsafe fn factors(&self, weight: *const T, mut to: *mut T) {
+    unsafe fn factors(&self, group: usize, weight: *const T, mut to: *mut T) {
         let Product { rows, row_step, channels, channel_step, group_step, .. } = *self.product;
-        let weight = weight.wrapping_add(self.part.group * group_step);
+        let weight = weight.wrapping_add(group * group_step);
         for channel in 0..channels {
             for tap in self.phase.runs.iter().flat_map(|&(first, count)| first..first + count) {
                 for row in 0..rows {
@@ -548,6 +565,20 @@ unsafe fn scatter<T: Element>(kernel: unsafe fn(&Tile<T>), tile: Tile<T>, rows: 
             }
         }
     }
+}
+
+/// Whether rows slide over the field: they are few, and one block of K holds all its steps.
+fn slides<T: Element>(rows: usize, depth: usize) -> bool {
+    rows <= slide::MOST_ROWS && depth <= T::MAX_DEPTH
+}
+
+/// Groups of an item, for a product of this many rows, steps of K at most, and columns along each axis.
+fn together<T: Element>(rows: usize, depth: usize, shape: &Shape, columns: [usize; 3]) -> usize {
+    if !slides::<T>(rows, depth) {
+        return 1;
+    }
+    let columns = columns.iter().product::<usize>().max(1);
+    (ITEM / (columns * field::images(columns, shape.batch))).clamp(1, shape.groups.max(1))
 }
 
 /// Sorted numbers as runs of adjacent ones: the first, and how many.

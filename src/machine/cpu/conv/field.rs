@@ -63,7 +63,7 @@ impl Field {
         let mut extents = [0, 1, 2].map(|axis| extent(axis, columns[axis]));
         extents[cut] = extent(cut, band);
         let all = inner * length * columns[..cut].iter().product::<usize>();
-        let images = if band < length { 1 } else { (FEWEST / all.max(1)).clamp(1, batch.max(1)) };
+        let images = if band < length { 1 } else { images(all, batch) };
         let strides = if is_copied {
             let row = extents[2].div_ceil(split) * split;
             [extents[0] * extents[1] * row, extents[1] * row, row]
@@ -116,11 +116,18 @@ impl Field {
         if self.is_copied { self.channels * self.strides[0] } else { 0 }
     }
 
-    /// Copies a band of one image, with its padding.
+    /// Copies a band of the first channels of one image, with its padding.
     ///
     /// # Safety
     /// The CPU runs the kernels; `from` is the first channel of the image, `to` has room for the band.
-    pub unsafe fn copy<T: Element>(&self, kernels: &Kernels<T>, band: usize, from: *const T, to: *mut T) {
+    pub unsafe fn copy<T: Element>(
+        &self,
+        kernels: &Kernels<T>,
+        band: usize,
+        channels: usize,
+        from: *const T,
+        to: *mut T,
+    ) {
         let mut first = [0; 3];
         first[self.cut] = band * self.band * self.steps[self.cut];
         // What of the band lies inside the operand, along each axis, and where it starts there.
@@ -132,8 +139,8 @@ impl Field {
         let source = [0, 1, 2].map(|axis| (first[axis] + inside[axis].start).saturating_sub(self.low[axis]));
         // SAFETY: zero bytes are zeros; the band and what is read of the operand are the caller's promise.
         unsafe {
-            to.write_bytes(0, self.channels * self.strides[0]);
-            for channel in 0..self.channels {
+            to.write_bytes(0, channels * self.strides[0]);
+            for channel in 0..channels {
                 for (at, plane) in inside[0].clone().enumerate() {
                     let row = (channel * self.source[0] + source[0] + at) * self.source[1] + source[1];
                     let from = from.add(row * self.source[2]);
@@ -167,4 +174,9 @@ impl Field {
             }
         }
     }
+}
+
+/// Images whose columns, this many each, are worked on together.
+pub fn images(columns: usize, batch: usize) -> usize {
+    (FEWEST / columns.max(1)).clamp(1, batch.max(1))
 }

@@ -209,7 +209,7 @@ impl<T: Element> Product<T> {
                 let mut base = field.wrapping_add((image * self.groups + group) * self.inputs * self.source);
                 if self.field.is_copied {
                     // SAFETY: the scratch has room for a band.
-                    unsafe { self.field.copy(self.kernels, band, base, copy) };
+                    unsafe { self.field.copy(self.kernels, band, self.inputs, base, copy) };
                     base = copy;
                 }
                 let channel = (image * self.groups + group) * self.outputs + columns.start;
@@ -258,12 +258,13 @@ impl<T: Element> Product<T> {
             for unit in chunk * self.chunk..self.units.min((chunk + 1) * self.chunk) {
                 let (image, band) = (unit / bands, unit % bands);
                 let first = image * self.groups + groups.start;
-                let (mut base, mut step) = (field.wrapping_add(first * self.inputs * self.source), self.inputs * self.source);
+                let (mut base, mut step) =
+                    (field.wrapping_add(first * self.inputs * self.source), self.inputs * self.source);
                 if self.field.is_copied {
                     for (lane, _) in groups.clone().enumerate() {
                         let to = copy.wrapping_add(lane * self.field.room());
                         // SAFETY: the scratch has room for a band of each group.
-                        unsafe { self.field.copy(self.kernels, band, base.add(lane * step), to) };
+                        unsafe { self.field.copy(self.kernels, band, self.inputs, base.add(lane * step), to) };
                     }
                     (base, step) = (copy, self.field.room());
                 }
@@ -273,9 +274,16 @@ impl<T: Element> Product<T> {
                     // SAFETY: what the block meets is inside field and g, and the scratch has room for it.
                     unsafe {
                         for channel in 0..self.inputs {
-                            let from = base.add(channel * self.field.channel_step() + self.field.place(band, block.start));
+                            let from =
+                                base.add(channel * self.field.channel_step() + self.field.place(band, block.start));
                             let depth = block.spread(&self.field) + places.reach;
-                            self.spread(from, groups.len(), step, depth, field_packed.add(channel * places.room * lanes));
+                            self.spread(
+                                from,
+                                groups.len(),
+                                step,
+                                depth,
+                                field_packed.add(channel * places.room * lanes),
+                            );
                         }
                         for channel in 0..self.outputs {
                             let from = g.add((first * self.outputs + channel) * positions + windows);

@@ -33,40 +33,37 @@ pub const VECTORS: [usize; MOST_ROWS] = [8, 4, 4, 2];
 #[inline(always)]
 pub unsafe fn slide<S: Simd, const MR: usize, const NV: usize>(slide: &Slide<S::T>) {
     let (mut from, mut to) = (slide.from, slide.to);
+    let whole = (slide.width.max(1) - 1) / (NV * S::LANES);
+    let rest = slide.width - whole * NV * S::LANES;
+    let vectors = rest.div_ceil(S::LANES);
     // SAFETY: the caller's promise; blocks cover the elements of a line.
     unsafe {
         let all = S::mask(S::LANES);
-        let rest = S::mask(slide.width % S::LANES);
+        let mask = S::mask(rest - (vectors.max(1) - 1) * S::LANES);
         for _ in 0..slide.lines {
-            let mut at = 0;
-            while slide.width - at >= NV * S::LANES {
-                block::<S, MR, NV, false>(slide, from.add(at), to.add(at), all);
-                at += NV * S::LANES;
+            for block in 0..whole {
+                let at = block * NV * S::LANES;
+                columns::<S, MR, NV, false>(slide, from.add(at), to.add(at), all);
             }
-            if NV > 4 && slide.width - at >= 4 * S::LANES {
-                block::<S, MR, 4, false>(slide, from.add(at), to.add(at), all);
-                at += 4 * S::LANES;
+            let (from_rest, to_rest) = (from.add(whole * NV * S::LANES), to.add(whole * NV * S::LANES));
+            macro_rules! rest {
+                ($($n:literal)*) => {
+                    match vectors {
+                        $($n if $n <= NV => columns::<S, MR, $n, true>(slide, from_rest, to_rest, mask),)*
+                        _ => {}
+                    }
+                };
             }
-            if NV > 2 && slide.width - at >= 2 * S::LANES {
-                block::<S, MR, 2, false>(slide, from.add(at), to.add(at), all);
-                at += 2 * S::LANES;
-            }
-            if slide.width - at >= S::LANES {
-                block::<S, MR, 1, false>(slide, from.add(at), to.add(at), all);
-                at += S::LANES;
-            }
-            if at < slide.width {
-                block::<S, MR, 1, true>(slide, from.add(at), to.add(at), rest);
-            }
+            rest!(1 2 3 4 5 6 7 8);
             (from, to) = (from.wrapping_add(slide.from_step), to.wrapping_add(slide.to_step));
         }
     }
 }
 
-/// `NV` vectors of a line; with `MASKED`, the lanes in the mask.
+/// `NV` vectors of a line; with `MASKED`, of the last one the lanes in the mask.
 #[allow(clippy::needless_range_loop, reason = "plain counted loops are unrolled, so that `acc` lives in registers")]
 #[inline(always)]
-unsafe fn block<S: Simd, const MR: usize, const NV: usize, const MASKED: bool>(
+unsafe fn columns<S: Simd, const MR: usize, const NV: usize, const MASKED: bool>(
     slide: &Slide<S::T>,
     from: *const S::T,
     to: *mut S::T,
@@ -80,7 +77,7 @@ unsafe fn block<S: Simd, const MR: usize, const NV: usize, const MASKED: bool>(
             let from = from.offset(offset);
             for j in 0..NV {
                 let at = from.add(j * S::LANES);
-                let column = if MASKED { S::load_mask(at, mask) } else { S::load(at) };
+                let column = if MASKED && j == NV - 1 { S::load_mask(at, mask) } else { S::load(at) };
                 for i in 0..MR {
                     acc[i][j] = S::fma(S::splat(*factors.add(i)), column, acc[i][j]);
                 }
@@ -90,7 +87,7 @@ unsafe fn block<S: Simd, const MR: usize, const NV: usize, const MASKED: bool>(
         for i in 0..MR {
             for j in 0..NV {
                 let to = to.add(i * slide.row_step + j * S::LANES);
-                if MASKED {
+                if MASKED && j == NV - 1 {
                     S::store_mask(to, acc[i][j], mask);
                 } else {
                     S::store(to, acc[i][j]);
