@@ -16,6 +16,8 @@ from workloads import WORKLOADS
 # A step that takes longer is timed once, in the check of the losses.
 SLOW_SECONDS = 1.0
 CHECKED_STEPS = 5
+# NumPy's BLAS starts a thread a core, which look out for work for 0.1 s: longer than that until the first step.
+SETTLE_SECONDS = 0.25
 # Warm steps whose memory is measured; of slow ones fewer, for these seconds.
 MEMORY_STEPS, MEMORY_SECONDS = 10, 4.0
 
@@ -63,6 +65,7 @@ def serve(module: str, mode: str, name: str) -> None:
     except (ImportError, NotImplementedError) as error:
         answer(absent=str(error))
         return
+    time.sleep(SETTLE_SECONDS)
     losses, seconds = [], []
     for _ in range(CHECKED_STEPS):
         start = time.perf_counter()
