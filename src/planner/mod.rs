@@ -12,6 +12,7 @@ mod hosts;
 mod kernels;
 mod memory;
 pub mod plan;
+mod remake;
 mod rows;
 mod simplify;
 mod sink;
@@ -43,8 +44,9 @@ const SERIAL_BELOW_NANOS: u64 = 100_000;
 
 /// The plan of a simplified graph of primitive ops. `leaf_strides` are those of each leaf slot, exactly.
 pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation]) -> Result<Plan> {
-    let program = tasks::lower(graph, leaf_strides)?;
+    let mut program = tasks::lower(graph, leaf_strides)?;
     let mut groups = fuse::fuse(&program, &fuse::ON_CPU);
+    remake::remake(&mut program, &mut groups, &fuse::ON_CPU);
     chains::find(&program, &mut groups);
     let commit = commit::choose(&program, &groups, donations);
     let order = order(&groups, &commit);

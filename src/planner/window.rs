@@ -40,6 +40,12 @@ impl Window {
         Window { value, offset: 0, starts: SmallVec::new(), shape: shape.clone(), strides, after: None }
     }
 
+    /// Whether the other window shows the same elements of the same value in the same order.
+    pub fn sees_as(&self, other: &Window) -> bool {
+        (self.value, self.offset, &self.starts) == (other.value, other.offset, &other.starts)
+            && self.dims() == other.dims()
+    }
+
     pub fn size(&self) -> usize {
         self.shape.size()
     }

@@ -5,7 +5,7 @@ use super::{Case, floats};
 use crate::dtype::DType;
 use crate::error::ErrorKind;
 use crate::exec::{Donation, OutputHome, Plan};
-use crate::graph::{Attrs, GatherMode, GradientSpec, Op, TensorType, Val};
+use crate::graph::{Attrs, GatherMode, GradientSpec, Layout, Op, TensorType, Val};
 use crate::machine::cpu::par::set_num_threads;
 use crate::ops;
 use crate::shape::Shape;
@@ -82,6 +82,27 @@ fn the_slope_of_a_tanh_is_made_where_it_is_read() {
     let plan = case.check();
     let forward = plan.accounts().0.iter().find(|account| account.ops[0] == "tanh").unwrap();
     assert_eq!(forward.ops, ["tanh"], "{plan}");
+}
+
+#[test]
+fn a_normalised_row_is_made_again_from_what_the_backward_pass_reads_anyway() {
+    const SIZE: u64 = 128 * 64 * 4;
+    let mut case = Case::default();
+    let (x, w) = (case.leaf(DType::F32, &[128, 64], wave), case.leaf(DType::F32, &[64, 64], wave));
+    let scale = case.leaf(DType::F32, &[64], |i| wave(i) + 3.0);
+    let eps = case.number(1e-5, DType::F32);
+    let (loss, slope) = gradient(&mut case, scale, |case, scale| {
+        let rows = TensorType::new(DType::F32, [128, 64]);
+        let rows = case.graph.add_typed(Op::Layout(Layout::Broadcast), &[scale], rows);
+        let y = ops::multiply(&mut case.graph, x, rows).unwrap();
+        let y = ops::matmul(&mut case.graph, y, w).unwrap();
+        let y = composite(case, &ops::normalization::LAYER_NORM, smallvec![1, 1, 0], &[y, eps, scale]);
+        ops::matmul(&mut case.graph, y, w).unwrap()
+    });
+    case.graph.outputs.extend([loss, slope]);
+    let plan = case.check();
+    let forward = plan.accounts().0.iter().find(|account| account.ops.contains(&"rsqrt")).unwrap();
+    assert!((3 * SIZE..4 * SIZE).contains(&forward.bytes), "the row, centred, and the result: {forward:?}\n{plan}");
 }
 
 fn adam(size: usize) -> Case {
