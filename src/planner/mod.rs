@@ -1,7 +1,7 @@
 //! The planner: takes a graph of primitive ops to a plan. Passes in order: simplify (merge equal nodes), tasks (layouts
-//! become windows), fuse (tasks become kernels), chains (ops that share one slice kernel), commit (donated buffers last), memory (a place for each value), rows
-//! and hosts (kernels with addresses). Each pass is iterative and O(n log n). It knows nothing of gradients or handles
-//! and runs nothing.
+//! become windows), fuse (tasks become kernels), remake (cheap values are made twice rather than kept), chains (ops that
+//! share one slice kernel), commit (donated buffers last), memory (a place for each value), rows and hosts (kernels with
+//! addresses). Each pass is iterative and O(n log n). It knows nothing of gradients or handles and runs nothing.
 
 mod account;
 mod chains;
