@@ -5,12 +5,15 @@ use super::{hosts, interpret};
 use crate::error::{Error, ErrorKind, Result};
 use crate::machine::cpu::arena;
 use crate::machine::cpu::buffer::{ALIGN, Buffer};
-use crate::machine::cpu::par::{self, Stopped};
+use crate::machine::cpu::par::{self, Stopped, Work};
 use crate::machine::cpu::view::View;
 use crate::machine::storage::Storage;
 use crate::planner::plan::{Instr, Kernel, Operand, OutputHome, Place, Plan, base};
+use crate::planner::stages::{Cut, Stage};
 use crate::scalar::Scalar;
+use parking_lot::Mutex;
 use smallvec::SmallVec;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -34,24 +37,28 @@ const POLL_NANOS: u64 = 200_000;
 /// Runs the plan. Gives the buffer of each output, contiguous from its start; a donated output is its leaf's buffer,
 /// at the leaf's offset. The caller holds the only use of donated buffers. On an error none of them has been written.
 pub fn run(plan: &Plan, inputs: &Inputs) -> Result<Vec<Arc<Storage>>> {
-    observed(plan, inputs, |_| {})
+    run_by(plan, inputs, |run, scratch| run.instructions(plan, scratch))
 }
 
-/// Runs the plan as `run` does and adds the nanoseconds of each kernel to `nanos`.
+/// Runs the plan kernel by kernel and adds the nanoseconds of each to `nanos`.
 pub fn run_timed(plan: &Plan, inputs: &Inputs, nanos: &mut [u64]) -> Result<Vec<Arc<Storage>>> {
     let mut before = Instant::now();
     let mut entries = nanos.iter_mut();
-    observed(plan, inputs, |is_done| {
+    let observe = |is_done: bool| {
         let now = Instant::now();
         if let Some(entry) = is_done.then(|| entries.next()).flatten() {
             *entry += (now - before).as_nanos() as u64;
         }
         before = now;
-    })
+    };
+    run_by(plan, inputs, |run, scratch| run.observed(plan, scratch, observe))
 }
 
-/// `observe` is called before the first kernel, with false, and after each, with true.
-fn observed(plan: &Plan, inputs: &Inputs, observe: impl FnMut(bool)) -> Result<Vec<Arc<Storage>>> {
+fn run_by(
+    plan: &Plan,
+    inputs: &Inputs,
+    instructions: impl FnOnce(&Run, *mut u8) -> Result<()>,
+) -> Result<Vec<Arc<Storage>>> {
     check_inputs(plan, inputs)?;
     let bases = base::FIRST_LEAF as usize + plan.leaves.len() + plan.buffers.len();
     let table = (bases * size_of::<*mut u8>()).next_multiple_of(ALIGN);
@@ -90,7 +97,7 @@ fn observed(plan: &Plan, inputs: &Inputs, observe: impl FnMut(bool)) -> Result<V
     }
     run.check_starts(plan)?;
     par::begin();
-    run.instructions(plan, scratch, observe)?;
+    instructions(&run, scratch)?;
     let output = |home: &OutputHome| match home {
         OutputHome::Buffer(buffer) => Arc::clone(&buffers[*buffer as usize]),
         OutputHome::Donated(leaf) => Arc::clone(&inputs.leaves[*leaf as usize].buffer),
@@ -165,12 +172,57 @@ impl Run {
         plan.checks.iter().try_for_each(|check| check.hold(self.number(check.cell)))
     }
 
-    pub(super) fn instructions(&self, plan: &Plan, scratch: *mut u8, mut observe: impl FnMut(bool)) -> Result<()> {
+    pub(super) fn instructions(&self, plan: &Plan, scratch: *mut u8) -> Result<()> {
+        self.instructions_by(plan, &plan.stages, scratch, |_| {})
+    }
+
+    /// Kernel by kernel, without stages; `observe` is called before the first kernel, with false, and after each, with true.
+    pub(super) fn observed(&self, plan: &Plan, scratch: *mut u8, observe: impl FnMut(bool)) -> Result<()> {
+        self.instructions_by(plan, &[], scratch, observe)
+    }
+
+    fn instructions_by(
+        &self,
+        plan: &Plan,
+        stages: &[Stage],
+        scratch: *mut u8,
+        mut observe: impl FnMut(bool),
+    ) -> Result<()> {
         observe(false);
-        let (before, commit) = plan.instrs.split_at(plan.commit);
-        let mut bad = None;
-        let mut nanos = 0;
-        for instr in before {
+        let (mut at, mut bad) = (0, None);
+        let (before, commits) = stages.split_at(stages.partition_point(|stage| stage.kernels.start < plan.commit));
+        for stage in before {
+            let found = self.stretch(&plan.instrs[at..stage.kernels.start], scratch, &mut observe)?;
+            bad = bad.or(found);
+            self.stopped(par::poll())?;
+            self.stage(plan, stage, scratch)?;
+            at = stage.kernels.end;
+        }
+        let found = self.stretch(&plan.instrs[at..plan.commit], scratch, &mut observe)?;
+        if let Some(error) = bad.or(found) {
+            return Err(error);
+        }
+        // The last moment at which nothing has happened.
+        self.stopped(par::poll())?;
+        if plan.commit == plan.instrs.len() {
+            return Ok(());
+        }
+        par::without_polls(|| {
+            let mut at = plan.commit;
+            for stage in commits {
+                self.stretch(&plan.instrs[at..stage.kernels.start], scratch, &mut observe)?;
+                self.stage(plan, stage, scratch)?;
+                at = stage.kernels.end;
+            }
+            self.stretch(&plan.instrs[at..], scratch, &mut observe).map(|_| ())
+        })
+    }
+
+    /// Runs kernels one after another; gives the first error of an index out of range, which does not stop them.
+    #[inline]
+    fn stretch(&self, instrs: &[Instr], scratch: *mut u8, observe: &mut impl FnMut(bool)) -> Result<Option<Error>> {
+        let (mut bad, mut nanos) = (None, 0);
+        for instr in instrs {
             nanos += u64::from(instr.nanos);
             if nanos >= POLL_NANOS {
                 self.stopped(par::poll())?;
@@ -180,21 +232,63 @@ impl Run {
             observe(true);
             bad = bad.or(found);
         }
-        if let Some(error) = bad {
-            return Err(error);
+        Ok(bad)
+    }
+
+    /// Runs the kernels of a stage on as many threads as there are.
+    fn stage(&self, plan: &Plan, stage: &Stage, scratch: *mut u8) -> Result<()> {
+        let threads = par::width(Work::Stage);
+        if threads == 1 {
+            return self.stretch(&plan.instrs[stage.kernels.clone()], scratch, &mut |_| {}).map(|_| ());
         }
-        // The last moment at which nothing has happened.
-        self.stopped(par::poll())?;
-        if commit.is_empty() {
-            return Ok(());
-        }
-        par::without_polls(|| {
-            commit.iter().try_for_each(|instr| {
-                self.instruction(instr, scratch)?;
-                observe(true);
+        let failed = Mutex::new(None);
+        let keep = |result: Result<()>| {
+            result.unwrap_or_else(|error| _ = failed.lock().get_or_insert(error));
+        };
+        let result = match &stage.cut {
+            Cut::Rows { rows, parts } => {
+                let parts = threads.min(*parts);
+                par::par(parts, Work::Stage, &|part| {
+                    let mine = rows * part / parts..rows * (part + 1) / parts;
+                    let mut kernels = plan.instrs[stage.kernels.clone()].iter();
+                    keep(kernels.try_for_each(|instr| self.some_rows(instr, mine.clone(), *rows)));
+                })
+            }
+            Cut::Strands(starts) => par::par(starts.len() - 1, Work::Stage, &|strand| {
+                let mut kernels = plan.instrs[starts[strand]..starts[strand + 1]].iter();
+                keep(kernels.try_for_each(|instr| self.all_rows(instr)));
+            }),
+        };
+        self.stopped(result)?;
+        failed.into_inner().map_or(Ok(()), Err)
+    }
+
+    /// Runs a kernel of a stage for some of `rows` rows, on this thread.
+    fn some_rows(&self, instr: &Instr, mine: Range<usize>, rows: usize) -> Result<()> {
+        match &instr.kernel {
+            Kernel::Rows(program) => {
+                // SAFETY: this run belongs to the instruction's plan, which cuts the kernel so.
+                unsafe { interpret::some_rows(program, self, mine, rows) };
                 Ok(())
-            })
-        })
+            }
+            Kernel::Contract(product) => {
+                let each = product.shape.0 / rows;
+                hosts::contract(product, self, mine.start * each..mine.end * each)
+            }
+            _ => Err(Error::internal(format!("{} is cut by rows", instr.name))),
+        }
+    }
+
+    /// Runs a whole kernel of a stage on this thread.
+    fn all_rows(&self, instr: &Instr) -> Result<()> {
+        match &instr.kernel {
+            Kernel::Rows(program) => interpret::with_scratch(program.scratch, |scratch| {
+                // SAFETY: this run belongs to the instruction's plan.
+                unsafe { interpret::rows(program, self, scratch) }
+            }),
+            Kernel::Contract(product) => hosts::contract(product, self, 0..product.shape.0),
+            _ => Err(Error::internal(format!("{} is in a strand", instr.name))),
+        }
     }
 
     /// Runs one kernel; gives the error of an index out of range, which does not stop the kernels after it.

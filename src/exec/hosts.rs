@@ -11,6 +11,7 @@ use crate::machine::cpu::view::{self, View};
 use crate::ops;
 use crate::planner::plan::{Instr, Kernel, Operand, Product};
 use smallvec::SmallVec;
+use std::ops::Range;
 
 /// The operands of a hand kernel.
 type Views = SmallVec<[View; 12]>;
@@ -22,7 +23,7 @@ const FILL: usize = 16 << 10;
 pub fn run(instr: &Instr, run: &Run) -> Result<Option<Error>> {
     match &instr.kernel {
         Kernel::Rows(_) => Err(Error::internal("a row program outside the interpreter")),
-        Kernel::Contract(product) => contract(product, run).map(|()| None),
+        Kernel::Contract(product) => contract(product, run, 0..product.shape.0).map(|()| None),
         Kernel::Conv { conv, inputs, out, workspace } => {
             let inputs = [run.resolve(&inputs[0]), run.resolve(&inputs[1])];
             // SAFETY: the operands are those of the plan, which gave them the room that was asked.
@@ -88,22 +89,30 @@ fn out_of_range(instr: &Instr, index: i64, field: &Operand, axis: usize) -> Erro
     Error::index(format!("{}: index {index} is out of range for axis {axis} of size {extent}", instr.name))
 }
 
-fn contract(product: &Product, run: &Run) -> Result<()> {
+/// Some rows of the products.
+pub fn contract(product: &Product, run: &Run, rows: Range<usize>) -> Result<()> {
     let (a, b, out) = (run.resolve(&product.a), run.resolve(&product.b), run.resolve(&product.out));
     let mut index: SmallVec<[usize; 4]> = SmallVec::from_elem(0, product.outer.len());
     loop {
-        let mut offsets = [0isize; 3];
+        let first = rows.start as isize;
+        let mut offsets = [first * product.a_steps.0, 0, first * product.shape.2 as isize];
         for (at, axis) in product.outer.iter().enumerate() {
             (0..3).for_each(|i| offsets[i] += index[at] as isize * axis.steps[i]);
         }
         // SAFETY: the operands are those of the plan, and the offsets lie in their batch axes.
         unsafe {
             match product.dtype {
-                DType::F32 => run.stopped(float::<f32>(product, [a, b, out], offsets))?,
-                DType::F64 => run.stopped(float::<f64>(product, [a, b, out], offsets))?,
-                DType::I64 => whole::<i64>(product, [a, b, out], offsets, |s, x, y| s.wrapping_add(x.wrapping_mul(y))),
-                DType::I32 => whole::<i32>(product, [a, b, out], offsets, |s, x, y| s.wrapping_add(x.wrapping_mul(y))),
-                DType::U8 => whole::<u8>(product, [a, b, out], offsets, |s, x, y| s.wrapping_add(x.wrapping_mul(y))),
+                DType::F32 => run.stopped(float::<f32>(product, [a, b, out], offsets, rows.len()))?,
+                DType::F64 => run.stopped(float::<f64>(product, [a, b, out], offsets, rows.len()))?,
+                DType::I64 => {
+                    whole::<i64>(product, [a, b, out], offsets, rows.len(), |s, x, y| s.wrapping_add(x.wrapping_mul(y)))
+                }
+                DType::I32 => {
+                    whole::<i32>(product, [a, b, out], offsets, rows.len(), |s, x, y| s.wrapping_add(x.wrapping_mul(y)))
+                }
+                DType::U8 => {
+                    whole::<u8>(product, [a, b, out], offsets, rows.len(), |s, x, y| s.wrapping_add(x.wrapping_mul(y)))
+                }
                 DType::Bool => return Err(Error::internal("matmul: bool has no product")),
             }
         }
@@ -120,8 +129,9 @@ unsafe fn float<T: Element>(
     product: &Product,
     [a, b, out]: [*mut u8; 3],
     offsets: [isize; 3],
+    m: usize,
 ) -> Result<(), par::Stopped> {
-    let (m, k, n) = product.shape;
+    let (_, k, n) = product.shape;
     // SAFETY: the caller's promise.
     unsafe {
         let a =
@@ -139,9 +149,10 @@ unsafe fn whole<T: Copy + Default>(
     product: &Product,
     [a, b, out]: [*mut u8; 3],
     offsets: [isize; 3],
+    m: usize,
     add: impl Fn(T, T, T) -> T,
 ) {
-    let (m, k, n) = product.shape;
+    let (_, k, n) = product.shape;
     let [a_step, b_step, c_step] = product.batch.steps;
     for item in 0..product.batch.extent as isize {
         // SAFETY: the caller's promise.

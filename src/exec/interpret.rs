@@ -29,13 +29,14 @@ pub unsafe fn rows(program: &RowProgram, run: &Run, scratch: *mut u8) -> Result<
     let width = if run.serial { 1 } else { par::width(program.work) };
     if width == 1 || units < 2 {
         // SAFETY: the caller's promise.
-        unsafe { part(program, run, 0..units, scratch) };
+        unsafe { part(program, run, (0..units).map(|unit| area(program, unit)), scratch) };
     } else {
         let parts = units.min(width * PARTS);
         run.stopped(par::par(parts, program.work, &|i| {
             with_scratch(program.scratch, |scratch| {
                 // SAFETY: parts write separate rows and partials; each thread has scratch of its own.
-                unsafe { part(program, run, units * i / parts..units * (i + 1) / parts, scratch) }
+                let mine = units * i / parts..units * (i + 1) / parts;
+                unsafe { part(program, run, mine.map(|unit| area(program, unit)), scratch) }
             });
         }))?;
     }
@@ -69,7 +70,7 @@ fn units(program: &RowProgram) -> usize {
 }
 
 /// The rows and columns of a unit.
-fn area(program: &RowProgram, unit: usize) -> (Range<usize>, Range<usize>) {
+fn area(program: &RowProgram, unit: usize) -> Area {
     let pieces = program.len.div_ceil(program.piece);
     let (block, piece) = if pieces == 1 { (unit, 0) } else { (unit / pieces, unit % pieces) };
     let from = piece * program.piece;
@@ -111,7 +112,28 @@ struct Tile {
     width: usize,
 }
 
-unsafe fn part(program: &RowProgram, run: &Run, units: Range<usize>, scratch: *mut u8) {
+/// Runs the program for some of `rows` rows of its operands, on this thread.
+///
+/// # Safety
+/// As for `rows`; the program keeps rows of this number, and has no sums.
+pub unsafe fn some_rows(program: &RowProgram, run: &Run, mine: Range<usize>, rows: usize) {
+    let (rows, columns) = if program.rows == 1 {
+        let each = program.len / rows;
+        (0..1, mine.start * each..mine.end * each)
+    } else {
+        let each = program.rows / rows;
+        (mine.start * each..mine.end * each, 0..program.len)
+    };
+    let end = columns.end;
+    let pieces = columns.step_by(program.piece).map(|from| (rows.clone(), from..(from + program.piece).min(end)));
+    // SAFETY: the caller's promise.
+    with_scratch(program.scratch, |scratch| unsafe { part(program, run, pieces, scratch) });
+}
+
+type Area = (Range<usize>, Range<usize>);
+
+/// Runs areas: rows, and at most a piece of their columns.
+unsafe fn part(program: &RowProgram, run: &Run, areas: impl Iterator<Item = Area>, scratch: *mut u8) {
     let mut registers = Registers {
         starts: [const { MaybeUninit::uninit() }; MOST_REGS],
         args: [const { MaybeUninit::uninit() }; MOST_REGS],
@@ -130,8 +152,7 @@ unsafe fn part(program: &RowProgram, run: &Run, units: Range<usize>, scratch: *m
         // SAFETY: the prologue repeats rows that start at column 0 into scratch.
         program.prologue.iter().for_each(|step| unsafe { execute(program, run, step, &registers, tile) });
     }
-    for unit in units {
-        let (rows, columns) = area(program, unit);
+    for (rows, columns) in areas {
         let mut row = rows.start;
         while row < rows.end {
             let count = program.tile_rows.min(rows.end - row);
@@ -294,7 +315,7 @@ thread_local! {
 struct Line(#[allow(dead_code, reason = "only its size and alignment matter")] [u8; 64]);
 
 /// Scratch of this thread, for one part of a parallel kernel. Parts neither nest nor call back.
-fn with_scratch(bytes: usize, f: impl FnOnce(*mut u8)) {
+pub fn with_scratch<R>(bytes: usize, f: impl FnOnce(*mut u8) -> R) -> R {
     SCRATCH.with(|scratch| {
         // SAFETY: no reference lives past this block, and `f` cannot come back here.
         let ptr = unsafe {
@@ -304,6 +325,6 @@ fn with_scratch(bytes: usize, f: impl FnOnce(*mut u8)) {
             }
             lines.as_mut_ptr().cast()
         };
-        f(ptr);
-    });
+        f(ptr)
+    })
 }

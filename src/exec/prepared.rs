@@ -82,10 +82,10 @@ impl Prepared {
         let (run, scratch) = self.work_in(memory);
         run.check_starts(&self.plan)?;
         par::begin();
-        run.instructions(&self.plan, scratch, |_| {})
+        run.instructions(&self.plan, scratch)
     }
 
-    /// Runs the plan as `run` does; `observe` is called before the first kernel, with false, and after each, with true.
+    /// Runs the plan kernel by kernel; `observe` is called before the first one, with false, and after each, with true.
     ///
     /// # Safety
     /// As for `run`.
@@ -93,6 +93,6 @@ impl Prepared {
         let (run, scratch) = self.work_in(memory);
         run.check_starts(&self.plan)?;
         par::begin();
-        run.instructions(&self.plan, scratch, observe)
+        run.observed(&self.plan, scratch, observe)
     }
 }

@@ -11,6 +11,9 @@ use crate::ops::pattern::PATTERNS;
 use smallvec::SmallVec;
 use std::ops::Range;
 
+/// Ops of a chain that take as long as one pass of a load, an operation and a store.
+pub const OPS_A_PASS: usize = 3;
+
 /// Tasks of a row group that one kernel computes: those at `tasks` in the group's order.
 pub struct Chain {
     pub tasks: Range<usize>,

@@ -26,6 +26,15 @@ pub struct Commit {
     pub guards: Vec<bool>,
 }
 
+impl Commit {
+    /// Groups in the order of execution: as numbered, the commit block last.
+    pub fn order(&self, groups: &Groups) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..groups.groups.len() as u32).collect();
+        order.sort_by_key(|&group| (self.last[group as usize], self.guards[group as usize]));
+        order
+    }
+}
+
 pub fn choose(program: &Program, groups: &Groups, donations: &[Donation]) -> Commit {
     let no_group = vec![false; groups.groups.len()];
     let mut commit =

@@ -72,6 +72,22 @@ impl Groups {
         let (tasks, chains) = (vec![task], Vec::new());
         self.groups.push(Group::Rows(Rows { size, row: None, segment: None, product: None, tasks, chains }));
     }
+
+    /// Moves what is complete only after a row group has run to a group of its own and gives its number.
+    pub fn part_sums(&mut self, program: &Program, group: u32) -> u32 {
+        let new = self.groups.len() as u32;
+        if let Group::Rows(rows) = &mut self.groups[group as usize] {
+            let is_late = |task: &u32| self.places[*task as usize].1 == Class::Late;
+            let (sums, maps) = rows.tasks.iter().partition(|task| is_late(task));
+            let sums = Rows { tasks: sums, chains: Vec::new(), ..*rows };
+            rows.tasks = maps;
+            rows.row = rows.tasks.iter().find_map(|&task| demands(&program.tasks[task as usize]).0);
+            rows.segment = None;
+            sums.tasks.iter().for_each(|&task| self.places[task as usize].0 = new);
+            self.groups.push(Group::Rows(sums));
+        }
+        new
+    }
 }
 
 pub fn fuse(program: &Program, rules: &Rules) -> Groups {

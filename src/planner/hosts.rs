@@ -2,7 +2,7 @@
 //! fills and composites with a hand kernel. Resolves their operands to addresses and strides.
 
 use super::Scene;
-use super::plan::{Batch, Instr, Kernel, Operand, Place, Product, base, operand};
+use super::plan::{Batch, Kernel, Operand, Place, Product, base, operand};
 use super::tasks::{Task, TaskKind};
 use super::window::Window;
 use crate::error::{Error, Result};
@@ -11,7 +11,8 @@ use crate::ops::conv::Convolution;
 use crate::ops::pool;
 use crate::shape::Shape;
 
-pub fn lower(scene: &Scene, index: u32, task: &Task) -> Result<Option<Instr>> {
+/// The kernel of a task; None if it has nothing to compute.
+pub fn lower(scene: &Scene, index: u32, task: &Task) -> Result<Option<Kernel>> {
     let size = task.shape.size();
     if size == 0 {
         return Ok(None);
@@ -19,16 +20,10 @@ pub fn lower(scene: &Scene, index: u32, task: &Task) -> Result<Option<Instr>> {
     let input = |i: usize| see(scene, &task.inputs[i]);
     let out = || see(scene, &Window::whole(task.output, &task.shape));
     let value = &scene.program.values[task.output as usize];
-    let mut nanos = size as u64;
     let kernel = match &task.kind {
-        TaskKind::Contract => {
-            let product = product(scene, task);
-            nanos = size as u64 * product.shape.1 as u64 / 40;
-            Kernel::Contract(product)
-        }
+        TaskKind::Contract => Kernel::Contract(product(scene, task)),
         TaskKind::Conv(spec, role) => {
             let shapes = [&task.inputs[0].shape, &task.inputs[1].shape];
-            nanos = Convolution::work(spec, *role, shapes, &task.shape) as u64 / 40;
             let workspace = scene.partials.get(&index).copied().unwrap_or_default() as isize;
             Kernel::Conv {
                 conv: Box::new(Convolution::new(spec, *role, value.dtype, shapes, &task.shape)?),
@@ -40,7 +35,6 @@ pub fn lower(scene: &Scene, index: u32, task: &Task) -> Result<Option<Instr>> {
         TaskKind::Pool(sweeps, role) => {
             let dtype = |i: usize| scene.program.values[task.inputs[i].value as usize].dtype;
             let last = task.inputs.len() - 1;
-            nanos = task.inputs[0].size().max(size) as u64 / 2;
             Kernel::Pool {
                 pool: Box::new(pool::extents(sweeps, *role, &task.inputs[0].shape, &task.shape)),
                 role: *role,
@@ -53,7 +47,6 @@ pub fn lower(scene: &Scene, index: u32, task: &Task) -> Result<Option<Instr>> {
             Kernel::Gather { mode: *mode, axis: *axis as usize, from: input(0), indices: input(1), out: out() }
         }
         TaskKind::Scatter(mode, axis) => {
-            nanos += task.inputs[0].size() as u64;
             Kernel::Scatter { mode: *mode, axis: *axis as usize, updates: input(0), indices: input(1), out: out() }
         }
         TaskKind::Embed(dims) => {
@@ -80,8 +73,7 @@ pub fn lower(scene: &Scene, index: u32, task: &Task) -> Result<Option<Instr>> {
             size,
             dtype: value.dtype,
         },
-        TaskKind::Hand { kernel, attrs, nanos: estimate, types, .. } => {
-            nanos = *estimate;
+        TaskKind::Hand { kernel, attrs, types, .. } => {
             let output = |(value, ty): (u32, &TensorType)| see(scene, &Window::whole(value, &ty.shape));
             Kernel::Hand {
                 run: kernel.run,
@@ -94,7 +86,7 @@ pub fn lower(scene: &Scene, index: u32, task: &Task) -> Result<Option<Instr>> {
             return Err(Error::internal(format!("{} outside a row group", task.name)));
         }
     };
-    Ok(Some(Instr { name: task.name, kernel, nanos: nanos.min(u64::from(u32::MAX)) as u32 }))
+    Ok(Some(kernel))
 }
 
 fn see(scene: &Scene, window: &Window) -> Operand {

@@ -1,9 +1,10 @@
 //! Where each value lives. Values that only their own group reads stay in its registers; the rest get a place in one
-//! arena, best fit, from the group that makes them to the last that reads them. A result takes the place of an operand
-//! that dies with the kernel and is read only at the same index. Outputs get buffers of their own.
+//! arena, best fit, from the group that makes them to the last that reads them, or to the end of its stage. A result takes
+//! the place of an operand that dies with the kernel and is read only at the same index. Outputs get buffers of their own.
 
 use super::commit::Commit;
 use super::fuse::{Class, Group, Groups, LONGEST_ROW};
+use super::stages::Schedule;
 use super::tasks::{Origin, Program, TaskKind, Value};
 use crate::machine::cpu::buffer::ALIGN;
 use crate::machine::cpu::reduce::{BLOCK, CHUNK_ROWS};
@@ -33,7 +34,8 @@ pub struct Memory {
     pub arena: usize,
 }
 
-pub fn assign(program: &Program, groups: &Groups, order: &[u32], commit: &Commit) -> Memory {
+pub fn assign(program: &Program, groups: &Groups, schedule: &Schedule, commit: &Commit) -> Memory {
+    let order = &schedule.order;
     let mut memory =
         Memory { homes: fixed_homes(program, commit), buffers: Vec::new(), partials: Vec::new(), arena: 0 };
     for &value in &program.outputs {
@@ -45,7 +47,11 @@ pub fn assign(program: &Program, groups: &Groups, order: &[u32], commit: &Commit
     }
     let lives = Lives::of(program, groups, order);
     let mut free = Free::default();
+    let mut stages = schedule.stages.iter().map(|stage| &stage.kernels).peekable();
+    // What dies in a stage, where another thread may still read it.
+    let mut kept: Vec<(usize, usize)> = Vec::new();
     for (at, &group) in order.iter().enumerate() {
+        let stage = stages.peek().filter(|stage| stage.contains(&at)).map(|stage| (*stage).clone());
         let at = at as u32;
         let mut dying = lives.dying(at).to_vec();
         let (tasks, alone) = match &groups.groups[group as usize] {
@@ -68,7 +74,10 @@ pub fn assign(program: &Program, groups: &Groups, order: &[u32], commit: &Commit
             let bytes = program.values[value as usize].bytes();
             let in_place = !alone && groups.places[task as usize].1 == Class::Tile;
             let found = dying.iter().position(|&old| {
+                // Within a stage, who makes a value is who reads it.
+                let is_mine = stage.as_ref().is_none_or(|stage| lives.born[old as usize] as usize >= stage.start);
                 in_place
+                    && is_mine
                     && program.values[old as usize].bytes() == bytes
                     && program.values[old as usize].size == program.values[value as usize].size
                     && matches!(memory.homes[old as usize], Home::Arena(_))
@@ -80,12 +89,15 @@ pub fn assign(program: &Program, groups: &Groups, order: &[u32], commit: &Commit
             };
             memory.homes[value as usize] = Home::Arena(place);
         }
-        for old in dying {
-            if let Home::Arena(place) = memory.homes[old as usize] {
-                free.give(place, program.values[old as usize].bytes());
-            }
+        let arena = |value: u32| match memory.homes[value as usize] {
+            Home::Arena(place) => Some((place, program.values[value as usize].bytes())),
+            _ => None,
+        };
+        kept.extend(dying.into_iter().filter_map(arena).chain(working));
+        if stage.is_none_or(|stage| stage.end == at as usize + 1) {
+            kept.drain(..).for_each(|(place, bytes)| free.give(place, bytes));
+            stages.next_if(|stage| stage.end == at as usize + 1);
         }
-        working.into_iter().for_each(|(place, bytes)| free.give(place, bytes));
     }
     memory.arena = free.end;
     memory
@@ -139,6 +151,8 @@ pub struct Lives {
     by_end: Vec<u32>,
     /// The first index in `by_end` for each position.
     starts: Vec<u32>,
+    /// The position of each value's maker.
+    born: Vec<u32>,
     late: Vec<bool>,
 }
 
@@ -149,10 +163,12 @@ impl Lives {
         let mut escapes = vec![false; program.values.len()];
         let mut late = vec![false; program.values.len()];
         let mut end = vec![0u32; program.values.len()];
+        let mut born = vec![0u32; program.values.len()];
         for (task, &(group, class)) in program.tasks.iter().zip(&groups.places) {
             let at = position[group as usize];
             for output in task.outputs() {
                 late[output as usize] = class == Class::Late;
+                born[output as usize] = at;
                 end[output as usize] = end[output as usize].max(at);
             }
             for window in &task.inputs {
@@ -170,7 +186,7 @@ impl Lives {
         let mut starts = vec![0u32; order.len() + 1];
         by_end.iter().for_each(|&value| starts[end[value as usize] as usize + 1] += 1);
         (0..order.len()).for_each(|at| starts[at + 1] += starts[at]);
-        Lives { escapes, by_end, starts, late }
+        Lives { escapes, by_end, starts, born, late }
     }
 
     pub fn dying(&self, at: u32) -> &[u32] {

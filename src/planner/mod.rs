@@ -1,11 +1,13 @@
 //! The planner: takes a graph of primitive ops to a plan. Passes in order: simplify (merge equal nodes), tasks (layouts
-//! become windows), fuse (tasks become kernels), remake (cheap values are made twice rather than kept), chains (ops that
-//! share one slice kernel), commit (donated buffers last), memory (a place for each value), rows and hosts (kernels with
-//! addresses). Each pass is iterative and O(n log n). It knows nothing of gradients or handles and runs nothing.
+//! become windows), fuse (tasks become kernels), remake (cheap values are made twice rather than kept), commit (donated
+//! buffers last), stages (the order, and what threads share out), chains (ops that share one slice kernel), memory (a place
+//! for each value), rows and hosts (kernels with addresses). Each pass is iterative and O(n log n). It knows nothing of
+//! gradients or handles and runs nothing.
 
 mod account;
 mod chains;
 mod commit;
+mod estimate;
 mod fuse;
 pub mod gpu;
 mod hosts;
@@ -16,6 +18,7 @@ mod remake;
 mod rows;
 mod simplify;
 mod sink;
+pub mod stages;
 mod tasks;
 pub(crate) mod window;
 
@@ -30,41 +33,47 @@ pub use tasks::{ReduceStep, reduce_steps};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::shape::Strides;
-use commit::Commit;
 use fuse::{Class, Group, Groups};
 use hashbrown::HashMap;
 use memory::{Home, Memory};
 use plan::{Instr, Kernel, Place, base};
 use smallvec::SmallVec;
-use tasks::{Origin, Program, TaskKind};
+use tasks::{Origin, Program};
 use window::Window;
-
-/// Waking helpers pays from this much work in a plan.
-const SERIAL_BELOW_NANOS: u64 = 100_000;
 
 /// The plan of a simplified graph of primitive ops. `leaf_strides` are those of each leaf slot, exactly.
 pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation]) -> Result<Plan> {
+    plan_by(&stages::RULES, graph, leaf_strides, donations)
+}
+
+/// The plan by other rules for what threads share out.
+pub(crate) fn plan_by(
+    rules: &stages::Rules,
+    graph: &Graph,
+    leaf_strides: &[Strides],
+    donations: &[Donation],
+) -> Result<Plan> {
     let mut program = tasks::lower(graph, leaf_strides)?;
     let mut groups = fuse::fuse(&program, &fuse::ON_CPU);
     remake::remake(&mut program, &mut groups, &fuse::ON_CPU);
+    let mut commit = commit::choose(&program, &groups, donations);
+    let schedule = stages::schedule(&program, &mut groups, &mut commit, rules);
     chains::find(&program, &mut groups);
-    let commit = commit::choose(&program, &groups, donations);
-    let order = order(&groups, &commit);
-    let memory = memory::assign(&program, &groups, &order, &commit);
+    let memory = memory::assign(&program, &groups, &schedule, &commit);
     let scene = Scene::new(&program, &groups, &memory, leaf_strides.len());
-    let mut instrs = Vec::with_capacity(order.len());
-    let mut accounts = Vec::with_capacity(order.len());
-    let mut commit_from = None;
-    for &group in &order {
-        if commit.last[group as usize] && commit_from.is_none() {
-            commit_from = Some(instrs.len());
-        }
+    let mut instrs = Vec::with_capacity(schedule.order.len());
+    let mut accounts = Vec::with_capacity(schedule.order.len());
+    // The number of instructions before each position of the order.
+    let mut before = Vec::with_capacity(schedule.order.len() + 1);
+    for &group in &schedule.order {
+        before.push(instrs.len());
         if let Some(instr) = instr(&scene, group)? {
             instrs.push(instr);
             let is_stored = |value: u32| memory.homes[value as usize] != Home::Register;
             accounts.push(account::account(&program, &groups, group, is_stored));
         }
     }
+    before.push(instrs.len());
     let outputs = program.outputs.iter().map(|&value| match memory.homes[value as usize] {
         Home::Buffer(buffer) => Ok(OutputHome::Buffer(buffer)),
         Home::Leaf(leaf) => Ok(OutputHome::Donated(leaf)),
@@ -82,9 +91,10 @@ pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation]) -> 
         }
     }
     Ok(Plan {
-        commit: commit_from.unwrap_or(instrs.len()),
+        commit: before[schedule.commit],
+        stages: schedule.stages.iter().filter_map(|stage| stage.of_instructions(&before, &instrs)).collect(),
         scratch: instrs.iter().map(scratch).max().unwrap_or(0),
-        serial: instrs.iter().map(|instr| u64::from(instr.nanos)).sum::<u64>() < SERIAL_BELOW_NANOS,
+        serial: schedule.serial,
         instrs,
         accounts,
         constants: program.constants.chunks(8).map(word).collect(),
@@ -102,13 +112,6 @@ fn word(bytes: &[u8]) -> u64 {
     let mut word = [0; 8];
     word[..bytes.len()].copy_from_slice(bytes);
     u64::from_ne_bytes(word)
-}
-
-/// Groups in the order of execution: as numbered, the commit block last.
-fn order(groups: &Groups, commit: &Commit) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..groups.groups.len() as u32).collect();
-    order.sort_by_key(|&group| (commit.last[group as usize], commit.guards[group as usize]));
-    order
 }
 
 /// What lowering a group to a kernel needs to know of the rest.
@@ -156,25 +159,12 @@ impl<'a> Scene<'a> {
 
 /// The kernel of a group; None if it has nothing to compute.
 fn instr(scene: &Scene, group: u32) -> Result<Option<Instr>> {
-    match &scene.groups.groups[group as usize] {
-        Group::Rows(rows) if rows.size == 0 => Ok(None),
-        Group::Rows(rows) => {
-            let program = rows::lower(scene, group, rows)?;
-            let tasks = rows.tasks.iter().map(|&task| &scene.program.tasks[task as usize]);
-            // Tenths of a nanosecond for each element, as measured for arithmetic and for exponentials.
-            let cost: u64 = tasks
-                .map(|task| match task.kind {
-                    TaskKind::Map { function, .. } if function.is_heavy() => 4,
-                    _ => 1,
-                })
-                .sum();
-            let saved: usize =
-                rows.chains.iter().map(|chain| chain.tasks.len() - chain.tasks.len().div_ceil(rows::OPS_A_PASS)).sum();
-            let cost = cost - saved as u64;
-            let nanos = (rows.size as u64 * cost / 10).min(u64::from(u32::MAX)) as u32;
-            let name = scene.program.tasks[rows.tasks[0] as usize].name;
-            Ok(Some(Instr { name, kernel: Kernel::Rows(program), nanos }))
-        }
-        Group::Alone(task) => hosts::lower(scene, *task, &scene.program.tasks[*task as usize]),
-    }
+    let whole = &scene.groups.groups[group as usize];
+    let (task, kernel) = match whole {
+        Group::Rows(rows) if rows.size == 0 => return Ok(None),
+        Group::Rows(rows) => (rows.tasks[0], Some(Kernel::Rows(rows::lower(scene, group, rows)?))),
+        Group::Alone(task) => (*task, hosts::lower(scene, *task, &scene.program.tasks[*task as usize])?),
+    };
+    let nanos = estimate::nanos(scene.program, whole).min(u64::from(u32::MAX)) as u32;
+    Ok(kernel.map(|kernel| Instr { name: scene.program.tasks[task as usize].name, kernel, nanos }))
 }

@@ -2,6 +2,7 @@
 //! nothing of the graph. A plan never changes; many threads may run it at once.
 
 use super::account::Account;
+use super::stages::{Cut, Stage};
 use super::tasks::Check;
 use super::window::{Dims, Window};
 use crate::dtype::DType;
@@ -115,6 +116,13 @@ pub struct RowProgram {
     pub work: Work,
 }
 
+impl RowProgram {
+    /// Whether each of so many rows of its operands is some whole rows of its own, or part of its only one.
+    pub fn keeps_rows(&self, rows: usize) -> bool {
+        self.rows == 1 || self.rows % rows == 0
+    }
+}
+
 /// Matrix products: [m, k] times [k, n], `batch` of them for each index of `outer`. Steps count elements.
 #[derive(Clone, Debug)]
 pub struct Product {
@@ -212,6 +220,8 @@ pub enum OutputHome {
 
 pub struct Plan {
     pub(crate) instrs: Vec<Instr>,
+    /// Instructions that run as one, in order; none reaches into the commit block from outside.
+    pub(crate) stages: Vec<Stage>,
     /// What each instruction does.
     pub(crate) accounts: Vec<Account>,
     /// Instructions from here on are the commit block: nothing may fail or stop between them.
@@ -295,6 +305,9 @@ impl fmt::Display for Plan {
             if at == self.commit {
                 writeln!(f, "commit:")?;
             }
+            if let Some(stage) = self.stages.iter().find(|stage| stage.kernels.start == at) {
+                writeln!(f, "{stage}")?;
+            }
             match &instr.kernel {
                 Kernel::Rows(p) => {
                     write!(f, "rows {}x{} tile {}x{}:", p.rows, p.len, p.tile_rows, p.piece)?;
@@ -306,6 +319,16 @@ impl fmt::Display for Plan {
             }
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "together {}", self.kernels.len())?;
+        match &self.cut {
+            Cut::Rows { rows, parts } => write!(f, ", {rows} rows in {parts} parts:"),
+            Cut::Strands(starts) => write!(f, " in {} strands:", starts.len() - 1),
+        }
     }
 }
 

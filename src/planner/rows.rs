@@ -2,7 +2,7 @@
 //! over them, and gives each intermediate value a register in scratch.
 
 use super::Scene;
-use super::chains::{Chain, Operand};
+use super::chains::{Chain, OPS_A_PASS, Operand};
 use super::fuse::{Class, LONGEST_ROW, Rows};
 use super::kernels;
 use super::memory::Home;
@@ -21,8 +21,6 @@ const SHORTEST_TILE: usize = 512;
 const LONGEST_TILE: usize = 2048;
 /// The longest tile that holds a whole chunk of rows to be added up.
 const LONGEST_CHUNK: usize = 4096;
-/// Ops of a chain that take as long as one pass of a load, an operation and a store.
-pub const OPS_A_PASS: usize = 3;
 /// A row program has at most this many registers; the interpreter keeps them on its stack.
 pub const MOST_REGS: usize = 1024;
 

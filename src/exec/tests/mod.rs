@@ -8,6 +8,7 @@ mod limits;
 mod ops;
 mod plans;
 mod shaders;
+mod stages;
 mod together;
 mod verify;
 

@@ -32,6 +32,8 @@ pub enum Work {
     Plain(usize),
     /// Elements of exp, tanh and the like.
     Transcendental(usize),
+    /// A stage of a plan, found large when it was planned.
+    Stage,
 }
 
 impl Work {
@@ -40,6 +42,7 @@ impl Work {
             Work::MulAdds(n) => n >= 4 << 20,
             Work::Plain(n) => n >= 256 << 10,
             Work::Transcendental(n) => n >= 64 << 10,
+            Work::Stage => true,
         }
     }
 }

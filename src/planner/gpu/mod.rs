@@ -18,13 +18,13 @@ mod together;
 
 pub use plan::{Binding, Home, Kernel, Limits, Plan, Sources, Word};
 
+use super::Donation;
 use super::account::{self, Account};
 use super::commit::{self, Commit};
 use super::fuse::{self, Group, Groups, Rows};
 use super::plan::OutputHome;
 use super::tasks::{self, Origin, Program, Task, TaskKind};
 use super::window::Window;
-use super::{Donation, order};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{DeviceKernel, Graph};
 use crate::shape::Strides;
@@ -42,7 +42,7 @@ pub fn plan(graph: &Graph, leaf_strides: &[Strides], donations: &[Donation], lim
     let mut groups = ending::choose(&program, groups, donations, limits);
     let mut commit = commit::choose(&program, &groups, donations);
     commit::guard(&mut program, &mut groups, donations, &mut commit);
-    let order = order(&groups, &commit);
+    let order = commit.order(&groups);
     let memory = memory::assign(&program, &groups, &order, &commit);
     check_sizes(&program, &memory.homes, limits)?;
     let mut scene = Scene {
