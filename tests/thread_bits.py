@@ -69,6 +69,7 @@ Case = Callable[[], tuple[nn.Module, wg.Tensor, wg.Tensor]]
 
 CASES: dict[str, Case] = {
     "tabular": lambda: (dense(32, 64, 64, 4), floats(32, 32), classes(32, 4)),
+    "deep": lambda: (dense(*[64] * 14, 10), floats(64, 64), classes(64, 10)),
     "mnist": lambda: (dense(784, 128, 10), floats(64, 784), classes(64, 10)),
     "cnn": lambda: (Cnn(), floats(16, 1, 16, 16), classes(16, 10)),
     "gpt": lambda: (Decoder(), classes(8 * 32, 65).reshape((8, 32)), classes(8 * 32, 65)),

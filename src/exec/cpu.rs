@@ -173,7 +173,14 @@ impl Run {
     }
 
     pub(super) fn instructions(&self, plan: &Plan, scratch: *mut u8) -> Result<()> {
-        self.instructions_by(plan, &plan.stages, scratch, |_| {})
+        if plan.stages.is_empty() || par::width(Work::Stage) == 1 {
+            return self.instructions_by(plan, &[], scratch, |_| {});
+        }
+        let start = Instant::now();
+        let stages = if plan.pace.shares() { plan.stages.as_slice() } else { &[] };
+        self.instructions_by(plan, stages, scratch, |_| {})?;
+        plan.pace.ran(start.elapsed());
+        Ok(())
     }
 
     /// Kernel by kernel, without stages; `observe` is called before the first kernel, with false, and after each, with true.
@@ -195,7 +202,7 @@ impl Run {
             let found = self.stretch(&plan.instrs[at..stage.kernels.start], scratch, &mut observe)?;
             bad = bad.or(found);
             self.stopped(par::poll())?;
-            self.stage(plan, stage, scratch)?;
+            self.stage(plan, stage)?;
             at = stage.kernels.end;
         }
         let found = self.stretch(&plan.instrs[at..plan.commit], scratch, &mut observe)?;
@@ -211,7 +218,7 @@ impl Run {
             let mut at = plan.commit;
             for stage in commits {
                 self.stretch(&plan.instrs[at..stage.kernels.start], scratch, &mut observe)?;
-                self.stage(plan, stage, scratch)?;
+                self.stage(plan, stage)?;
                 at = stage.kernels.end;
             }
             self.stretch(&plan.instrs[at..], scratch, &mut observe).map(|_| ())
@@ -236,18 +243,14 @@ impl Run {
     }
 
     /// Runs the kernels of a stage on as many threads as there are.
-    fn stage(&self, plan: &Plan, stage: &Stage, scratch: *mut u8) -> Result<()> {
-        let threads = par::width(Work::Stage);
-        if threads == 1 {
-            return self.stretch(&plan.instrs[stage.kernels.clone()], scratch, &mut |_| {}).map(|_| ());
-        }
+    fn stage(&self, plan: &Plan, stage: &Stage) -> Result<()> {
         let failed = Mutex::new(None);
         let keep = |result: Result<()>| {
             result.unwrap_or_else(|error| _ = failed.lock().get_or_insert(error));
         };
         let result = match &stage.cut {
             Cut::Rows { rows, parts } => {
-                let parts = threads.min(*parts);
+                let parts = par::width(Work::Stage).min(*parts);
                 par::par(parts, Work::Stage, &|part| {
                     let mine = rows * part / parts..rows * (part + 1) / parts;
                     let mut kernels = plan.instrs[stage.kernels.clone()].iter();

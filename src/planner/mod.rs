@@ -32,6 +32,7 @@ pub use tasks::{ReduceStep, reduce_steps};
 
 use crate::error::Result;
 use crate::graph::Graph;
+use crate::machine::cpu::pace::Pace;
 use crate::shape::Strides;
 use fuse::{Class, Group, Groups};
 use hashbrown::HashMap;
@@ -93,6 +94,7 @@ pub(crate) fn plan_by(
     Ok(Plan {
         commit: before[schedule.commit],
         stages: schedule.stages.iter().filter_map(|stage| stage.of_instructions(&before, &instrs)).collect(),
+        pace: Pace::default(),
         scratch: instrs.iter().map(scratch).max().unwrap_or(0),
         serial: schedule.serial,
         instrs,

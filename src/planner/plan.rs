@@ -1,5 +1,5 @@
 //! The plan: a flat list of kernels, all addresses resolved to a base and an offset. It holds what running needs and
-//! nothing of the graph. A plan never changes; many threads may run it at once.
+//! nothing of the graph. But for its pace a plan never changes; many threads may run it at once.
 
 use super::account::Account;
 use super::stages::{Cut, Stage};
@@ -10,6 +10,7 @@ use crate::graph::def::{FillFn, RunFn};
 use crate::graph::{Attrs, GatherMode, PoolRole};
 use crate::machine::cpu::chain::ChainKernel;
 use crate::machine::cpu::dispatch::SliceKernel;
+use crate::machine::cpu::pace::Pace;
 use crate::machine::cpu::par::Work;
 use crate::machine::cpu::pool::Pool;
 use crate::machine::cpu::reduce::{ReduceKernels, RowsKernel};
@@ -119,7 +120,7 @@ pub struct RowProgram {
 impl RowProgram {
     /// Whether each of so many rows of its operands is some whole rows of its own, or part of its only one.
     pub fn keeps_rows(&self, rows: usize) -> bool {
-        self.rows == 1 || self.rows % rows == 0
+        self.rows == 1 || self.rows.is_multiple_of(rows)
     }
 }
 
@@ -222,6 +223,7 @@ pub struct Plan {
     pub(crate) instrs: Vec<Instr>,
     /// Instructions that run as one, in order; none reaches into the commit block from outside.
     pub(crate) stages: Vec<Stage>,
+    pub(crate) pace: Pace,
     /// What each instruction does.
     pub(crate) accounts: Vec<Account>,
     /// Instructions from here on are the commit block: nothing may fail or stop between them.
@@ -271,6 +273,11 @@ impl Plan {
     /// What each kernel does, and how many of them come before the commit block.
     pub fn accounts(&self) -> (&[Account], usize) {
         (&self.accounts, self.commit)
+    }
+
+    /// The stage that a kernel belongs to, if any.
+    pub fn stage(&self, kernel: usize) -> Option<usize> {
+        self.stages.iter().position(|stage| stage.kernels.contains(&kernel))
     }
 
     /// Bytes of the memory for values between kernels.

@@ -8,7 +8,7 @@ use super::commit::Commit;
 use super::estimate;
 use super::fuse::{Class, Group, Groups, Readers, Rows};
 use super::plan::{Instr, Kernel};
-use super::tasks::{Origin, Program, TaskKind};
+use super::tasks::{Origin, Program, Task, TaskKind};
 use super::window::{Window, split};
 use hashbrown::HashMap;
 use std::ops::Range;
@@ -177,11 +177,10 @@ impl Scheduler<'_> {
         self.shared.extend(shared);
         self.waiting.extend(waits);
         self.spent[usize::from(shared.is_none())] += self.nanos[group as usize];
-        for at in 0..tasks(self.groups, group).len() {
-            let task = tasks(self.groups, group)[at] as usize;
-            let is_late = self.groups.places[task].1 == Class::Late;
+        for &task in tasks(self.groups, group) {
+            let is_late = self.groups.places[task as usize].1 == Class::Late;
             let joins = shared.is_some() && (waits.is_none() || !is_late);
-            self.standings[task] = if joins { Standing::Shared } else { Standing::Waiting };
+            self.standings[task as usize] = if joins { Standing::Shared } else { Standing::Waiting };
         }
     }
 
@@ -195,10 +194,9 @@ impl Scheduler<'_> {
     /// The task and the rows of one product.
     fn product(&self, group: u32) -> Option<(u32, usize)> {
         let Group::Alone(task) = self.groups.groups[group as usize] else { return None };
-        let Program { tasks, .. } = self.program;
-        let task_of = &tasks[task as usize];
-        let (outer, inner) = task_of.shape.split_at(task_of.shape.rank().saturating_sub(2));
-        let is_one = matches!(task_of.kind, TaskKind::Contract) && outer.iter().all(|&extent| extent == 1);
+        let Task { kind, shape, .. } = &self.program.tasks[task as usize];
+        let (outer, inner) = shape.split_at(shape.rank().saturating_sub(2));
+        let is_one = matches!(kind, TaskKind::Contract) && outer.iter().all(|&extent| extent == 1);
         is_one.then(|| (task, inner[0]))
     }
 
@@ -236,7 +234,7 @@ impl Scheduler<'_> {
         }
         let waits = self.waits(a) || self.waits(b);
         let reads_shared = [a, b].map(|window| self.standing(window.value) == Standing::Shared);
-        let fits = rows % self.rows == 0 && self.is_small(group) && self.keeps_rows(a) && !reads_shared[1];
+        let fits = rows.is_multiple_of(self.rows) && self.is_small(group) && self.keeps_rows(a) && !reads_shared[1];
         match (fits && !waits, waits || reads_shared.contains(&true)) {
             (true, _) => Fate::Joins,
             (false, true) => Fate::Closes,
@@ -251,7 +249,7 @@ impl Scheduler<'_> {
             inputs.iter().all(|window| !self.waits(window) && self.keeps_rows(window))
         };
         let mut maps = rows.tasks.iter().filter(|&&task| !is_late(task)).peekable();
-        let is_cut = rows.size > 0 && rows.size / rows.row.unwrap_or(1) % self.rows == 0;
+        let is_cut = rows.size > 0 && (rows.size / rows.row.unwrap_or(1)).is_multiple_of(self.rows);
         if !is_cut || maps.peek().is_none() || !maps.all(|&task| joins(task)) {
             return Fate::Waits;
         }
@@ -292,38 +290,35 @@ impl Scheduler<'_> {
     /// Ends the open stage, if there is one, and lets what waits follow.
     fn close(&mut self) {
         let (shared, waiting) = (std::mem::take(&mut self.shared), std::mem::take(&mut self.waiting));
-        for &member in shared.iter().chain(&waiting) {
-            let (Member::Whole(group) | Member::Maps(group) | Member::Sums(group)) = member;
-            for at in 0..tasks(self.groups, group).len() {
-                self.standings[tasks(self.groups, group)[at] as usize] = Standing::Done;
-            }
+        for member in shared.iter().chain(&waiting) {
+            let tasks = tasks(self.groups, member.group());
+            tasks.iter().for_each(|&task| self.standings[task as usize] = Standing::Done);
         }
-        let pays = shared.len() > 1 && self.spent[0] >= self.rules.least_stage;
-        (self.spent, self.rows) = ([0; 2], if pays { self.rows } else { 0 });
+        let (rows, [spent, _]) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.spent));
+        let pays = shared.len() > 1 && spent >= self.rules.least_stage;
         if !pays {
-            let mut all: Vec<u32> = shared.iter().chain(&waiting).filter_map(|member| member.undivided()).collect();
+            // As if nothing had been tried: in the old order, each group once.
+            let mut all: Vec<u32> = shared.iter().chain(&waiting).map(|member| member.group()).collect();
             all.sort_unstable();
+            all.dedup();
             return self.strands(&all);
         }
         let from = self.schedule.order.len();
-        let mut sums = HashMap::new();
-        for member in shared {
-            let (Member::Whole(group) | Member::Maps(group) | Member::Sums(group)) = member;
-            self.schedule.order.push(group);
-            if let Member::Maps(group) = member {
-                let new = self.groups.part_sums(self.program, group);
-                self.nanos.push(estimate::nanos(self.program, &self.groups.groups[new as usize]));
-                sums.insert(group, new);
-            }
-        }
-        let cut = Cut::Rows { rows: self.rows, parts: self.rows / self.rules.least_rows };
-        self.schedule.stages.push(Stage { kernels: from..self.schedule.order.len(), cut });
-        self.rows = 0;
-        let rest = waiting.iter().filter_map(|member| match member {
-            Member::Sums(group) => sums.get(group).copied(),
-            Member::Whole(group) | Member::Maps(group) => Some(*group),
+        self.schedule.order.extend(shared.iter().map(|member| member.group()));
+        self.schedule.stages.push(Stage {
+            kernels: from..self.schedule.order.len(),
+            cut: Cut::Rows { rows, parts: rows / self.rules.least_rows },
         });
-        self.strands(&rest.collect::<Vec<u32>>());
+        let rest: Vec<u32> = waiting.into_iter().map(|member| self.part(member)).collect();
+        self.strands(&rest);
+    }
+
+    /// The group of what waits: sums that were left behind get one of their own.
+    fn part(&mut self, member: Member) -> u32 {
+        let Member::Sums(group) = member else { return member.group() };
+        let new = self.groups.part_sums(self.program, group);
+        self.nanos.push(estimate::nanos(self.program, &self.groups.groups[new as usize]));
+        new
     }
 
     /// Appends groups that come in an order in which they can run: strands of them where that pays.
@@ -376,12 +371,9 @@ impl Scheduler<'_> {
 }
 
 impl Member {
-    /// The group, once.
-    fn undivided(&self) -> Option<u32> {
-        match self {
-            Member::Whole(group) | Member::Maps(group) => Some(*group),
-            Member::Sums(_) => None,
-        }
+    fn group(self) -> u32 {
+        let (Member::Whole(group) | Member::Maps(group) | Member::Sums(group)) = self;
+        group
     }
 }
 

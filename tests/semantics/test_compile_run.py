@@ -85,6 +85,29 @@ def test_explain() -> None:
     assert "matmul" in repr(explanation)
 
 
+def test_explain_names_the_kernels_that_threads_share() -> None:
+    model = nn.Sequential(*[layer for _ in range(12) for layer in (nn.Linear(64, 64), nn.Tanh())])
+    optimizer = optim.SGD(model.parameters(), lr=1e-3)
+
+    @wg.compile
+    def step(x: wg.Tensor) -> wg.Tensor:
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    for _ in range(3):
+        step(wg.ones((64, 64)))
+    explanation = step.explain()
+    [ready] = [s for s in explanation.signatures if s["plans"]]
+    kernels = [kernel for plan in ready["plans"] for kernel in plan["kernels"]]
+    shared = [kernel for kernel in kernels if kernel["stage"] is not None]
+    products = [kernel for kernel in shared if kernel["ops"] == ["matmul"]]
+    assert len(products) > 30
+    assert f"threads share {len(shared)} of them" in str(explanation)
+
+
 def test_explain_counts_the_products_of_attention() -> None:
     model = nn.Linear(8, 3 * 8)
 

@@ -10,6 +10,7 @@ pub mod float;
 pub mod gemm;
 pub mod isa;
 pub mod math;
+pub mod pace;
 pub mod par;
 pub mod philox;
 pub mod pool;

@@ -87,7 +87,12 @@ fn plan<'py>(py: Python<'py>, number: usize, profile: &PlanProfile, text: &mut S
     data.set_item("nanoseconds", total)?;
     let (count, arena) = (profile.kernels.len(), bytes(profile.arena as u64));
     let time = if profile.timed { format!("{:.1} µs", total as f64 / 1e3) } else { "not timed".to_owned() };
-    let _ = writeln!(text, "  plan {number}: {count} kernels, {time}, arena {arena}");
+    let _ = write!(text, "  plan {number}: {count} kernels, {time}, arena {arena}");
+    let stages = profile.kernels.iter().filter_map(|kernel| kernel.stage);
+    let _ = match stages.clone().max() {
+        Some(last) => writeln!(text, "; threads share {} of them in {} stages", stages.count(), last + 1),
+        None => writeln!(text),
+    };
     let kernels = PyList::empty(py);
     for kernel in &profile.kernels {
         let account = &kernel.account;
@@ -97,6 +102,7 @@ fn plan<'py>(py: Python<'py>, number: usize, profile: &PlanProfile, text: &mut S
         entry.set_item("flops", account.flops)?;
         entry.set_item("nanoseconds", kernel.nanos)?;
         entry.set_item("commits", kernel.commits)?;
+        entry.set_item("stage", kernel.stage)?;
         kernels.append(entry)?;
         let time = if profile.timed { format!("{:.2} µs", kernel.nanos as f64 / 1e3) } else { "-".to_owned() };
         let _ = writeln!(

@@ -12,12 +12,14 @@ use std::time::Instant;
 /// Runs of a plan, of which the shortest time of each kernel counts.
 const RUNS: usize = 20;
 
-/// A kernel as it ran.
+/// A kernel as it ran, after the one before it and before the next.
 pub struct KernelProfile {
     pub account: Account,
     pub nanos: u64,
     /// Part of the commit block: it writes over parameters and state.
     pub commits: bool,
+    /// Kernels of one number are shared out over threads together.
+    pub stage: Option<usize>,
 }
 
 pub struct PlanProfile {
@@ -105,6 +107,7 @@ impl Replay {
                 account: account.clone(),
                 nanos: if nanos == u64::MAX { 0 } else { nanos },
                 commits: at >= commit,
+                stage: prepared.plan().stage(at),
             });
             profiles.push(PlanProfile { kernels: kernels.collect(), arena: prepared.plan().arena(), timed: true });
         }
@@ -136,8 +139,12 @@ impl Replay {
 fn unmeasured(plan: &DevicePlan) -> PlanProfile {
     let (accounts, commit) = plan.accounts();
     let kernels = accounts.iter().enumerate();
-    let kernels =
-        kernels.map(|(at, account)| KernelProfile { account: account.clone(), nanos: 0, commits: at >= commit });
+    let kernels = kernels.map(|(at, account)| KernelProfile {
+        account: account.clone(),
+        nanos: 0,
+        commits: at >= commit,
+        stage: None,
+    });
     PlanProfile { kernels: kernels.collect(), arena: plan.working_bytes(), timed: false }
 }
 
