@@ -18,6 +18,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         elementwise(bench, label, n)?;
         chain(bench, label, n)?;
         update(bench, label, n)?;
+        losses(bench, label, n)?;
     }
     for (rows, columns) in [(64, 1000), (4096, 1000)] {
         let (x, bytes) = (floats(&[rows, columns])?, rows * columns * 4);
@@ -100,15 +101,37 @@ fn update(bench: &mut Bench, label: &str, n: usize) -> Result<()> {
     })
 }
 
-/// The loss and its gradient.
+/// Losses of equal shapes and their gradients.
+fn losses(bench: &mut Bench, label: &str, n: usize) -> Result<()> {
+    let (x, target) = (floats(&[n])?, tensor::unary(&arithmetic::SQUARE, (&floats(&[n])?).into())?);
+    tensor::evaluate(&[&target])?;
+    let name = |loss: &str| format!("rows {loss} and gradient, {label}");
+    let work = Work::Bytes(12 * n);
+    with_gradient(bench, &name("mse_loss"), work, &x, |x| nn::mse_loss(x, &target, Reduction::Mean))?;
+    with_gradient(bench, &name("huber_loss"), work, &x, |x| nn::huber_loss(x, &target, Reduction::Mean, 1.0))?;
+    with_gradient(bench, &name("smooth_l1_loss"), work, &x, |x| nn::smooth_l1_loss(x, &target, Reduction::Mean, 1.0))
+}
+
 fn cross_entropy(bench: &mut Bench, of: &str, x: &Tensor, rows: usize, columns: usize) -> Result<()> {
     let target = indices(rows, columns)?;
     let classes = nn::Classes { weight: None, ignore_index: -100, label_smoothing: 0.0, reduction: Reduction::Mean };
+    let name = format!("rows cross_entropy and gradient, {of}");
+    with_gradient(bench, &name, Work::Bytes(8 * rows * columns), x, |x| nn::cross_entropy(x, &target, &classes))
+}
+
+/// The loss and its gradient.
+fn with_gradient(
+    bench: &mut Bench,
+    name: &str,
+    work: Work,
+    x: &Tensor,
+    loss: impl Fn(&Tensor) -> Result<Tensor>,
+) -> Result<()> {
     let x = tensor::detach(x)?;
     x.set_requires_grad(true)?;
-    bench.entries(&format!("rows cross_entropy and gradient, {of}"), Work::Bytes(8 * rows * columns), || {
+    bench.entries(name, work, || {
         x.set_grad(None)?;
-        let loss = nn::cross_entropy(&x, &target, &classes)?;
+        let loss = loss(&x)?;
         tensor::backward(&loss, None, BackwardOptions::default())?;
         let grad = x.grad();
         tensor::evaluate(&grad.iter().chain([&loss]).collect::<Vec<_>>())

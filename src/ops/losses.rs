@@ -2,9 +2,8 @@
 //! (n, 1) is the silent mistake that this refuses.
 
 use super::activation::{SIGMOID, softplus, softplus_tail};
-use super::arithmetic::{ABS, MAXIMUM, SQUARE};
+use super::arithmetic::{ABS, CLIP, MAXIMUM, MINIMUM, SIGN, SQUARE};
 use super::build::*;
-use super::compare::LESS_EQUAL;
 use super::exponential::{LOG, LOG1P};
 use super::statistics::{MEAN, float_only};
 use crate::error::{Error, Result};
@@ -86,14 +85,8 @@ pub static HUBER_LOSS: CompositeDef = CompositeDef {
     infer: |attrs, inputs| equal_shapes("huber_loss", attrs, &inputs[..2]),
     expand: |g, attrs, inputs| {
         let difference = subtract(g, inputs[0], inputs[1])?;
-        let (half, size, square) = halves(g, difference)?;
         let delta = number(g, inputs[2], difference)?;
-        let near = multiply(g, half, square)?;
-        let margin = multiply(g, half, delta)?;
-        let beyond = subtract(g, size, margin)?;
-        let far = multiply(g, delta, beyond)?;
-        let is_near = binary(g, &LESS_EQUAL, size, delta)?;
-        let loss = select(g, is_near, near, far)?;
+        let loss = g.add(Op::Composite(&HUBER, Attrs::new()), &[difference, delta])?;
         Ok(smallvec![Reduction::of(attrs[0]).apply(g, loss)?])
     },
     derivative: None,
@@ -109,14 +102,8 @@ pub static SMOOTH_L1_LOSS: CompositeDef = CompositeDef {
     infer: |attrs, inputs| equal_shapes("smooth_l1_loss", attrs, &inputs[..2]),
     expand: |g, attrs, inputs| {
         let difference = subtract(g, inputs[0], inputs[1])?;
-        let (half, size, square) = halves(g, difference)?;
         let beta = number(g, inputs[2], difference)?;
-        let halved = multiply(g, half, square)?;
-        let near = divide(g, halved, beta)?;
-        let margin = multiply(g, half, beta)?;
-        let far = subtract(g, size, margin)?;
-        let is_near = less(g, size, beta)?;
-        let loss = select(g, is_near, near, far)?;
+        let loss = g.add(Op::Composite(&SMOOTH_L1, Attrs::new()), &[difference, beta])?;
         Ok(smallvec![Reduction::of(attrs[0]).apply(g, loss)?])
     },
     derivative: None,
@@ -175,6 +162,47 @@ pub static BINARY_CROSS_ENTROPY_WITH_LOGITS: CompositeDef = CompositeDef {
 };
 
 /// Elementwise, of a probability and a target.
+/// Elementwise, of a difference d and delta. With c = min(|d|, delta) both cases are c·(|d| - c/2).
+static HUBER: CompositeDef = CompositeDef {
+    name: "huber",
+    doc: "d²/2 where |d| ≤ delta, else delta·(|d| - delta/2).",
+    attrs: &[],
+    infer: super::activation::like_first,
+    expand: |g, _, inputs| {
+        let (half, size) = (full_like(g, 0.5, inputs[0]), unary(g, &ABS, inputs[0])?);
+        let capped = binary(g, &MINIMUM, size, inputs[1])?;
+        let middle = multiply(g, half, capped)?;
+        let reach = subtract(g, size, middle)?;
+        Ok(smallvec![multiply(g, capped, reach)?])
+    },
+    derivative: Some(huber_tangent),
+    transpose: None,
+    reads: Reads::BOTH,
+    kernel: None,
+};
+
+/// Elementwise, of a difference d and beta, which may be 0.
+static SMOOTH_L1: CompositeDef = CompositeDef {
+    name: "smooth_l1",
+    doc: "d²/(2·beta) where |d| < beta, else |d| - beta/2.",
+    attrs: &[],
+    infer: super::activation::like_first,
+    expand: |g, _, inputs| {
+        let (d, beta) = (inputs[0], inputs[1]);
+        let (half, size, square) = (full_like(g, 0.5, d), unary(g, &ABS, d)?, unary(g, &SQUARE, d)?);
+        let halved = multiply(g, half, square)?;
+        let near = divide(g, halved, beta)?;
+        let margin = multiply(g, half, beta)?;
+        let far = subtract(g, size, margin)?;
+        let is_near = less(g, size, beta)?;
+        Ok(smallvec![select(g, is_near, near, far)?])
+    },
+    derivative: Some(smooth_l1_tangent),
+    transpose: None,
+    reads: Reads::BOTH,
+    kernel: None,
+};
+
 static PROBABILITY_LOSS: CompositeDef = CompositeDef {
     name: "probability_loss",
     doc: "-(target·log input + (1 - target)·log(1 - input)), logarithms at least -100.",
@@ -274,9 +302,54 @@ fn weighted(g: &mut Graph, loss: Val, weight: Option<&Val>, attrs: &Attrs) -> Re
     Reduction::of(attrs[0]).apply(g, loss)
 }
 
-/// 1/2, |d| and d².
-fn halves(g: &mut Graph, difference: Val) -> Result<(Val, Val, Val)> {
-    Ok((full_like(g, 0.5, difference), unary(g, &ABS, difference)?, unary(g, &SQUARE, difference)?))
+/// By d: d, at most delta from 0. By delta: how far |d| is beyond it.
+fn huber_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<Tangents> {
+    let (d, delta) = (rule.inputs[0], rule.inputs[1]);
+    let by_difference = match t[0] {
+        Some(tangent) => {
+            let low = negative(g, delta)?;
+            let slope = g.add(Op::Composite(&CLIP, smallvec![3]), &[d, low, delta])?;
+            Some(zmul(g, tangent, slope)?)
+        }
+        None => None,
+    };
+    let by_delta = match t[1] {
+        Some(tangent) => {
+            let size = unary(g, &ABS, d)?;
+            let capped = binary(g, &MINIMUM, size, delta)?;
+            let beyond = subtract(g, size, capped)?;
+            Some(zmul(g, tangent, beyond)?)
+        }
+        None => None,
+    };
+    sum_of_tangents(g, by_difference, by_delta)
+}
+
+/// By d: d/beta, or its sign. By beta: -(d/beta)²/2, or -1/2.
+fn smooth_l1_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<Tangents> {
+    let (d, beta) = (rule.inputs[0], rule.inputs[1]);
+    let size = unary(g, &ABS, d)?;
+    let is_near = less(g, size, beta)?;
+    let ratio = divide(g, d, beta)?;
+    let by_difference = match t[0] {
+        Some(tangent) => {
+            let sign = unary(g, &SIGN, d)?;
+            let slope = select(g, is_near, ratio, sign)?;
+            Some(zmul(g, tangent, slope)?)
+        }
+        None => None,
+    };
+    let by_beta = match t[1] {
+        Some(tangent) => {
+            let (one, half) = (full_like(g, 1.0, d), full_like(g, -0.5, d));
+            let square = unary(g, &SQUARE, ratio)?;
+            let part = select(g, is_near, square, one)?;
+            let slope = multiply(g, half, part)?;
+            Some(zmul(g, tangent, slope)?)
+        }
+        None => None,
+    };
+    sum_of_tangents(g, by_difference, by_beta)
 }
 
 /// log x and log(1 - x), neither below -100.

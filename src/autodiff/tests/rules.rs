@@ -348,6 +348,18 @@ fn smooth_l1_with_beta_zero_is_l1() {
 }
 
 #[test]
+fn the_limits_of_huber_and_smooth_l1_have_gradients() {
+    let inputs = |limit: f64| {
+        let pair = [Value::floats([2], &[0.5, -3.0]), Value::floats([2], &[0.0, 0.0])];
+        [&pair[..], &[Value::floats([], &[limit])]].concat()
+    };
+    let (loss, slopes) = value_and_gradient(&losses::HUBER_LOSS, &[2], &inputs(1.0));
+    assert_eq!((loss[0], &slopes[2]), (0.125 + 2.5, &vec![2.0]));
+    let (loss, slopes) = value_and_gradient(&losses::SMOOTH_L1_LOSS, &[2], &inputs(2.0));
+    assert_eq!((loss[0], &slopes[2]), (0.0625 + 2.0, &vec![-0.03125 - 0.5]));
+}
+
+#[test]
 fn shapes_that_do_not_fit_are_told_in_the_words_of_the_user() {
     let message = |def: &'static CompositeDef, attrs: &[i64], inputs: &[Value]| {
         let mut r = Recording::new();
