@@ -6,7 +6,7 @@ use super::arithmetic::given_tangent;
 use super::build::*;
 use super::compare::{AND, GREATER_EQUAL, NOT_EQUAL};
 use super::losses::Reduction;
-use super::softmax::LOG_SOFTMAX;
+use super::softmax::{LOG_SOFTMAX, SOFTMAX, shifted};
 use super::statistics::float_only;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -79,9 +79,14 @@ static ROW_CROSS_ENTROPY: CompositeDef = CompositeDef {
         Ok(smallvec![TensorType { dtype: inputs[0].dtype, shape: inputs[0].shape.without(1 << axis) }])
     },
     expand: |g, _, inputs| {
+        // As log_softmax, but the logarithm of the sum is subtracted from the target's element alone.
         let classes = Classes::new(g, inputs[0], inputs[1])?;
-        let logs = classes.log_softmax(g)?;
-        let picked = classes.pick(g, logs)?;
+        let shifted = shifted(g, inputs[0], classes.mask())?;
+        let exps = exp(g, shifted)?;
+        let total = sum(g, exps, classes.mask())?;
+        let log = log(g, total)?;
+        let picked = classes.pick(g, shifted)?;
+        let picked = subtract(g, picked, log)?;
         Ok(smallvec![negative(g, picked)?])
     },
     derivative: Some(row_tangent),
@@ -93,8 +98,7 @@ static ROW_CROSS_ENTROPY: CompositeDef = CompositeDef {
 fn row_tangent(g: &mut Graph, rule: &Rule, t: &[Option<Val>]) -> Result<Tangents> {
     let classes = Classes::new(g, rule.inputs[0], rule.inputs[1])?;
     let tangent = given_tangent(t)?;
-    let logs = classes.log_softmax(g)?;
-    let softmax = exp(g, logs)?;
+    let softmax = g.add(Op::Composite(&SOFTMAX, smallvec![classes.axis as i64]), &[classes.input])?;
     let (one, zero) = (full_like(g, 1.0, softmax), full_like(g, 0.0, softmax));
     let hit = classes.hit(g)?;
     let target = select(g, hit, one, zero)?;

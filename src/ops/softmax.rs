@@ -87,7 +87,7 @@ fn along(op: &str, inputs: &[&TensorType]) -> Result<SmallVec<[TensorType; 1]>> 
 }
 
 /// x less its largest element along the axes.
-fn shifted(g: &mut Graph, x: Val, axes: u32) -> Result<Val> {
+pub(super) fn shifted(g: &mut Graph, x: Val, axes: u32) -> Result<Val> {
     if g.shape(x).size() == 0 {
         return Ok(x);
     }
