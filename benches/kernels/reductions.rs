@@ -26,7 +26,10 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         }
         let of = format!("over rows of {rows} x {columns}");
         bench.entries(&format!("reductions var {of}"), work, value(|| tensor::var(&x, Some(&[1]), 0.0, false)))?;
-        bench.entries(&format!("reductions argmax {of}"), work, value(|| tensor::argmax(&x, Some(1), false)))?;
+        for (which, axis) in [("rows", 1), ("columns", 0)] {
+            let name = format!("reductions argmax over {which} of {rows} x {columns}");
+            bench.entries(&name, work, value(|| tensor::argmax(&x, Some(axis), false)))?;
+        }
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ pub mod verify;
 pub use build::{Graph, Node, Val};
 pub use def::{
     BinaryDef, CompositeDef, Derivative, DeviceKernel, Fold, HostKernel, Masking, Pattern, PatternStep, Promote,
-    RandomDef, Reads, ReduceDef, Rule, Tangents, TransposeFn, UnaryDef, Vals,
+    RandomDef, Reads, ReduceDef, Rule, RunFn, Tangents, TransposeFn, UnaryDef, Vals,
 };
 pub use op::{
     Attrs, BatchSpec, ConvRole, ConvSpec, Divisor, GatherMode, GradientSpec, JvpSpec, Layout, Op, PoolRole, SliceDim,

@@ -6,7 +6,10 @@ use super::layout::narrow;
 use super::wgsl::wgsl;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::graph::{CompositeDef, Derivative, Fold, Graph, Op, Reads, ReduceDef, Rule, Tangents, TensorType, Val};
+use crate::graph::{
+    CompositeDef, Derivative, Fold, Graph, HostKernel, Op, Reads, ReduceDef, Rule, RunFn, Tangents, TensorType, Val,
+};
+use crate::machine::cpu::position::{self, Extreme};
 use crate::machine::cpu::reduce;
 use smallvec::{SmallVec, smallvec};
 
@@ -115,7 +118,7 @@ pub static ARGMAX: CompositeDef = CompositeDef {
     derivative: Some(|_, _, _| Ok(smallvec![None])),
     transpose: None,
     reads: Reads::NONE,
-    kernel: None,
+    kernel: Some(&LARGEST),
 };
 
 pub static ARGMIN: CompositeDef = CompositeDef {
@@ -127,8 +130,27 @@ pub static ARGMIN: CompositeDef = CompositeDef {
     derivative: Some(|_, _, _| Ok(smallvec![None])),
     transpose: None,
     reads: Reads::NONE,
-    kernel: None,
+    kernel: Some(&SMALLEST),
 };
+
+const fn position_kernel(run: RunFn) -> HostKernel {
+    HostKernel {
+        takes: |attrs, inputs| inputs[0].shape.size() > 0 && position::reaches(inputs[0].shape[attrs[0] as usize]),
+        nanos: |_, inputs| inputs[0].shape.size() as u64 / 8,
+        flops: |_, _| 0,
+        run,
+        device: |_, _| None,
+    }
+}
+
+static LARGEST: HostKernel = position_kernel(|attrs, inputs, outputs| {
+    // SAFETY: the caller's promise.
+    unsafe { position::position(Extreme::Largest, attrs[0] as usize, &inputs[0], &outputs[0]) }
+});
+static SMALLEST: HostKernel = position_kernel(|attrs, inputs, outputs| {
+    // SAFETY: the caller's promise.
+    unsafe { position::position(Extreme::Smallest, attrs[0] as usize, &inputs[0], &outputs[0]) }
+});
 
 fn infer_position(op: &str, axis: usize, x: &TensorType) -> Result<SmallVec<[TensorType; 1]>> {
     if x.shape[axis] == 0 {

@@ -14,6 +14,7 @@ pub mod pace;
 pub mod par;
 pub mod philox;
 pub mod pool;
+pub mod position;
 pub mod reduce;
 mod scratch;
 pub mod sweep;
