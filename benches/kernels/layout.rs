@@ -20,6 +20,17 @@ pub fn run(bench: &mut Bench) -> Result<()> {
             value(|| tensor::gather(GatherMode::Take, &x, &rows, 0)),
         )?;
         bench.entries(
+            &format!("layout take {n} columns of {n}"),
+            work,
+            value(|| tensor::gather(GatherMode::Take, &x, &rows, 1)),
+        )?;
+        let places = tensor::reshape_to(&indices(n * n, n)?, [n, n].into())?;
+        bench.entries(
+            &format!("layout take_along_axis {n} of each of {n} rows"),
+            Work::Bytes(16 * n * n),
+            value(|| tensor::gather(GatherMode::Along, &x, &places, 1)),
+        )?;
+        bench.entries(
             &format!("layout scatter_add {n} rows of {n}"),
             Work::Bytes(12 * n * n),
             value(|| tensor::scatter_add(GatherMode::Take, &x, &rows, &x, 0)),

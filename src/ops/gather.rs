@@ -7,6 +7,7 @@ use crate::graph::{Derivative, GatherMode, Graph, Op, Rule, Val};
 use crate::machine::cpu::par::{Work, par, width};
 use crate::machine::cpu::view::{View, for_each_row};
 use crate::shape::{Shape, Strides};
+use parking_lot::Mutex;
 
 pub static GATHER: Derivative = Derivative::Linear { apply: linear_apply, transpose: transpose_gather };
 pub static SCATTER: Derivative = Derivative::Linear { apply: linear_apply, transpose: transpose_scatter };
@@ -59,11 +60,15 @@ impl Walk {
         Walk { shape, field: steps, picked: picked.strides.clone(), indices: index_steps, extent, step }
     }
 
-    /// Calls `f(field offset, picked offset, n, steps)` for runs of elements; gives the first index out of range. Such
-    /// an index is clamped.
-    unsafe fn each(&self, indices: &View, mut f: impl FnMut(isize, isize, usize, [isize; 2])) -> Option<i64> {
+    /// Calls `run(field offset, picked offset, n, steps)` for the elements of an index that has several, or
+    /// `one(field offset, picked offset)`; gives the first index out of range. Such an index is clamped.
+    unsafe fn each(
+        &self,
+        indices: *const i64,
+        mut run: impl FnMut(isize, isize, usize, [isize; 2]),
+        mut one: impl FnMut(isize, isize),
+    ) -> Option<i64> {
         let mut bad = None;
-        let indices = indices.ptr.cast::<i64>();
         let mut locate = |at: isize| {
             // SAFETY: the offset comes from the shape and strides of the view on the indices.
             let index = unsafe { *indices.offset(at) };
@@ -75,10 +80,10 @@ impl Walk {
         };
         for_each_row(&self.shape, [&self.field, &self.picked, &self.indices], |[x, y, i], n, [sx, sy, si]| {
             if si == 0 {
-                f(x + locate(i), y, n, [sx, sy]);
+                run(x + locate(i), y, n, [sx, sy]);
             } else {
                 for k in 0..n as isize {
-                    f(x + k * sx + locate(i + k * si), y + k * sy, 1, [0, 0]);
+                    one(x + k * sx + locate(i + k * si), y + k * sy);
                 }
             }
         });
@@ -86,8 +91,39 @@ impl Walk {
     }
 }
 
-/// Indices that a thread takes at a time.
+impl Walk {
+    /// Runs `f` for parts of the walk, in order along its outermost axis, with the offsets of field, picked elements and indices;
+    /// gives the first index out of range that it gives. Parts share the field.
+    fn in_parts(self, f: impl Fn(&Walk, [isize; 3]) -> Option<i64> + Sync) -> Option<i64> {
+        let cut = self.shape.iter().position(|&n| n > 1);
+        let Some(cut) = cut.filter(|_| self.shape.size() > ITEM) else { return f(&self, [0; 3]) };
+        let (size, length) = (self.shape.size(), self.shape[cut]);
+        let part = (ITEM / (size / length)).clamp(1, length);
+        let parts = length.div_ceil(part);
+        let bad: Mutex<Option<(usize, i64)>> = Mutex::new(None);
+        // A stop also ends the run of the plan, which reports it.
+        _ = par(parts, Work::Plain(size), &|item| {
+            let first = item * part;
+            let mut shape = self.shape.clone();
+            shape.dims_mut()[cut] = part.min(length - first);
+            let steps = [&self.field, &self.picked, &self.indices].map(Strides::clone);
+            let offsets = steps.each_ref().map(|steps| first as isize * steps[cut]);
+            let [field, picked, indices] = steps;
+            let walk = Walk { shape, field, picked, indices, extent: self.extent, step: self.step };
+            if let Some(index) = f(&walk, offsets) {
+                let mut bad = bad.lock();
+                if bad.is_none_or(|(other, _)| item < other) {
+                    *bad = Some((item, index));
+                }
+            }
+        });
+        bad.into_inner().map(|(_, index)| index)
+    }
+}
+
+/// Indices that a thread takes at a time, and elements that it reads for them, about.
 const RUN: usize = 256;
+const ITEM: usize = 16 << 10;
 
 /// A take of contiguous rows: `before` fields of `extent` rows, from each of which `count` rows of `width` are picked.
 struct Rows {
@@ -128,23 +164,31 @@ impl Rows {
         indices.iter().copied().find(|index| !(-extent..extent).contains(index))
     }
 
-    /// Copies the rows picked, a run of indices to a thread.
+    /// Copies the rows picked, a run of indices in some fields to a thread.
     unsafe fn gather<T: Copy>(&self, from: &View, indices: &[i64], out: &View) {
         let (from, out) = (from.ptr as usize, out.ptr as usize);
         let runs = self.count.div_ceil(RUN);
+        let fields = (ITEM / (RUN * self.width.max(1))).clamp(1, self.before.max(1));
         // A stop also ends the run of the plan, which reports it.
-        _ = par(self.before * runs, self.work(), &|item| {
-            let (field, run) = (item / runs, item % runs);
-            let end = self.count.min((run + 1) * RUN);
-            for (at, &index) in indices.iter().enumerate().take(end).skip(run * RUN) {
+        _ = par(runs * self.before.div_ceil(fields), self.work(), &|item| {
+            let (first, field) = (item % runs * RUN, item / runs * fields);
+            let indices = &indices[first..self.count.min(first + RUN)];
+            let mut steps = [0; RUN];
+            for (step, &index) in steps.iter_mut().zip(indices) {
+                *step = self.row(index) * self.width;
+            }
+            let steps = &steps[..indices.len()];
+            for field in field..self.before.min(field + fields) {
                 // SAFETY: rows lie inside their tensors, and each row of the result is one item's.
                 unsafe {
-                    let from = (from as *const T).add((field * self.extent + self.row(index)) * self.width);
-                    let to = (out as *mut T).add((field * self.count + at) * self.width);
+                    let from = (from as *const T).add(field * self.extent * self.width);
+                    let to = (out as *mut T).add((field * self.count + first) * self.width);
                     if self.width == 1 {
-                        *to = *from;
+                        steps.iter().enumerate().for_each(|(at, &step)| *to.add(at) = *from.add(step));
                     } else {
-                        to.copy_from_nonoverlapping(from, self.width);
+                        for (at, &step) in steps.iter().enumerate() {
+                            to.add(at * self.width).copy_from_nonoverlapping(from.add(step), self.width);
+                        }
                     }
                 }
             }
@@ -212,17 +256,22 @@ unsafe fn gather_typed<T: Copy>(mode: GatherMode, axis: usize, from: &View, indi
         // SAFETY: there is at least one index.
         return Some(unsafe { *indices.ptr.cast::<i64>() });
     }
-    // SAFETY: offsets come from the views; indices are clamped into the axis.
-    unsafe {
-        walk.each(indices, |a, b, n, [sa, sb]| {
-            let (x, y) = (x.offset(a), y.offset(b));
-            if sa == 1 && sb == 1 {
-                y.copy_from_nonoverlapping(x, n);
-            } else {
-                (0..n as isize).for_each(|k| *y.offset(k * sb) = *x.offset(k * sa));
-            }
-        })
-    }
+    let (x, y, indices) = (x as usize, y as usize, indices.ptr as usize);
+    walk.in_parts(|walk, [a, b, i]| {
+        // SAFETY: offsets come from the views; indices are clamped into the axis.
+        unsafe {
+            let (x, y) = ((x as *const T).offset(a), (y as *mut T).offset(b));
+            let run = |a: isize, b: isize, n: usize, [sa, sb]: [isize; 2]| {
+                let (x, y) = (x.offset(a), y.offset(b));
+                if sa == 1 && sb == 1 {
+                    y.copy_from_nonoverlapping(x, n);
+                } else {
+                    (0..n as isize).for_each(|k| *y.offset(k * sb) = *x.offset(k * sa));
+                }
+            };
+            walk.each((indices as *const i64).offset(i), run, |a, b| *y.offset(b) = *x.offset(a))
+        }
+    })
 }
 
 /// Adds `updates` to `out` at the indices, for each element in the order of the indices, so that its rounding depends on
@@ -268,12 +317,11 @@ unsafe fn scatter_typed<T: Copy + Sync>(
     }
     // SAFETY: offsets come from the views; indices are clamped into the axis.
     unsafe {
-        walk.each(indices, |a, b, n, [sa, sb]| {
-            let (x, y) = (x.offset(a), y.offset(b));
-            for k in 0..n as isize {
-                *x.offset(k * sa) = add(*x.offset(k * sa), *y.offset(k * sb));
-            }
-        })
+        let one = |a: isize, b: isize| *x.offset(a) = add(*x.offset(a), *y.offset(b));
+        let run = |a: isize, b: isize, n: usize, [sa, sb]: [isize; 2]| {
+            (0..n as isize).for_each(|k| one(a + k * sa, b + k * sb));
+        };
+        walk.each(indices.ptr.cast(), run, one)
     }
 }
 

@@ -2,16 +2,15 @@
 //! checked at once, so that the error stands on the user's line; a replayed step makes the same checks again.
 
 use super::engine::Value;
-use super::functions::{binary, bytes_of, cast, composite, gather, iota, reshape_to, select};
+use super::functions::{binary, cast, composite, gather, iota, reshape_to, select};
 use super::handle::Tensor;
 use super::trace;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::GatherMode;
-use crate::machine::cpu::view::View;
+use crate::machine::cpu::view::{View, for_each_row};
 use crate::ops::one_hot::CLASS_INDEX;
 use crate::ops::{arithmetic, compare};
-use crate::scalar::Scalar;
 use crate::shape::Shape;
 use smallvec::smallvec;
 
@@ -32,6 +31,7 @@ pub struct IndexCheck {
 }
 
 impl IndexCheck {
+    #[inline(always)]
     fn admits(&self, index: i64) -> bool {
         match self.allowed {
             Allowed::Indices { size, .. } => (-(size as i64)..size as i64).contains(&index),
@@ -57,13 +57,32 @@ impl IndexCheck {
     /// The view lies in valid memory.
     pub unsafe fn check(&self, view: &View) -> Result<()> {
         // SAFETY: the caller's promise.
-        let bytes = unsafe { bytes_of(view) };
-        let mut elements =
-            bytes.chunks_exact(view.dtype.size()).map(|element| Scalar::from_bytes(view.dtype, element).as_i64());
-        match elements.find(|&index| !self.admits(index)) {
+        let refused = unsafe {
+            match view.dtype {
+                DType::Bool | DType::U8 => self.first_refused(view, |x: u8| x.into()),
+                DType::I32 => self.first_refused(view, |x: i32| x.into()),
+                DType::I64 => self.first_refused(view, |x: i64| x),
+                DType::F32 => self.first_refused(view, |x: f32| x as i64),
+                DType::F64 => self.first_refused(view, |x: f64| x as i64),
+            }
+        };
+        match refused {
             Some(index) => Err(self.refusal(index)),
             None => Ok(()),
         }
+    }
+}
+
+impl IndexCheck {
+    unsafe fn first_refused<T: Copy>(&self, view: &View, as_index: impl Fn(T) -> i64) -> Option<i64> {
+        let from = view.ptr.cast::<T>().cast_const();
+        let mut refused = None;
+        for_each_row(&view.shape, [&view.strides], |[at], n, [step]| {
+            // SAFETY: offsets come from the shape and strides of a valid view.
+            let mut row = (0..n as isize).map(|k| as_index(unsafe { *from.offset(at + k * step) }));
+            refused = refused.or_else(|| row.find(|&index| !self.admits(index)));
+        });
+        refused
     }
 }
 
