@@ -58,7 +58,7 @@ pub fn run(instr: &Instr, run: &Run) -> Result<Option<Error>> {
         Kernel::Concat { parts } => {
             for (from, to) in parts {
                 // SAFETY: each part has its own place in the result.
-                unsafe { view::copy(&run.view(from), &run.view(to)) };
+                run.stopped(unsafe { view::copy_shared(&run.view(from), &run.view(to)) })?;
             }
             Ok(None)
         }

@@ -1,8 +1,10 @@
 //! A strided window on memory: what kernels outside the slice interpreter read and write.
 
+use super::par::{Stopped, Work, par};
 use crate::dtype::DType;
 use crate::shape::{Shape, Strides};
 use smallvec::SmallVec;
+use std::ops::Range;
 
 /// Strides count elements. A view does not own its memory; whoever makes one keeps the memory alive while it is used.
 #[derive(Clone, Debug)]
@@ -24,6 +26,15 @@ impl View {
         View { ptr, dtype, shape, strides }
     }
 
+    /// The indices in the range along an axis.
+    fn part(&self, axis: usize, range: Range<usize>) -> View {
+        let mut part = self.clone();
+        part.shape.dims_mut()[axis] = range.len();
+        let bytes = range.start as isize * self.strides[axis] * self.dtype.size() as isize;
+        part.ptr = self.ptr.wrapping_offset(bytes);
+        part
+    }
+
     /// Whether elements lie one after another in row-major order.
     pub fn is_contiguous(&self) -> bool {
         is_contiguous(&self.shape, &self.strides)
@@ -40,6 +51,29 @@ pub fn is_contiguous(shape: &[usize], strides: &[isize]) -> bool {
         expected *= dim as isize;
     }
     true
+}
+
+/// Elements that a thread copies at a time, about.
+const ITEM: usize = 64 << 10;
+
+/// As `copy`, on all threads if there is much to copy.
+///
+/// # Safety
+/// As for `copy`.
+pub unsafe fn copy_shared(from: &View, to: &View) -> Result<(), Stopped> {
+    let size = from.shape.size();
+    let Some(cut) = from.shape.iter().position(|&n| n > 1).filter(|_| size > ITEM) else {
+        // SAFETY: the caller's promise.
+        unsafe { copy(from, to) };
+        return Ok(());
+    };
+    let length = from.shape[cut];
+    let part = (ITEM / (size / length)).clamp(1, length);
+    par(length.div_ceil(part), Work::Plain(size), &|item| {
+        let range = item * part..length.min((item + 1) * part);
+        // SAFETY: parts of the views, and each is copied once.
+        unsafe { copy(&from.part(cut, range.clone()), &to.part(cut, range)) }
+    })
 }
 
 /// Copies `from` to `to`, which have equal shapes and dtypes.
