@@ -10,8 +10,9 @@ use crate::dtype::DType;
 
 /// Elements that an item goes through, about.
 const ITEM: usize = 64 << 10;
-/// Columns that are compared together.
+/// Columns that are compared together; those that are left, fewer.
 const COLUMNS: usize = 64;
+const FEW: usize = 16;
 /// Elements that are searched between two looks at what was found.
 const BLOCK: usize = 64;
 
@@ -128,6 +129,10 @@ unsafe fn columns<F: Order<T>, T: Element, const FMA: bool>(
         while n - at >= COLUMNS {
             some_columns::<F, T, COLUMNS>(from.add(at), rows, stride, places.add(at));
             at += COLUMNS;
+        }
+        while n - at >= FEW {
+            some_columns::<F, T, FEW>(from.add(at), rows, stride, places.add(at));
+            at += FEW;
         }
         while at < n {
             some_columns::<F, T, 1>(from.add(at), rows, stride, places.add(at));
