@@ -28,6 +28,20 @@ pub fn lease(bytes: usize) -> Result<Lease> {
     Ok(Lease(Some(Buffer::new(bytes.max(SMALLEST).next_multiple_of(ALIGN))?)))
 }
 
+/// Whether a lease of so many bytes needs no new block.
+pub fn has(bytes: usize) -> bool {
+    POOL.lock().iter().any(|block| block.len() >= bytes)
+}
+
+/// Adds a block to those that are kept.
+pub fn keep(block: Buffer) {
+    let mut pool = POOL.lock();
+    pool.push(block);
+    let evicted = evicted(&mut pool);
+    drop(pool);
+    drop(evicted);
+}
+
 /// Gives all free memory of runs and of tensors back to the system.
 pub fn trim() {
     let blocks = std::mem::take(&mut *POOL.lock());
@@ -53,12 +67,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some(block) = self.0.take() else { return };
-        let mut pool = POOL.lock();
-        pool.push(block);
-        let evicted = evicted(&mut pool);
-        drop(pool);
-        drop(evicted);
+        self.0.take().into_iter().for_each(keep);
     }
 }
 
