@@ -130,8 +130,8 @@ impl DevicePlan {
     }
 }
 
-/// Bytes that a plan of this graph surely works in, as far as that shows before it is made: a backward pass reads at
-/// least half of what comes out of products and of whole layers.
+/// Bytes that a plan of this graph will work in, as far as that shows before it is made: a backward pass mostly reads
+/// more than half of what comes out of products and of whole layers.
 fn kept(graph: &Graph) -> usize {
     if !graph.nodes.iter().any(|node| matches!(node.op, Op::Gradient(_))) {
         return 0;
