@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::graph::{Graph, Node, Op, TensorType};
 use crate::machine::cpu::ahead::Ahead;
 use crate::machine::cpu::arena;
+use crate::machine::cpu::par;
 use crate::machine::storage::Storage;
 use crate::planner::{Account, Donation};
 use crate::shape::Strides;
@@ -34,7 +35,8 @@ impl DevicePlan {
     ) -> Result<DevicePlan> {
         match device {
             DeviceId::Cpu => {
-                let ahead = Some(kept(graph)).filter(|&bytes| !arena::has(bytes)).map(Ahead::start);
+                let has_core = par::num_threads() > 1;
+                let ahead = has_core.then(|| kept(graph)).filter(|&bytes| !arena::has(bytes)).map(Ahead::start);
                 let plan = build(graph, known, leaf_strides, donations)?;
                 let bytes = cpu::leased(&plan);
                 if let Some(block) = ahead.and_then(|ahead| ahead.block(bytes)).filter(|_| !arena::has(bytes)) {
