@@ -16,8 +16,9 @@ from workloads import WORKLOADS
 # A step that takes longer is timed once, in the check of the losses.
 SLOW_SECONDS = 1.0
 CHECKED_STEPS = 5
-# NumPy's BLAS starts a thread a core, which look out for work for 0.1 s: longer than that until the first step.
-SETTLE_SECONDS = 0.25
+# The threads of NumPy's BLAS look out for work for 0.1 s after its import and after each product, on the cores that the
+# next one needs: longer than that until a step is timed.
+SETTLE_SECONDS = 0.2
 # Warm steps whose memory is measured; of slow ones fewer, for these seconds.
 MEMORY_STEPS, MEMORY_SECONDS = 10, 4.0
 
@@ -81,9 +82,9 @@ def serve(module: str, mode: str, name: str) -> None:
 
 
 def _time(step: Any, seconds: float, estimate: float) -> float:
-    """Microseconds a step, after a tenth of the time unmeasured, in which the processes before this one fall asleep."""
+    """Microseconds a step, after some time unmeasured, in which the processes before this one fall asleep."""
     burst = max(1, min(256, int(0.002 / estimate)))
-    for limit in (0.1 * seconds, seconds):
+    for limit in (SETTLE_SECONDS, seconds):
         steps, start = 0, time.perf_counter()
         while (elapsed := time.perf_counter() - start) < limit or not steps:
             for _ in range(burst):
