@@ -54,6 +54,38 @@ pub fn run_timed(plan: &Plan, inputs: &Inputs, nanos: &mut [u64]) -> Result<Vec<
     run_by(plan, inputs, |run, scratch| run.observed(plan, scratch, observe))
 }
 
+/// Runs the plan with its stages, of which each part waits for the one before it, or for the one after it. A part that
+/// needs memory as another leaves or finds it goes wrong in one of the two, on every machine. Nothing of an earlier run
+/// is in the arena.
+#[cfg(test)]
+pub fn run_in_turn(plan: &Plan, inputs: &Inputs, backwards: bool) -> Result<Vec<Arc<Storage>>> {
+    let forth: Share = |parts, part| {
+        (0..parts).for_each(part);
+        Ok(())
+    };
+    let back: Share = |parts, part| {
+        (0..parts).rev().for_each(part);
+        Ok(())
+    };
+    let share = if backwards { back } else { forth };
+    run_by(plan, inputs, |run, scratch| {
+        let arena = Place { base: base::ARENA, offset: 0, starts: SmallVec::new() };
+        // SAFETY: the arena has so many bytes, and nobody uses them yet.
+        unsafe { run.resolve(&arena).write_bytes(0xff, plan.arena) };
+        run.instructions_by(plan, (&plan.stages, share), scratch, |_| {})
+    })
+}
+
+/// What runs the parts of a stage.
+type Share = fn(usize, &(dyn Fn(usize) + Sync)) -> std::result::Result<(), Stopped>;
+
+fn by_threads(parts: usize, part: &(dyn Fn(usize) + Sync)) -> std::result::Result<(), Stopped> {
+    par::par(parts, Work::Stage, part)
+}
+
+/// No stages.
+const ALONE: (&[Stage], Share) = (&[], by_threads);
+
 fn run_by(
     plan: &Plan,
     inputs: &Inputs,
@@ -183,24 +215,24 @@ impl Run {
 
     pub(super) fn instructions(&self, plan: &Plan, scratch: *mut u8) -> Result<()> {
         if plan.stages.is_empty() || par::width(Work::Stage) == 1 {
-            return self.instructions_by(plan, &[], scratch, |_| {});
+            return self.instructions_by(plan, ALONE, scratch, |_| {});
         }
         let start = Instant::now();
         let stages = if plan.pace.shares() { plan.stages.as_slice() } else { &[] };
-        self.instructions_by(plan, stages, scratch, |_| {})?;
+        self.instructions_by(plan, (stages, by_threads), scratch, |_| {})?;
         plan.pace.ran(start.elapsed());
         Ok(())
     }
 
     /// Kernel by kernel, without stages; `observe` is called before the first kernel, with false, and after each, with true.
     pub(super) fn observed(&self, plan: &Plan, scratch: *mut u8, observe: impl FnMut(bool)) -> Result<()> {
-        self.instructions_by(plan, &[], scratch, observe)
+        self.instructions_by(plan, ALONE, scratch, observe)
     }
 
     fn instructions_by(
         &self,
         plan: &Plan,
-        stages: &[Stage],
+        (stages, share): (&[Stage], Share),
         scratch: *mut u8,
         mut observe: impl FnMut(bool),
     ) -> Result<()> {
@@ -211,7 +243,7 @@ impl Run {
             let found = self.stretch(&plan.instrs[at..stage.kernels.start], scratch, &mut observe)?;
             bad = bad.or(found);
             self.stopped(par::poll())?;
-            self.stage(plan, stage)?;
+            self.stage(plan, stage, share)?;
             at = stage.kernels.end;
         }
         let found = self.stretch(&plan.instrs[at..plan.commit], scratch, &mut observe)?;
@@ -227,7 +259,7 @@ impl Run {
             let mut at = plan.commit;
             for stage in commits {
                 self.stretch(&plan.instrs[at..stage.kernels.start], scratch, &mut observe)?;
-                self.stage(plan, stage)?;
+                self.stage(plan, stage, share)?;
                 at = stage.kernels.end;
             }
             self.stretch(&plan.instrs[at..], scratch, &mut observe).map(|_| ())
@@ -252,7 +284,7 @@ impl Run {
     }
 
     /// Runs the kernels of a stage on as many threads as there are.
-    fn stage(&self, plan: &Plan, stage: &Stage) -> Result<()> {
+    fn stage(&self, plan: &Plan, stage: &Stage, share: Share) -> Result<()> {
         let failed = Mutex::new(None);
         let keep = |result: Result<()>| {
             result.unwrap_or_else(|error| _ = failed.lock().get_or_insert(error));
@@ -260,13 +292,13 @@ impl Run {
         let result = match &stage.cut {
             Cut::Rows { rows, parts } => {
                 let parts = par::width(Work::Stage).min(*parts);
-                par::par(parts, Work::Stage, &|part| {
+                share(parts, &|part| {
                     let mine = rows * part / parts..rows * (part + 1) / parts;
                     let mut kernels = plan.instrs[stage.kernels.clone()].iter();
                     keep(kernels.try_for_each(|instr| self.some_rows(instr, mine.clone(), *rows)));
                 })
             }
-            Cut::Strands(starts) => par::par(starts.len() - 1, Work::Stage, &|strand| {
+            Cut::Strands(starts) => share(starts.len() - 1, &|strand| {
                 let mut kernels = plan.instrs[starts[strand]..starts[strand + 1]].iter();
                 keep(kernels.try_for_each(|instr| self.all_rows(instr)));
             }),

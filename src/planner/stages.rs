@@ -332,7 +332,7 @@ impl Scheduler<'_> {
                 continue;
             }
             let mut strand = strands.of(self.program, tasks(self.groups, group));
-            if strand.is_none() || strands.spent.iter().sum::<u64>() > self.rules.most_stage {
+            if strand.is_none() || strands.total > self.rules.most_stage {
                 self.append(std::mem::take(&mut strands));
                 strand = Some(0);
             }
@@ -342,7 +342,7 @@ impl Scheduler<'_> {
     }
 
     fn append(&mut self, strands: Strands) {
-        let (all, longest) = (strands.spent.iter().sum::<u64>(), strands.spent.iter().max().copied());
+        let (all, longest) = (strands.total, strands.spent.iter().max().copied());
         if all < self.rules.least_stage || longest.is_none_or(|longest| 2 * longest > all) {
             return self.schedule.order.extend(strands.groups);
         }
@@ -383,8 +383,9 @@ struct Strands {
     /// In the order in which they came.
     groups: Vec<u32>,
     strands: Vec<Vec<u32>>,
-    /// Time of each.
+    /// Time of each, and of all.
     spent: Vec<u64>,
+    total: u64,
     /// The strand of each task.
     places: HashMap<u32, usize>,
 }
@@ -413,6 +414,7 @@ impl Strands {
         self.groups.push(group);
         self.strands[strand].push(group);
         self.spent[strand] += nanos;
+        self.total += nanos;
         self.places.extend(tasks.iter().map(|&task| (task, strand)));
     }
 }

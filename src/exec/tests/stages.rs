@@ -2,14 +2,17 @@
 
 use super::{Case, difference};
 use crate::dtype::DType;
+use crate::error::Result;
+use crate::exec::cpu::run_in_turn;
 use crate::exec::{Donation, Leaf, Plan};
-use crate::graph::{GradientSpec, Op, Val};
+use crate::graph::{GradientSpec, Layout, Op, SliceDim, TensorType, Val};
 use crate::machine::cpu::par::set_num_threads;
 use crate::ops;
 use crate::planner::plan::Kernel;
 use crate::planner::stages::{Cut, RULES, Rules};
 use crate::planner::{plan_by, simplify};
 use crate::shape::Shape;
+use smallvec::smallvec;
 
 fn staged(case: &Case, rules: &Rules, donations: &[Donation]) -> Plan {
     let expanded = crate::autodiff::expand(&case.graph, &[]).unwrap();
@@ -70,15 +73,21 @@ fn check(case: &Case, rules: &Rules, donations: &[Donation], name: &str) -> Plan
         set_num_threads(threads);
         // The first run of a plan is shared.
         let plan = staged(case, rules, donations);
-        let outputs = case.run(&plan).unwrap();
-        for (at, (ours, theirs)) in outputs.iter().zip(&expected).enumerate() {
-            let ty = case.graph.ty(case.graph.outputs[at]);
-            let found = difference(ty.dtype, ours, theirs, ty.shape.size());
-            assert!(found.is_none(), "{name}, {threads} threads, output {at}: {found:?}\n{}\n{plan}", case.graph);
-        }
-        for (leaf, bytes) in case.leaves.iter().zip(&kept) {
-            // SAFETY: nobody else uses the buffer, which holds as many bytes.
-            unsafe { leaf.buffer.host().as_mut_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        for how in ["at once", "in turn", "in turn from the last"] {
+            let outputs = match how {
+                "at once" => case.run(&plan),
+                _ => run_in_turn(&plan, &case.inputs(), how != "in turn"),
+            };
+            for (at, (ours, theirs)) in outputs.unwrap().iter().zip(&expected).enumerate() {
+                let ty = case.graph.ty(case.graph.outputs[at]);
+                let found = difference(ty.dtype, ours, theirs, ty.shape.size());
+                let graph = &case.graph;
+                assert!(found.is_none(), "{name}, {threads} threads {how}, output {at}: {found:?}\n{graph}\n{plan}");
+            }
+            for (leaf, bytes) in case.leaves.iter().zip(&kept) {
+                // SAFETY: nobody else uses the buffer, which holds as many bytes.
+                unsafe { leaf.buffer.host().as_mut_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+            }
         }
     }
     staged(case, rules, donations)
@@ -112,16 +121,27 @@ fn small_plans_and_large_kernels_have_no_stages() {
 struct Random {
     state: u64,
     case: Case,
+    dtype: DType,
     rows: usize,
     /// Values of so many rows, and gradients of weights.
     vals: Vec<Val>,
     sums: Vec<Val>,
     grads: Vec<Val>,
+    weights: Vec<Val>,
+    donations: Vec<Donation>,
 }
 
 const WIDTHS: [usize; 4] = [1, 4, 7, 33];
 
 impl Random {
+    fn new(seed: u64, rows: usize) -> Random {
+        let dtype = [DType::F32, DType::F64][(seed / 8 % 2) as usize];
+        let (mut case, empty) = (Case::default(), Vec::new);
+        let vals = vec![case.leaf(dtype, &[rows, 7], wave)];
+        let donations = Vec::new();
+        Random { state: seed, case, dtype, rows, vals, sums: empty(), grads: empty(), weights: empty(), donations }
+    }
+
     fn below(&mut self, n: usize) -> usize {
         self.state = self.state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.state >> 33) as usize % n
@@ -141,70 +161,127 @@ impl Random {
     fn step(&mut self) {
         let (rows, x) = (self.rows, self.val());
         let (wide, to) = (self.width(x), WIDTHS[self.below(4)]);
-        let kind = self.below(12);
-        let weight = [[wide, to], [to, wide]][kind & 1];
-        let leaf = (kind < 4).then(|| self.case.leaf(DType::F32, &weight, wave));
-        let same: Vec<Val> = self.vals.iter().copied().filter(|&val| self.width(val) == wide).collect();
-        let (other, any) = (same[self.below(same.len())], self.val());
-        let bias = self.sums.iter().copied().rfind(|&sum| self.width(sum) == wide);
-        let g = &mut self.case.graph;
+        let kind = self.below(16);
         let made = match kind {
-            0 | 2 => ops::matmul(g, x, leaf.unwrap()),
-            1 | 3 => ops::swap_last(g, leaf.unwrap()).and_then(|turned| ops::matmul(g, x, turned)),
-            4 => ops::unary(g, &ops::activation::TANH, x),
-            5 => ops::multiply(g, x, other),
-            6 => {
-                let turned = ops::swap_last(g, x).unwrap();
-                self.grads.push(ops::matmul(g, turned, any).unwrap());
-                return;
+            0..4 => self.product(kind, x, [wide, to]),
+            4..8 => self.view(kind, x, wide.min(to)),
+            8 => ops::unary(&mut self.case.graph, &ops::activation::TANH, x),
+            9 => {
+                let turned = ops::swap_last(&mut self.case.graph, x).unwrap();
+                let any = self.val();
+                return self.grads.push(ops::matmul(&mut self.case.graph, turned, any).unwrap());
             }
-            7 => {
-                let sum = ops::sum(g, x, 0b01).unwrap();
-                self.sums.push(ops::reshape(g, sum, &Shape::from([1, wide])).unwrap());
-                return;
+            10 => {
+                let sum = ops::sum(&mut self.case.graph, x, 0b01).unwrap();
+                let row = Shape::from([1, wide]);
+                return self.sums.push(ops::reshape(&mut self.case.graph, sum, &row).unwrap());
             }
-            8 => {
+            11 => {
+                let g = &mut self.case.graph;
                 let sum = ops::sum(g, x, 0b10).unwrap();
                 ops::spread(g, sum, 0b10, x).and_then(|spread| ops::subtract(g, x, spread))
             }
-            9 => {
+            12 => {
+                let bias = self.sums.iter().copied().rfind(|&sum| self.width(sum) == wide);
+                let g = &mut self.case.graph;
                 let spread = ops::broadcast_to(g, bias.unwrap_or(x), &Shape::from([rows, wide])).unwrap();
                 ops::add(g, x, spread)
             }
-            10 => {
-                // All rows of another value for each row of one.
-                let turned = ops::swap_last(g, other).unwrap();
-                let scores = ops::matmul(g, x, turned).unwrap();
-                ops::matmul(g, scores, any)
-            }
-            _ => {
-                let moved = ops::reshape(g, x, &Shape::from([wide, rows])).unwrap();
-                ops::swap_last(g, moved).and_then(|turned| ops::add(g, turned, x))
-            }
+            _ => self.with_another(kind, x, wide),
         };
         self.vals.push(made.unwrap());
+    }
+
+    /// Of a value and new weights: as they are, turned, one for each half of the rows, or for each half of a row.
+    fn product(&mut self, kind: usize, x: Val, [wide, to]: [usize; 2]) -> Result<Val> {
+        let (rows, dtype) = (self.rows, self.dtype);
+        let (halves, pairs) = (kind == 0 && rows.is_multiple_of(2), kind == 2 && wide.is_multiple_of(2));
+        let shape = match kind {
+            _ if halves => vec![2, wide, to],
+            _ if pairs => vec![wide / 2, to],
+            1 | 3 => vec![to, wide],
+            _ => vec![wide, to],
+        };
+        let leaf = self.case.leaf(dtype, &shape, wave);
+        self.weights.push(leaf);
+        let first = self.below(2) * rows;
+        let g = &mut self.case.graph;
+        if halves {
+            let halves = ops::reshape(g, x, &Shape::from([2, rows / 2, wide]))?;
+            let products = ops::matmul(g, halves, leaf)?;
+            return ops::reshape(g, products, &Shape::from([rows, to]));
+        }
+        if pairs {
+            let pairs = ops::reshape(g, x, &Shape::from([2 * rows, wide / 2]))?;
+            let products = ops::matmul(g, pairs, leaf)?;
+            let half = ops::narrow(g, products, 0, first, rows)?;
+            return ops::unary(g, &ops::activation::TANH, half);
+        }
+        let weight = if kind & 1 == 1 { ops::swap_last(g, leaf)? } else { leaf };
+        ops::matmul(g, x, weight)
+    }
+
+    /// Of a value seen otherwise: some of its columns, from a place known early or late, its rows from the last, or its
+    /// elements in another order.
+    fn view(&mut self, kind: usize, x: Val, columns: usize) -> Result<Val> {
+        let (rows, wide) = (self.rows, self.width(x));
+        let first = self.below(wide - columns + 1);
+        let start = match kind {
+            4 => self.case.graph.full(first as i64, TensorType::scalar(DType::I64)),
+            5 => self.case.number(first as i64, DType::I64),
+            _ => self.case.number(rows as i64 - 1, DType::I64),
+        };
+        let g = &mut self.case.graph;
+        let dim = match kind {
+            4 | 5 => SliceDim { axis: 1, length: columns, step: 1 },
+            _ => SliceDim { axis: 0, length: rows, step: -1 },
+        };
+        if kind == 7 {
+            let moved = ops::reshape(g, x, &Shape::from([wide, rows]))?;
+            return ops::swap_last(g, moved).and_then(|turned| ops::add(g, turned, x));
+        }
+        let seen = g.add(Op::Layout(Layout::Slice(smallvec![dim])), &[x, start])?;
+        if kind == 6 { ops::add(g, seen, x) } else { ops::unary(g, &ops::activation::TANH, seen) }
+    }
+
+    /// Of two values: one times the other, one once the other is there, or all rows of one for each row of the other.
+    fn with_another(&mut self, kind: usize, x: Val, wide: usize) -> Result<Val> {
+        let same: Vec<Val> = self.vals.iter().copied().filter(|&val| self.width(val) == wide).collect();
+        let (other, any) = (same[self.below(same.len())], self.val());
+        let g = &mut self.case.graph;
+        match kind {
+            13 => ops::multiply(g, x, other),
+            14 => g.add(Op::After, &[x, any]).and_then(|late| ops::multiply(g, late, x)),
+            _ => {
+                let turned = ops::swap_last(g, other)?;
+                let scores = ops::matmul(g, x, turned)?;
+                ops::matmul(g, scores, any)
+            }
+        }
+    }
+
+    /// New weights, which take the place of the old ones.
+    fn update(&mut self, at: usize) {
+        let weight = self.weights[at];
+        let g = &mut self.case.graph;
+        let grad = self.grads.iter().copied().find(|&grad| g.shape(grad) == g.shape(weight));
+        let new = ops::subtract(g, weight, grad.unwrap_or(weight)).unwrap();
+        g.outputs.push(new);
+        // Leaf 0 is the first value.
+        self.donations.push(Donation { output: g.outputs.len() as u32 - 1, leaf: at as u32 + 1 });
     }
 }
 
 #[test]
 fn random_nets_agree_in_stages() {
-    let (mut by_rows, mut by_strands) = (0, 0);
+    let (mut by_rows, mut by_strands, mut updates) = (0, 0, 0);
     for seed in 0..400 {
         let rows = [2, 3, 8, 64, 65, 130][seed % 6];
-        let mut random = Random {
-            state: seed as u64,
-            case: Case::default(),
-            rows,
-            vals: Vec::new(),
-            sums: Vec::new(),
-            grads: Vec::new(),
-        };
-        random.vals.push(random.case.leaf(DType::F32, &[rows, 7], wave));
+        let mut random = Random::new(seed as u64, rows);
         (0..4 + seed % 30).for_each(|_| random.step());
-        let Random { mut case, vals, sums, grads, .. } = random;
-        let every = 1 + seed % 3;
-        let outputs = vals.iter().rev().step_by(every).chain(&sums).chain(&grads);
-        case.graph.outputs = outputs.copied().collect();
+        let outputs = random.vals.iter().rev().step_by(1 + seed % 3).chain(&random.sums).chain(&random.grads);
+        random.case.graph.outputs = outputs.copied().collect();
+        (0..random.weights.len()).for_each(|at| random.update(at));
         let rules = Rules {
             least_plan: 0,
             least_stage: 0,
@@ -212,11 +289,13 @@ fn random_nets_agree_in_stages() {
             most_kernel: [u64::MAX, 2000][seed / 2 % 2],
             least_rows: 1 + seed % 2,
         };
-        let plan = check(&case, &rules, &[], &format!("seed {seed}"));
+        let plan = check(&random.case, &rules, &random.donations, &format!("seed {seed}"));
         let count =
             |rows: bool| plan.stages.iter().filter(|stage| matches!(stage.cut, Cut::Rows { .. }) == rows).count();
         by_rows += count(true);
         by_strands += count(false);
+        updates += plan.stages.iter().filter(|stage| stage.kernels.start >= plan.commit).count();
     }
-    assert!(by_rows > 400 && by_strands > 50, "{by_rows} stages by rows, {by_strands} by strands");
+    let counts = format!("{by_rows} stages by rows, {by_strands} by strands, {updates} of updates");
+    assert!(by_rows > 400 && by_strands > 50 && updates > 20, "{counts}");
 }
