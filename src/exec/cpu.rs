@@ -51,7 +51,7 @@ pub fn run_timed(plan: &Plan, inputs: &Inputs, nanos: &mut [u64]) -> Result<Vec<
         }
         before = now;
     };
-    run_by(plan, inputs, |run, scratch| run.observed(plan, scratch, observe))
+    run_by(plan, inputs, |run, scratch| run.one_by_one(plan, scratch, observe))
 }
 
 /// Runs the plan with its stages, of which each part waits for the one before it, or for the one after it. A part that
@@ -72,7 +72,7 @@ pub fn run_in_turn(plan: &Plan, inputs: &Inputs, backwards: bool) -> Result<Vec<
         let arena = Place { base: base::ARENA, offset: 0, starts: SmallVec::new() };
         // SAFETY: the arena has so many bytes, and nobody uses them yet.
         unsafe { run.resolve(&arena).write_bytes(0xff, plan.arena) };
-        run.instructions_by(plan, (&plan.stages, share), scratch, |_| {})
+        run.in_stages(plan, share, scratch)
     })
 }
 
@@ -82,9 +82,6 @@ type Share = fn(usize, &(dyn Fn(usize) + Sync)) -> std::result::Result<(), Stopp
 fn by_threads(parts: usize, part: &(dyn Fn(usize) + Sync)) -> std::result::Result<(), Stopped> {
     par::par(parts, Work::Stage, part)
 }
-
-/// No stages.
-const ALONE: (&[Stage], Share) = (&[], by_threads);
 
 fn run_by(
     plan: &Plan,
@@ -215,39 +212,39 @@ impl Run {
 
     pub(super) fn instructions(&self, plan: &Plan, scratch: *mut u8) -> Result<()> {
         if plan.stages.is_empty() || par::width(Work::Stage) == 1 {
-            return self.instructions_by(plan, ALONE, scratch, |_| {});
+            return self.one_by_one(plan, scratch, |_| {});
         }
         let start = Instant::now();
-        let stages = if plan.pace.shares() { plan.stages.as_slice() } else { &[] };
-        self.instructions_by(plan, (stages, by_threads), scratch, |_| {})?;
+        if plan.pace.shares() {
+            self.in_stages(plan, by_threads, scratch)?;
+        } else {
+            self.one_by_one(plan, scratch, |_| {})?;
+        }
         plan.pace.ran(start.elapsed());
         Ok(())
     }
 
-    /// Kernel by kernel, without stages; `observe` is called before the first kernel, with false, and after each, with true.
-    pub(super) fn observed(&self, plan: &Plan, scratch: *mut u8, observe: impl FnMut(bool)) -> Result<()> {
-        self.instructions_by(plan, ALONE, scratch, observe)
+    /// `observe` is called before the first kernel, with false, and after each, with true.
+    #[inline]
+    pub(super) fn one_by_one(&self, plan: &Plan, scratch: *mut u8, mut observe: impl FnMut(bool)) -> Result<()> {
+        observe(false);
+        let (before, commit) = plan.instrs.split_at(plan.commit);
+        let bad = self.stretch(before, scratch, &mut observe)?;
+        self.commit(plan, bad, || self.stretch(commit, scratch, &mut observe))
     }
 
-    fn instructions_by(
-        &self,
-        plan: &Plan,
-        (stages, share): (&[Stage], Share),
-        scratch: *mut u8,
-        mut observe: impl FnMut(bool),
-    ) -> Result<()> {
-        observe(false);
-        let (mut at, mut bad) = (0, None);
-        let (before, commits) = stages.split_at(stages.partition_point(|stage| stage.kernels.start < plan.commit));
-        for stage in before {
-            let found = self.stretch(&plan.instrs[at..stage.kernels.start], scratch, &mut observe)?;
-            bad = bad.or(found);
-            self.stopped(par::poll())?;
-            self.stage(plan, stage, share)?;
-            at = stage.kernels.end;
-        }
-        let found = self.stretch(&plan.instrs[at..plan.commit], scratch, &mut observe)?;
-        if let Some(error) = bad.or(found) {
+    #[inline(never)]
+    fn in_stages(&self, plan: &Plan, share: Share, scratch: *mut u8) -> Result<()> {
+        let (before, commit) =
+            plan.stages.split_at(plan.stages.partition_point(|stage| stage.kernels.start < plan.commit));
+        let bad = self.stages(plan, (before, share), 0..plan.commit, scratch)?;
+        self.commit(plan, bad, || self.stages(plan, (commit, share), plan.commit..plan.instrs.len(), scratch))
+    }
+
+    /// Runs the commit block, unless an index before it was out of range.
+    #[inline(always)]
+    fn commit(&self, plan: &Plan, bad: Option<Error>, block: impl FnOnce() -> Result<Option<Error>>) -> Result<()> {
+        if let Some(error) = bad {
             return Err(error);
         }
         // The last moment at which nothing has happened.
@@ -255,19 +252,31 @@ impl Run {
         if plan.commit == plan.instrs.len() {
             return Ok(());
         }
-        par::without_polls(|| {
-            let mut at = plan.commit;
-            for stage in commits {
-                self.stretch(&plan.instrs[at..stage.kernels.start], scratch, &mut observe)?;
-                self.stage(plan, stage, share)?;
-                at = stage.kernels.end;
-            }
-            self.stretch(&plan.instrs[at..], scratch, &mut observe).map(|_| ())
-        })
+        par::without_polls(block).map(|_| ())
+    }
+
+    /// Runs a span of kernels and the stages in it.
+    fn stages(
+        &self,
+        plan: &Plan,
+        (stages, share): (&[Stage], Share),
+        span: Range<usize>,
+        scratch: *mut u8,
+    ) -> Result<Option<Error>> {
+        let (mut at, mut bad) = (span.start, None);
+        for stage in stages {
+            let found = self.stretch(&plan.instrs[at..stage.kernels.start], scratch, &mut |_| {})?;
+            bad = bad.or(found);
+            self.stopped(par::poll())?;
+            self.stage(plan, stage, share)?;
+            at = stage.kernels.end;
+        }
+        let found = self.stretch(&plan.instrs[at..span.end], scratch, &mut |_| {})?;
+        Ok(bad.or(found))
     }
 
     /// Runs kernels one after another; gives the first error of an index out of range, which does not stop them.
-    #[inline]
+    #[inline(always)]
     fn stretch(&self, instrs: &[Instr], scratch: *mut u8, observe: &mut impl FnMut(bool)) -> Result<Option<Error>> {
         let (mut bad, mut nanos) = (None, 0);
         for instr in instrs {
@@ -308,6 +317,7 @@ impl Run {
     }
 
     /// Runs a kernel of a stage for some of `rows` rows, on this thread.
+    #[inline(never)]
     fn some_rows(&self, instr: &Instr, mine: Range<usize>, rows: usize) -> Result<()> {
         match &instr.kernel {
             Kernel::Rows(program) => {
@@ -324,20 +334,18 @@ impl Run {
     }
 
     /// Runs a whole kernel of a stage on this thread.
+    #[inline(never)]
     fn all_rows(&self, instr: &Instr) -> Result<()> {
-        match &instr.kernel {
-            Kernel::Rows(program) => interpret::with_scratch(program.scratch, |scratch| {
-                // SAFETY: this run belongs to the instruction's plan.
-                unsafe { interpret::rows(program, self, scratch) }
-            }),
-            Kernel::Contract(product) => hosts::contract(product, self, 0..product.shape.0),
-            _ => Err(Error::internal(format!("{} is in a strand", instr.name))),
-        }
+        let scratch = match &instr.kernel {
+            Kernel::Rows(program) => program.scratch,
+            _ => 0,
+        };
+        interpret::with_scratch(scratch, |scratch| self.instruction(instr, scratch)).map(|_| ())
     }
 
     /// Runs one kernel; gives the error of an index out of range, which does not stop the kernels after it.
-    #[inline]
-    pub(super) fn instruction(&self, instr: &Instr, scratch: *mut u8) -> Result<Option<Error>> {
+    #[inline(always)]
+    fn instruction(&self, instr: &Instr, scratch: *mut u8) -> Result<Option<Error>> {
         match &instr.kernel {
             Kernel::Rows(program) => {
                 // SAFETY: this run belongs to the instruction's plan.

@@ -90,6 +90,7 @@ fn out_of_range(instr: &Instr, index: i64, field: &Operand, axis: usize) -> Erro
 }
 
 /// Some rows of the products.
+#[inline(always)]
 pub fn contract(product: &Product, run: &Run, rows: Range<usize>) -> Result<()> {
     let (a, b, out) = (run.resolve(&product.a), run.resolve(&product.b), run.resolve(&product.out));
     let mut index: SmallVec<[usize; 4]> = SmallVec::from_elem(0, product.outer.len());

@@ -24,6 +24,7 @@ const PARTS: usize = 4;
 ///
 /// # Safety
 /// The addresses of `run` are those of the plan that `program` belongs to.
+#[inline(always)]
 pub unsafe fn rows(program: &RowProgram, run: &Run, scratch: *mut u8) -> Result<()> {
     let units = units(program);
     let width = if run.serial { 1 } else { par::width(program.work) };

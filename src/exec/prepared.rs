@@ -93,6 +93,6 @@ impl Prepared {
         let (run, scratch) = self.work_in(memory);
         run.check_starts(&self.plan)?;
         par::begin();
-        run.observed(&self.plan, scratch, observe)
+        run.one_by_one(&self.plan, scratch, observe)
     }
 }
