@@ -83,9 +83,14 @@ pub fn schedule(program: &Program, groups: &mut Groups, commit: &mut Commit, rul
     if nanos.iter().sum::<u64>() < rules.least_plan {
         return Schedule { order, commit: at, serial: true, stages: Vec::new() };
     }
+    let readers = Readers::of(program);
+    // Who computes again to save memory does not want it kept to the end of a stage.
+    if readers.is_awaited.contains(&true) {
+        return Schedule { order, commit: at, serial: false, stages: Vec::new() };
+    }
     let (plain, last) = order.split_at(at);
     let mut scheduler = Scheduler {
-        readers: Readers::of(program),
+        readers,
         standings: vec![Standing::Done; program.tasks.len()],
         program,
         groups,
@@ -212,8 +217,7 @@ impl Scheduler<'_> {
     }
 
     fn waits(&self, window: &Window) -> bool {
-        let after = window.after.map(|value| self.standing(value));
-        self.standing(window.value) == Standing::Waiting || after == Some(Standing::Waiting)
+        self.standing(window.value) == Standing::Waiting
     }
 
     fn fate(&self, group: u32) -> Fate {
@@ -268,14 +272,14 @@ impl Scheduler<'_> {
         }
         let size = self.program.values[window.value as usize].size;
         let each = size / self.rows;
-        if window.offset != 0 || !window.starts.is_empty() || each * self.rows != size {
+        if window.offset < 0 || !window.starts.is_empty() || each * self.rows != size {
             return false;
         }
         let Some((outer, inner)) = split(&window.dims(), window.size() / self.rows) else { return false };
         let farthest: isize = inner.iter().map(|&(extent, stride)| (extent as isize - 1) * stride).sum();
         outer.as_slice() == [(self.rows, each as isize)]
             && inner.iter().all(|&(_, stride)| stride >= 0)
-            && farthest < each as isize
+            && window.offset + farthest < each as isize
     }
 
     /// Whether a value lies in memory after its group has run.
@@ -395,12 +399,10 @@ impl Strands {
     fn of(&self, program: &Program, tasks: &[u32]) -> Option<usize> {
         let mut found = None;
         for window in tasks.iter().flat_map(|&task| &program.tasks[task as usize].inputs) {
-            for value in [Some(window.value), window.after].into_iter().flatten() {
-                let Origin::Task(maker) = program.values[value as usize].origin else { continue };
-                let Some(&strand) = self.places.get(&maker) else { continue };
-                if *found.get_or_insert(strand) != strand {
-                    return None;
-                }
+            let Origin::Task(maker) = program.values[window.value as usize].origin else { continue };
+            let Some(&strand) = self.places.get(&maker) else { continue };
+            if *found.get_or_insert(strand) != strand {
+                return None;
             }
         }
         found.or(Some(self.strands.len()))

@@ -109,6 +109,17 @@ fn a_deep_net_goes_by_rows_and_then_by_strands() {
 }
 
 #[test]
+fn a_net_that_computes_again_to_save_memory_has_no_stages() {
+    let (mut case, donations) = net(64, 64, 12);
+    assert!(!staged(&case, &RULES, &donations).stages.is_empty());
+    let (x, loss) = (Val { node: 0, output: 0 }, case.graph.outputs[0]);
+    let late = case.graph.add(Op::After, &[x, loss]).unwrap();
+    let again = ops::unary(&mut case.graph, &ops::activation::TANH, late).unwrap();
+    case.graph.outputs.push(again);
+    assert!(staged(&case, &RULES, &donations).stages.is_empty());
+}
+
+#[test]
 fn small_plans_and_large_kernels_have_no_stages() {
     let (small, donations) = net(16, 16, 3);
     assert!(staged(&small, &RULES, &donations).stages.is_empty());
@@ -244,14 +255,13 @@ impl Random {
         if kind == 6 { ops::add(g, seen, x) } else { ops::unary(g, &ops::activation::TANH, seen) }
     }
 
-    /// Of two values: one times the other, one once the other is there, or all rows of one for each row of the other.
+    /// Of two values: one times the other, or all rows of one for each row of the other.
     fn with_another(&mut self, kind: usize, x: Val, wide: usize) -> Result<Val> {
         let same: Vec<Val> = self.vals.iter().copied().filter(|&val| self.width(val) == wide).collect();
         let (other, any) = (same[self.below(same.len())], self.val());
         let g = &mut self.case.graph;
         match kind {
             13 => ops::multiply(g, x, other),
-            14 => g.add(Op::After, &[x, any]).and_then(|late| ops::multiply(g, late, x)),
             _ => {
                 let turned = ops::swap_last(g, other)?;
                 let scores = ops::matmul(g, x, turned)?;
