@@ -89,8 +89,10 @@ fn run_by(
     instructions: impl FnOnce(&Run, *mut u8) -> Result<()>,
 ) -> Result<Vec<Arc<Storage>>> {
     check_inputs(plan, inputs)?;
-    let [table, cells] = tables(plan);
-    let lease = arena::lease(leased(plan))?;
+    let bases = base::FIRST_LEAF as usize + plan.leaves.len() + plan.buffers.len();
+    let table = (bases * size_of::<*mut u8>()).next_multiple_of(ALIGN);
+    let cells = (plan.cells.len() * 8).next_multiple_of(ALIGN);
+    let lease = arena::lease(table + cells + plan.arena + plan.scratch)?;
     let buffers = plan
         .buffers
         .iter()
@@ -130,17 +132,6 @@ fn run_by(
         OutputHome::Donated(leaf) => Arc::clone(&inputs.leaves[*leaf as usize].buffer),
     };
     Ok(plan.outputs.iter().map(output).collect())
-}
-
-/// Bytes of the addresses and of the numbers of a run.
-fn tables(plan: &Plan) -> [usize; 2] {
-    let bases = base::FIRST_LEAF as usize + plan.leaves.len() + plan.buffers.len();
-    [bases * size_of::<*mut u8>(), plan.cells.len() * 8].map(|bytes| bytes.next_multiple_of(ALIGN))
-}
-
-/// Bytes that a run leases.
-pub(super) fn leased(plan: &Plan) -> usize {
-    tables(plan).iter().sum::<usize>() + plan.arena + plan.scratch
 }
 
 fn check_inputs(plan: &Plan, inputs: &Inputs) -> Result<()> {

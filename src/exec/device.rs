@@ -8,10 +8,7 @@ use crate::autodiff::Known;
 use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::graph::{Graph, Node, Op, TensorType};
-use crate::machine::cpu::ahead::Ahead;
-use crate::machine::cpu::arena;
-use crate::machine::cpu::par;
+use crate::graph::Graph;
 use crate::machine::storage::Storage;
 use crate::planner::{Account, Donation};
 use crate::shape::Strides;
@@ -34,16 +31,7 @@ impl DevicePlan {
         donations: &[Donation],
     ) -> Result<DevicePlan> {
         match device {
-            DeviceId::Cpu => {
-                let has_core = par::num_threads() > 1;
-                let ahead = has_core.then(|| kept(graph)).filter(|&bytes| !arena::has(bytes)).map(Ahead::start);
-                let plan = build(graph, known, leaf_strides, donations)?;
-                let bytes = cpu::leased(&plan);
-                if let Some(block) = ahead.and_then(|ahead| ahead.block(bytes)).filter(|_| !arena::has(bytes)) {
-                    arena::keep(block);
-                }
-                Ok(DevicePlan::Cpu(plan))
-            }
+            DeviceId::Cpu => build(graph, known, leaf_strides, donations).map(DevicePlan::Cpu),
             #[cfg(feature = "gpu")]
             DeviceId::Gpu(index) => gpu::build(graph, known, leaf_strides, donations, index).map(DevicePlan::Gpu),
             #[cfg(not(feature = "gpu"))]
@@ -130,17 +118,6 @@ impl DevicePlan {
             DevicePlan::Gpu(plan) => plan.shaders().bytes(),
         }
     }
-}
-
-/// Bytes that a plan of this graph will work in, as far as that shows before it is made: a backward pass mostly reads
-/// more than half of what comes out of products and of whole layers.
-fn kept(graph: &Graph) -> usize {
-    if !graph.nodes.iter().any(|node| matches!(node.op, Op::Gradient(_))) {
-        return 0;
-    }
-    let is_large = |node: &&Node| matches!(node.op, Op::Contract | Op::Conv(..) | Op::Composite(..));
-    let made = graph.nodes.iter().filter(is_large).flat_map(|node| &node.outputs);
-    made.map(TensorType::bytes).sum::<usize>() / 2
 }
 
 impl fmt::Display for DevicePlan {

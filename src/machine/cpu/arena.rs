@@ -28,20 +28,6 @@ pub fn lease(bytes: usize) -> Result<Lease> {
     Ok(Lease(Some(Buffer::new(bytes.max(SMALLEST).next_multiple_of(ALIGN))?)))
 }
 
-/// Whether a lease of so many bytes needs no new block.
-pub fn has(bytes: usize) -> bool {
-    POOL.lock().iter().any(|block| block.len() >= bytes)
-}
-
-/// Adds a block to those that are kept.
-pub fn keep(block: Buffer) {
-    let mut pool = POOL.lock();
-    pool.push(block);
-    let evicted = evicted(&mut pool);
-    drop(pool);
-    drop(evicted);
-}
-
 /// Gives all free memory of runs and of tensors back to the system.
 pub fn trim() {
     let blocks = std::mem::take(&mut *POOL.lock());
@@ -67,7 +53,12 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.0.take().into_iter().for_each(keep);
+        let Some(block) = self.0.take() else { return };
+        let mut pool = POOL.lock();
+        pool.push(block);
+        let evicted = evicted(&mut pool);
+        drop(pool);
+        drop(evicted);
     }
 }
 

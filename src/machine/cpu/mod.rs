@@ -1,6 +1,5 @@
 //! The CPU as a machine: instruction-set choice, threads, buffers, views, kernels of products, convolutions and pools. Knows no op, graph or plan.
 
-pub mod ahead;
 pub mod arena;
 pub mod attention;
 pub mod buffer;
