@@ -1,7 +1,7 @@
 //! What a kernel does, for whoever asks where time goes: its ops, the floating-point operations of their definitions,
 //! and the bytes that it must move. Decides nothing.
 
-use super::fuse::{Group, Groups};
+use super::fuse::Groups;
 use super::tasks::{Origin, Program, Task, TaskKind};
 use crate::ops::conv::Convolution;
 
@@ -25,13 +25,9 @@ impl Account {
 }
 
 pub fn account(program: &Program, groups: &Groups, group: u32, is_stored: impl Fn(u32) -> bool) -> Account {
-    let tasks = match &groups.groups[group as usize] {
-        Group::Rows(rows) => rows.tasks.as_slice(),
-        Group::Alone(task) => std::slice::from_ref(task),
-    };
     let mut account = Account::default();
     let mut seen: Vec<u32> = Vec::new();
-    for &task in tasks {
+    for &task in groups.tasks(group) {
         let task = &program.tasks[task as usize];
         account.ops.push(task.name);
         account.flops += flops(task);

@@ -66,6 +66,14 @@ pub struct Groups {
 }
 
 impl Groups {
+    /// The tasks of a group, in its order.
+    pub fn tasks(&self, group: u32) -> &[u32] {
+        match &self.groups[group as usize] {
+            Group::Rows(rows) => &rows.tasks,
+            Group::Alone(task) => std::slice::from_ref(task),
+        }
+    }
+
     /// Adds a group of one elementwise task, the program's last.
     pub fn add_map(&mut self, task: u32, size: usize) {
         self.places.push((self.groups.len() as u32, Class::Tile));
@@ -386,6 +394,12 @@ impl Readers {
         }
         program.outputs.iter().for_each(|&value| readers.is_output[value as usize] = true);
         readers
+    }
+
+    /// Whether a value that this group makes lies in memory for others.
+    pub fn is_stored(&self, groups: &Groups, value: u32, maker: u32) -> bool {
+        let is_outside = |&task: &u32| groups.places[task as usize].0 != maker;
+        self.is_output[value as usize] || self.tasks[value as usize].iter().any(is_outside)
     }
 
     /// The group that alone reads a value, given that of each task.

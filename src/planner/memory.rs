@@ -54,10 +54,8 @@ pub fn assign(program: &Program, groups: &Groups, schedule: &Schedule, commit: &
         let stage = stages.peek().filter(|stage| stage.contains(&at)).map(|stage| (*stage).clone());
         let at = at as u32;
         let mut dying = lives.dying(at).to_vec();
-        let (tasks, alone) = match &groups.groups[group as usize] {
-            Group::Rows(rows) => (rows.tasks.as_slice(), false),
-            Group::Alone(task) => (std::slice::from_ref(task), true),
-        };
+        let tasks = groups.tasks(group);
+        let alone = matches!(groups.groups[group as usize], Group::Alone(_));
         let mut working = Vec::new();
         let made = tasks.iter().enumerate();
         let made =

@@ -25,13 +25,6 @@ struct Remaker<'a> {
 }
 
 impl Remaker<'_> {
-    fn tasks(&self, group: u32) -> &[u32] {
-        match &self.groups.groups[group as usize] {
-            Group::Rows(rows) => &rows.tasks,
-            Group::Alone(_) => &[],
-        }
-    }
-
     /// The kernels that read the result of a task later, if each can make it from what it reads anyway.
     fn kernels(&self, task: u32, rules: &Rules) -> Option<SmallVec<[u32; 2]>> {
         let (home, class) = self.groups.places[task as usize];
@@ -77,7 +70,7 @@ impl Remaker<'_> {
             Origin::Number(_) | Origin::Constant(_) => window.is_scalar(),
             // The commit block may write it.
             Origin::Leaf(_) => false,
-            Origin::Task(_) => self.tasks(group).iter().any(|&task| {
+            Origin::Task(_) => self.groups.tasks(group).iter().any(|&task| {
                 let (_, class) = self.groups.places[task as usize];
                 let task = &self.program.tasks[task as usize];
                 space(task, class) == Class::Tile && task.inputs.iter().any(|other| other.sees_as(window))

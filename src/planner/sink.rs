@@ -82,7 +82,9 @@ impl Sinker<'_> {
                     Origin::Leaf(_) => return None,
                     Origin::Task(_) if window.after.is_some() => return None,
                     Origin::Task(maker) if set.contains(&maker) => {}
-                    Origin::Task(maker) if self.is_stored(window.value, self.groups.places[maker as usize].0) => {
+                    Origin::Task(maker)
+                        if self.readers.is_stored(self.groups, window.value, self.groups.places[maker as usize].0) =>
+                    {
                         if !stored.contains(&window.value) {
                             stored.push(window.value);
                         }
@@ -106,11 +108,5 @@ impl Sinker<'_> {
             && self.rows(from)?.tasks.len() > set.len()
             && self.rows(into)?.tasks.len() + set.len() <= rules.most_tasks;
         fits.then_some(set)
-    }
-
-    /// Whether a value that this group makes lies in memory for others.
-    fn is_stored(&self, value: u32, maker: u32) -> bool {
-        let mut readers = self.readers.tasks[value as usize].iter();
-        self.readers.is_output[value as usize] || readers.any(|&task| self.groups.places[task as usize].0 != maker)
     }
 }

@@ -182,7 +182,7 @@ impl Scheduler<'_> {
         self.shared.extend(shared);
         self.waiting.extend(waits);
         self.spent[usize::from(shared.is_none())] += self.nanos[group as usize];
-        for &task in tasks(self.groups, group) {
+        for &task in self.groups.tasks(group) {
             let is_late = self.groups.places[task as usize].1 == Class::Late;
             let joins = shared.is_some() && (waits.is_none() || !is_late);
             self.standings[task as usize] = if joins { Standing::Shared } else { Standing::Waiting };
@@ -282,20 +282,17 @@ impl Scheduler<'_> {
             && window.offset + farthest < each as isize
     }
 
-    /// Whether a value lies in memory after its group has run.
+    /// Whether a value that the group reads lies in memory once it has run.
     fn is_stored(&self, value: u32, group: u32) -> bool {
         let Origin::Task(maker) = self.program.values[value as usize].origin else { return true };
-        let others = |&task: &u32| self.groups.places[task as usize].0 != group;
-        self.groups.places[maker as usize].0 != group
-            || self.readers.is_output[value as usize]
-            || self.readers.tasks[value as usize].iter().any(others)
+        self.groups.places[maker as usize].0 != group || self.readers.is_stored(self.groups, value, group)
     }
 
     /// Ends the open stage, if there is one, and lets what waits follow.
     fn close(&mut self) {
         let (shared, waiting) = (std::mem::take(&mut self.shared), std::mem::take(&mut self.waiting));
         for member in shared.iter().chain(&waiting) {
-            let tasks = tasks(self.groups, member.group());
+            let tasks = self.groups.tasks(member.group());
             tasks.iter().for_each(|&task| self.standings[task as usize] = Standing::Done);
         }
         let (rows, [spent, _]) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.spent));
@@ -335,12 +332,12 @@ impl Scheduler<'_> {
                 self.schedule.order.push(group);
                 continue;
             }
-            let mut strand = strands.of(self.program, tasks(self.groups, group));
+            let mut strand = strands.of(self.program, self.groups.tasks(group));
             if strand.is_none() || strands.total > self.rules.most_stage {
                 self.append(std::mem::take(&mut strands));
                 strand = Some(0);
             }
-            strands.push(strand.unwrap_or_default(), group, tasks(self.groups, group), self.nanos[group as usize]);
+            strands.push(strand.unwrap_or_default(), group, self.groups.tasks(group), self.nanos[group as usize]);
         }
         self.append(strands);
     }
@@ -364,7 +361,7 @@ impl Scheduler<'_> {
         let mut position = vec![0; self.groups.groups.len()];
         self.schedule.order.iter().enumerate().for_each(|(at, &group)| position[group as usize] = at);
         let reads = |group: u32| {
-            let inputs = tasks(self.groups, group).iter().flat_map(|&task| &self.program.tasks[task as usize].inputs);
+            let inputs = self.groups.tasks(group).iter().flat_map(|&task| &self.program.tasks[task as usize].inputs);
             inputs.filter_map(|window| match self.program.values[window.value as usize].origin {
                 Origin::Task(maker) => Some(position[self.groups.places[maker as usize].0 as usize]),
                 _ => None,
@@ -418,12 +415,5 @@ impl Strands {
         self.spent[strand] += nanos;
         self.total += nanos;
         self.places.extend(tasks.iter().map(|&task| (task, strand)));
-    }
-}
-
-fn tasks(groups: &Groups, group: u32) -> &[u32] {
-    match &groups.groups[group as usize] {
-        Group::Rows(rows) => &rows.tasks,
-        Group::Alone(task) => std::slice::from_ref(task),
     }
 }

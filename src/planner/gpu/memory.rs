@@ -41,10 +41,8 @@ pub fn assign(program: &Program, groups: &Groups, order: &[u32], commit: &Commit
     // Working buffers that nothing uses, by size.
     let mut free: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
     for (at, &group) in order.iter().enumerate() {
-        let (tasks, alone) = match &groups.groups[group as usize] {
-            Group::Rows(rows) => (rows.tasks.as_slice(), false),
-            Group::Alone(task) => (std::slice::from_ref(task), true),
-        };
+        let tasks = groups.tasks(group);
+        let alone = matches!(groups.groups[group as usize], Group::Alone(_));
         for value in tasks.iter().flat_map(|&task| program.tasks[task as usize].outputs()) {
             if memory.homes[value as usize] == Home::Register && lives.is_stored(value, alone) {
                 let bytes = bytes(&program.values[value as usize]);

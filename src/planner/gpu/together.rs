@@ -20,7 +20,7 @@ pub fn count(scene: &Scene, order: &[u32]) -> usize {
 /// The kernel of so many groups.
 pub fn lower(scene: &Scene, groups: &[u32]) -> Result<Kernel> {
     let program = scene.program;
-    let name = program.tasks[tasks(scene, groups[0])[0] as usize].name;
+    let name = program.tasks[scene.groups.tasks(groups[0])[0] as usize].name;
     let mut shader = Shader::new(program, &scene.homes, name);
     if scene.heeds(groups[0]) {
         rows::open_heeding(&mut shader);
@@ -53,12 +53,12 @@ impl Together {
             }
             _ => return false,
         };
-        let [reads, writes] = memory(scene, tasks(scene, group));
+        let [reads, writes] = memory(scene, scene.groups.tasks(group));
         let is_apart =
             writes.is_disjoint(&self.writes) && writes.is_disjoint(&self.reads) && reads.is_disjoint(&self.writes);
         self.reads.extend(reads);
         self.writes.extend(writes);
-        self.tasks += tasks(scene, group).len();
+        self.tasks += scene.groups.tasks(group).len();
         self.workgroups += workgroups;
         workgroups > 0
             && is_apart
@@ -67,13 +67,6 @@ impl Together {
             && self.workgroups <= scene.limits.groups
             // The words for bad indices are one more.
             && self.reads.union(&self.writes).count() < scene.limits.buffers
-    }
-}
-
-fn tasks<'a>(scene: &Scene<'a>, group: u32) -> &'a [u32] {
-    match &scene.groups.groups[group as usize] {
-        Group::Rows(rows) => &rows.tasks,
-        Group::Alone(task) => std::slice::from_ref(task),
     }
 }
 
