@@ -238,8 +238,10 @@ impl Run {
         if let Some(error) = bad {
             return Err(error);
         }
-        // The last moment at which nothing has happened.
-        self.stopped(par::poll())?;
+        // The last moment at which nothing has happened. A serial plan is over before anybody could ask twice.
+        if !self.serial {
+            self.stopped(par::poll())?;
+        }
         if plan.commit == plan.instrs.len() {
             return Ok(());
         }

@@ -92,31 +92,18 @@ fn out_of_range(instr: &Instr, index: i64, field: &Operand, axis: usize) -> Erro
 /// Some rows of the products.
 #[inline(always)]
 pub fn contract(product: &Product, run: &Run, rows: Range<usize>) -> Result<()> {
-    let (a, b, out) = (run.resolve(&product.a), run.resolve(&product.b), run.resolve(&product.out));
+    let first = rows.start as isize;
+    let start = [first * product.a_steps.0, 0, first * product.shape.2 as isize];
+    if product.outer.is_empty() {
+        return products(product, run, start, rows.len());
+    }
     let mut index: SmallVec<[usize; 4]> = SmallVec::from_elem(0, product.outer.len());
     loop {
-        let first = rows.start as isize;
-        let mut offsets = [first * product.a_steps.0, 0, first * product.shape.2 as isize];
+        let mut offsets = start;
         for (at, axis) in product.outer.iter().enumerate() {
             (0..3).for_each(|i| offsets[i] += index[at] as isize * axis.steps[i]);
         }
-        // SAFETY: the operands are those of the plan, and the offsets lie in their batch axes.
-        unsafe {
-            match product.dtype {
-                DType::F32 => run.stopped(float::<f32>(product, [a, b, out], offsets, rows.len()))?,
-                DType::F64 => run.stopped(float::<f64>(product, [a, b, out], offsets, rows.len()))?,
-                DType::I64 => {
-                    whole::<i64>(product, [a, b, out], offsets, rows.len(), |s, x, y| s.wrapping_add(x.wrapping_mul(y)))
-                }
-                DType::I32 => {
-                    whole::<i32>(product, [a, b, out], offsets, rows.len(), |s, x, y| s.wrapping_add(x.wrapping_mul(y)))
-                }
-                DType::U8 => {
-                    whole::<u8>(product, [a, b, out], offsets, rows.len(), |s, x, y| s.wrapping_add(x.wrapping_mul(y)))
-                }
-                DType::Bool => return Err(Error::internal("matmul: bool has no product")),
-            }
-        }
+        products(product, run, offsets, rows.len())?;
         let Some(axis) = (0..product.outer.len()).rev().find(|&axis| index[axis] + 1 < product.outer[axis].extent)
         else {
             return Ok(());
@@ -124,6 +111,28 @@ pub fn contract(product: &Product, run: &Run, rows: Range<usize>) -> Result<()> 
         index[axis] += 1;
         index[axis + 1..].fill(0);
     }
+}
+
+/// Some rows of the products of one batch axis: those whose operands start at these offsets.
+#[inline(always)]
+fn products(product: &Product, run: &Run, offsets: [isize; 3], rows: usize) -> Result<()> {
+    let operands = [run.resolve(&product.a), run.resolve(&product.b), run.resolve(&product.out)];
+    // SAFETY: the operands are those of the plan, and the offsets lie in their batch axes.
+    unsafe {
+        match product.dtype {
+            DType::F32 => run.stopped(float::<f32>(product, operands, offsets, rows))?,
+            DType::F64 => run.stopped(float::<f64>(product, operands, offsets, rows))?,
+            DType::I64 => {
+                whole::<i64>(product, operands, offsets, rows, |s, x, y| s.wrapping_add(x.wrapping_mul(y)))
+            }
+            DType::I32 => {
+                whole::<i32>(product, operands, offsets, rows, |s, x, y| s.wrapping_add(x.wrapping_mul(y)))
+            }
+            DType::U8 => whole::<u8>(product, operands, offsets, rows, |s, x, y| s.wrapping_add(x.wrapping_mul(y))),
+            DType::Bool => return Err(Error::internal("matmul: bool has no product")),
+        }
+    }
+    Ok(())
 }
 
 unsafe fn float<T: Element>(

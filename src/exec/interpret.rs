@@ -12,7 +12,6 @@ use crate::machine::cpu::reduce::{BLOCK, CHUNK_ROWS};
 use crate::planner::MOST_REGS;
 use crate::planner::plan::{RowProgram, Step, base};
 use crate::planner::window::Dims;
-use smallvec::SmallVec;
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -192,9 +191,11 @@ unsafe fn execute(program: &RowProgram, run: &Run, step: &Step, registers: &Regi
                 }
             }
             Step::Chain { kernel, outs, args } => {
-                let pointers: SmallVec<[*mut u8; MOST_ARGS]> = outs.iter().map(|&out| registers.out(out)).collect();
-                let operands: SmallVec<[Arg; MOST_ARGS]> = args.iter().map(|&arg| registers.arg(arg)).collect();
-                kernel(elements, &pointers, &operands);
+                let mut pointers = [std::ptr::null_mut(); MOST_ARGS];
+                let mut operands = [Arg { ptr: std::ptr::null(), scalar: false }; MOST_ARGS];
+                pointers.iter_mut().zip(outs).for_each(|(pointer, &out)| *pointer = registers.out(out));
+                operands.iter_mut().zip(args).for_each(|(operand, &arg)| *operand = registers.arg(arg));
+                kernel(elements, &pointers[..outs.len()], &operands[..args.len()]);
             }
             Step::Reduce { kernel, from, out } => {
                 kernel(tile.rows, tile.width, registers.arg(*from).ptr, registers.out(*out));

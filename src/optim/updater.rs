@@ -212,10 +212,10 @@ impl Updater {
         Ok(recipe.attrs == part.attrs)
     }
 
-    /// Counts a step that a replay made of a part. `ticket` gives the run that made it on a device.
-    pub fn advance(&mut self, part: &Part, ticket: impl Fn(DeviceId) -> Option<Ticket>) {
-        let device = self.params[part.params[0]].device();
-        if let Some(ticket) = ticket(device) {
+    /// Counts a step that a replay made of a part. `ticket` gives the run that made it where a parameter is, if that is a
+    /// device.
+    pub fn advance(&mut self, part: &Part, ticket: impl Fn(&Tensor) -> Option<Ticket>) {
+        if let Some(ticket) = ticket(&self.params[part.params[0]]) {
             self.journal.note(ticket, part.params.iter().map(|&index| self.before(index)).collect());
         }
         part.params.iter().for_each(|&index| self.states[index].step += 1);

@@ -84,15 +84,13 @@ pub fn backward(target: &Tensor, gradient: Option<&Tensor>, options: BackwardOpt
     }
     let _mode = context::GradGuard::new(options.create_graph);
     for (cell, part) in &variables {
-        let old = Tensor(Arc::clone(cell)).grad();
+        let variable = Tensor(Arc::clone(cell));
+        let old = variable.grad();
         let total = match &old {
             Some(old) => functions::binary(&ops::arithmetic::ADD, old.into(), part.into())?,
             None => part.clone(),
         };
-        let replaced = match &mut cell.lock().variable {
-            Some(variable) => variable.grad.replace(total),
-            None => None,
-        };
+        let replaced = variable.replace_grad(&mut engine::lock(), Some(total));
         drop(replaced);
     }
     if context::eager() {

@@ -46,11 +46,13 @@ impl Checkpoint {
 
     /// Records again what `value` was recorded from; behind the cotangent if there is one, else without history.
     fn copy(&self, value: &Tensor, cotangent: Option<&Tensor>) -> Result<Copy> {
-        let (slot, output) = value.place();
+        let recorder = Recorder::begin();
+        let (slot, output) = value.place(recorder.engine_ref());
+        let cotangent = cotangent.map(|cotangent| cotangent.place(recorder.engine_ref()).0);
         let mut copier = Copier {
-            recorder: Recorder::begin(),
+            recorder,
             from: self.from,
-            cotangent: cotangent.map(|cotangent| cotangent.place().0),
+            cotangent,
             places: HashMap::new(),
             made: Vec::new(),
             arguments: Vec::new(),
@@ -73,12 +75,12 @@ impl Copy {
     fn gradients(&self, cotangent: &Tensor) -> Result<Vec<Tensor>> {
         let spec = GradientSpec { targets: 1, wrt: self.arguments.len() as u32, ones: false };
         let seen = self.arguments.iter().map(|(_, seen)| seen);
+        let mut recorder = Recorder::begin();
         let place = |tensor: &Tensor| {
-            let (slot, output) = tensor.place();
+            let (slot, output) = tensor.place(recorder.engine_ref());
             Operand::Node(slot, output)
         };
         let operands = [&self.value, cotangent].into_iter().chain(seen.clone()).map(place).collect();
-        let mut recorder = Recorder::begin();
         let types = seen.map(|seen| recorder.ty(seen)).collect();
         let slot = recorder.push(Op::Gradient(spec), operands, types)?;
         Ok((0..spec.wrt).map(|output| recorder.tensor(slot, output)).collect())

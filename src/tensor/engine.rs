@@ -111,7 +111,7 @@ impl Record {
     }
 }
 
-#[derive(Default)]
+/// There is one, `ENGINE`: whoever has it has what all handles name.
 pub(super) struct Engine {
     records: Vec<Option<Record>>,
     free: Vec<Slot>,

@@ -81,11 +81,8 @@ impl Rebinding {
     /// Lets `tensor` name the value of `new` from now on.
     pub fn new(tensor: &Tensor, new: &Tensor) -> Rebinding {
         let mut engine = engine::lock();
-        let place = {
-            let state = new.0.lock();
-            Place { slot: state.slot, output: state.output }
-        };
-        Rebinding::at(&mut engine, tensor, place.slot, place.output)
+        let (slot, output) = new.place(&engine);
+        Rebinding::at(&mut engine, tensor, slot, output)
     }
 
     /// Lets `tensor` name an output of a record from now on.
@@ -99,7 +96,7 @@ impl Rebinding {
     fn settle(&self, engine: &mut Engine) {
         let record = engine.get(self.new.slot);
         let output = self.new.output as usize;
-        let shared = record.types.len() > 1 && self.tensor.is_at(self.new);
+        let shared = record.types.len() > 1 && self.tensor.place(engine) == (self.new.slot, self.new.output);
         let Some(value) = record.values[output].clone().filter(|_| shared) else {
             return engine.release(self.old.slot);
         };
@@ -130,7 +127,7 @@ impl Rebinding {
 pub fn evaluate(tensors: &[&Tensor]) -> Result<()> {
     let roots: Vec<Slot> = {
         let mut engine = engine::lock();
-        let roots: Vec<Slot> = tensors.iter().map(|tensor| tensor.0.lock().slot).collect();
+        let roots: Vec<Slot> = tensors.iter().map(|tensor| tensor.place(&engine).0).collect();
         roots.iter().for_each(|&slot| engine.retain(slot));
         roots
     };
@@ -215,7 +212,7 @@ fn prepare_old(rebound: &[Rebinding]) -> Result<()> {
     if !rebound.is_empty() {
         let engine = engine::lock();
         for Rebinding { tensor, old, .. } in rebound {
-            if engine.get(old.slot).device.is_cpu() || !tensor.is_variable() {
+            if engine.get(old.slot).device.is_cpu() || !tensor.is_variable_in(&engine) {
                 continue;
             }
             let (slot, output) = engine.unmarked(old.slot, old.output);

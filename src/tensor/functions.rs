@@ -9,6 +9,7 @@ use super::handle::Tensor;
 use super::record::{Arg, Found, Recorder};
 use super::rng;
 use super::trace;
+use super::transfer;
 use crate::device_id::DeviceId;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -338,7 +339,7 @@ pub fn slice(x: &Tensor, slices: &[SliceArg]) -> Result<Tensor> {
 fn slice_value(x: &Tensor, slices: &[SliceArg]) -> Option<Tensor> {
     let (mut value, mut ty) = {
         let engine = engine::lock();
-        let state = x.0.lock();
+        let state = x.0.state(&engine);
         let record = engine.get(state.slot);
         let differentiated = context::grad_enabled() && (record.history || state.variable.is_some());
         // A traced step records it: at each call the window lies on another argument.
@@ -476,10 +477,9 @@ pub(super) unsafe fn bytes_of(from: &View) -> Vec<u8> {
 pub fn detach(x: &Tensor) -> Result<Tensor> {
     let mut recorder = Recorder::with_grad(false);
     let existing = {
-        let state = x.0.lock();
-        let (slot, output) = (state.slot, state.output as usize);
-        drop(state);
-        let record = recorder.engine().get(slot);
+        let engine = recorder.engine();
+        let (slot, output) = x.place(engine);
+        let (record, output) = (engine.get(slot), output as usize);
         record.values[output].clone().map(|value| (value, record.types[output].clone()))
     };
     if let Some((value, ty)) = existing.filter(|_| !trace::is_open()) {
@@ -524,11 +524,20 @@ pub fn random(def: &'static RandomDef, shape: Shape, dtype: DType, device: Devic
 
 /// The number in a tensor of one element.
 pub fn item(tensor: &Tensor) -> Result<Scalar> {
-    let ty = tensor.ty();
-    if ty.shape.size() != 1 {
-        return Err(Error::value(format!("item: shape {} has {} elements, not one", ty.shape, ty.shape.size())));
-    }
-    let (Value { buffer, offset, .. }, ty) = tensor.host_value()?;
+    trace::refuse_read("reading a value")?;
+    let one_element = |ty: &TensorType| match ty.shape.size() {
+        1 => Ok(()),
+        size => Err(Error::value(format!("item: shape {} has {size} elements, not one", ty.shape))),
+    };
+    let (value, ty) = match tensor.known_value()? {
+        Some(known) => known,
+        None => {
+            one_element(&tensor.ty())?;
+            tensor.value()?
+        }
+    };
+    one_element(&ty)?;
+    let Value { buffer, offset, .. } = transfer::on_host(value, &ty)?;
     let size = ty.dtype.size();
     let mut bytes = [0u8; 8];
     // SAFETY: the value has one element, at its offset.

@@ -1,5 +1,5 @@
 //! A tensor: a handle that can be rebound. What belongs to a variable (its gradient, its identity) stays with the
-//! handle whatever value it names. Lock order: engine, then cell.
+//! handle whatever value it names. The engine's lock guards what handles name too.
 
 use super::context;
 use super::engine::{self, Engine, Operand, Record, Slot, State, Value, Visit};
@@ -13,8 +13,8 @@ use crate::graph::{Op, Source, TensorType};
 use crate::machine::cpu::buffer::Buffer;
 use crate::machine::storage::Storage;
 use crate::shape::Shape;
-use parking_lot::Mutex;
 use smallvec::{SmallVec, smallvec};
+use std::cell::UnsafeCell;
 use std::sync::Arc;
 
 /// Cheap to clone; clones are the same tensor, as two names for one Python object are.
@@ -22,7 +22,8 @@ use std::sync::Arc;
 pub struct Tensor(pub(super) Arc<Cell>);
 
 pub(super) struct Cell {
-    state: Mutex<CellState>,
+    /// For whoever holds the engine's lock.
+    state: UnsafeCell<CellState>,
     /// The id that the next record got when this handle was made: tells older handles from newer ones.
     pub born: u64,
 }
@@ -40,9 +41,20 @@ pub(super) struct Variable {
     pub marker: Option<Slot>,
 }
 
+// SAFETY: the state is reached only through the engine, which one thread has at a time.
+unsafe impl Sync for Cell {}
+
 impl Cell {
-    pub fn lock(&self) -> parking_lot::MutexGuard<'_, CellState> {
-        self.state.lock()
+    #[inline]
+    pub fn state<'a>(&'a self, _: &'a Engine) -> &'a CellState {
+        // SAFETY: there is one engine. Whoever can change a state has it as `&mut`, so not while this borrow lives.
+        unsafe { &*self.state.get() }
+    }
+
+    #[inline]
+    pub fn state_mut<'a>(&'a self, _: &'a mut Engine) -> &'a mut CellState {
+        // SAFETY: there is one engine, and this borrow of it is the only one.
+        unsafe { &mut *self.state.get() }
     }
 }
 
@@ -62,7 +74,7 @@ impl Tensor {
     pub(super) fn on(engine: &mut Engine, slot: Slot, output: u32) -> Tensor {
         engine.retain_handle(slot);
         let born = engine.next_id();
-        Tensor(Arc::new(Cell { state: Mutex::new(CellState { slot, output, variable: None }), born }))
+        Tensor(Arc::new(Cell { state: UnsafeCell::new(CellState { slot, output, variable: None }), born }))
     }
 
     /// A tensor whose value exists.
@@ -103,7 +115,7 @@ impl Tensor {
 
     pub fn ty(&self) -> TensorType {
         let engine = engine::lock();
-        let state = self.0.lock();
+        let state = self.0.state(&engine);
         engine.get(state.slot).types[state.output as usize].clone()
     }
 
@@ -113,14 +125,14 @@ impl Tensor {
 
     pub fn dtype(&self) -> DType {
         let engine = engine::lock();
-        let state = self.0.lock();
+        let state = self.0.state(&engine);
         engine.get(state.slot).types[state.output as usize].dtype
     }
 
     /// Both in one look.
     pub fn dtype_and_device(&self) -> (DType, DeviceId) {
         let engine = engine::lock();
-        let state = self.0.lock();
+        let state = self.0.state(&engine);
         let record = engine.get(state.slot);
         (record.types[state.output as usize].dtype, record.device)
     }
@@ -128,7 +140,7 @@ impl Tensor {
     /// Where its values are.
     pub fn device(&self) -> DeviceId {
         let engine = engine::lock();
-        let state = self.0.lock();
+        let state = self.0.state(&engine);
         engine.get(state.slot).device
     }
 
@@ -136,7 +148,7 @@ impl Tensor {
     pub fn requires_grad(&self) -> bool {
         trace::note_question(self);
         let engine = engine::lock();
-        let state = self.0.lock();
+        let state = self.0.state(&engine);
         state.variable.is_some() || engine.get(state.slot).history
     }
 
@@ -144,12 +156,17 @@ impl Tensor {
     pub fn is_leaf(&self) -> bool {
         trace::note_question(self);
         let engine = engine::lock();
-        let state = self.0.lock();
+        let state = self.0.state(&engine);
         state.variable.is_some() || !engine.get(state.slot).history
     }
 
     pub fn is_variable(&self) -> bool {
-        self.0.lock().variable.is_some()
+        self.is_variable_in(&engine::lock())
+    }
+
+    /// The same, for whoever has the engine.
+    pub(super) fn is_variable_in(&self, engine: &Engine) -> bool {
+        self.0.state(engine).variable.is_some()
     }
 
     /// Makes this handle a variable, or an ordinary tensor again.
@@ -158,7 +175,7 @@ impl Tensor {
             trace::note_variable(self);
         }
         let mut engine = engine::lock();
-        let mut state = self.0.lock();
+        let state = self.0.state(&engine);
         let record = engine.get(state.slot);
         let dtype = record.types[state.output as usize].dtype;
         if on && !dtype.is_float() {
@@ -170,6 +187,7 @@ impl Tensor {
                 record.op.name()
             )));
         }
+        let state = self.0.state_mut(&mut engine);
         let old = match (on, state.variable.is_some()) {
             (true, false) => state.variable.replace(Variable::default()),
             (false, true) => state.variable.take(),
@@ -178,7 +196,6 @@ impl Tensor {
         if let Some(marker) = old.as_ref().and_then(|variable| variable.marker) {
             engine.release(marker);
         }
-        drop(state);
         drop(engine);
         drop(old);
         Ok(())
@@ -186,7 +203,7 @@ impl Tensor {
 
     pub fn grad(&self) -> Option<Tensor> {
         trace::note_grad(self, false);
-        self.held_grad()
+        self.held_grad(&engine::lock())
     }
 
     pub fn set_grad(&self, grad: Option<Tensor>) -> Result<()> {
@@ -198,13 +215,12 @@ impl Tensor {
             refuse_device("grad", self.device(), grad.device())?;
         }
         trace::note_grad(self, true);
-        let old = match &mut self.0.lock().variable {
-            Some(variable) => std::mem::replace(&mut variable.grad, grad),
-            None if grad.is_none() => None,
-            None => {
-                return Err(Error::grad("grad: this tensor does not require a gradient; call requires_grad_() first"));
-            }
-        };
+        let mut engine = engine::lock();
+        if grad.is_some() && !self.is_variable_in(&engine) {
+            return Err(Error::grad("grad: this tensor does not require a gradient; call requires_grad_() first"));
+        }
+        let old = self.replace_grad(&mut engine, grad);
+        drop(engine);
         drop(old);
         Ok(())
     }
@@ -231,10 +247,7 @@ impl Tensor {
     /// Rebinds without asking and gives the old place, still held, for whoever may have to restore it.
     pub(super) fn point_to(&self, other: &Tensor) -> Place {
         let mut engine = engine::lock();
-        let (slot, output) = {
-            let state = other.0.lock();
-            (state.slot, state.output)
-        };
+        let (slot, output) = other.place(&engine);
         self.move_to(&mut engine, Place { slot, output })
     }
 
@@ -244,19 +257,20 @@ impl Tensor {
             trace::note_move(engine, self, place);
         }
         engine.retain_handle(place.slot);
-        let mut state = self.0.lock();
-        if let Some(marker) = state.variable.as_mut().and_then(|variable| variable.marker.take()) {
-            engine.release(marker);
-        }
+        self.end_version(engine);
+        let state = self.0.state_mut(engine);
         let old = Place { slot: state.slot, output: state.output };
         (state.slot, state.output) = (place.slot, place.output);
         engine.demote_handle(old.slot);
         old
     }
 
-    pub(super) fn is_at(&self, place: Place) -> bool {
-        let state = self.0.lock();
-        Place { slot: state.slot, output: state.output } == place
+    /// Lets go of the marker of a variable's current version, whose value is about to change.
+    pub(super) fn end_version(&self, engine: &mut Engine) {
+        let variable = self.0.state_mut(engine).variable.as_mut();
+        if let Some(marker) = variable.and_then(|variable| variable.marker.take()) {
+            engine.release(marker);
+        }
     }
 
     /// Undoes `point_to`.
@@ -268,13 +282,13 @@ impl Tensor {
     }
 
     /// The gradient, for code that no trace looks at.
-    pub(super) fn held_grad(&self) -> Option<Tensor> {
-        self.0.lock().variable.as_ref().and_then(|variable| variable.grad.clone())
+    pub(super) fn held_grad(&self, engine: &Engine) -> Option<Tensor> {
+        self.0.state(engine).variable.as_ref().and_then(|variable| variable.grad.clone())
     }
 
-    /// Gives a variable another gradient; the old one is the caller's to drop.
-    pub(super) fn replace_grad(&self, grad: Option<Tensor>) -> Option<Tensor> {
-        match &mut self.0.lock().variable {
+    /// Gives a variable another gradient; the old one is the caller's to drop, once the engine is free.
+    pub(super) fn replace_grad(&self, engine: &mut Engine, grad: Option<Tensor>) -> Option<Tensor> {
+        match &mut self.0.state_mut(engine).variable {
             Some(variable) => std::mem::replace(&mut variable.grad, grad),
             None => grad,
         }
@@ -282,13 +296,13 @@ impl Tensor {
 
     /// The type, for whoever has the engine.
     pub(super) fn type_in(&self, engine: &Engine) -> TensorType {
-        let (slot, output) = self.place();
+        let (slot, output) = self.place(engine);
         engine.get(slot).types[output as usize].clone()
     }
 
     /// The record and the output that this handle names.
-    pub(super) fn place(&self) -> (Slot, u32) {
-        let state = self.0.lock();
+    pub(super) fn place(&self, engine: &Engine) -> (Slot, u32) {
+        let state = self.0.state(engine);
         (state.slot, state.output)
     }
 
@@ -308,9 +322,9 @@ impl Tensor {
     /// What this handle names now, with a reference for the caller.
     fn hold(&self) -> Place {
         let mut engine = engine::lock();
-        let state = self.0.lock();
-        engine.retain(state.slot);
-        Place { slot: state.slot, output: state.output }
+        let (slot, output) = self.place(&engine);
+        engine.retain(slot);
+        Place { slot, output }
     }
 
     /// Whether the value exists already.
@@ -321,11 +335,8 @@ impl Tensor {
     /// The value, if it exists already.
     pub(super) fn known_value(&self) -> Result<Option<(Value, TensorType)>> {
         let engine = engine::lock();
-        let place = {
-            let state = self.0.lock();
-            Place { slot: state.slot, output: state.output }
-        };
-        value_at(&engine, place)
+        let (slot, output) = self.place(&engine);
+        value_at(&engine, Place { slot, output })
     }
 
     /// The same tensor object?

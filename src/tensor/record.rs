@@ -95,17 +95,17 @@ impl Recorder {
 
     /// The record that a tensor names, unless it is a variable.
     pub(super) fn expression(&self, tensor: &Tensor) -> Option<Slot> {
-        let state = tensor.0.lock();
+        let state = tensor.0.state(&self.engine);
         state.variable.is_none().then_some(state.slot)
     }
 
     pub fn ty(&self, tensor: &Tensor) -> TensorType {
-        let state = tensor.0.lock();
+        let state = tensor.0.state(&self.engine);
         self.engine.get(state.slot).types[state.output as usize].clone()
     }
 
     pub fn dtype(&self, tensor: &Tensor) -> DType {
-        let state = tensor.0.lock();
+        let state = tensor.0.state(&self.engine);
         self.engine.get(state.slot).types[state.output as usize].dtype
     }
 
@@ -185,19 +185,18 @@ impl Recorder {
         if trace::is_open() {
             trace::note_use(&self.engine, tensor);
         }
-        let mut state = tensor.0.lock();
+        let state = tensor.0.state(&self.engine);
         let (slot, output) = (state.slot, state.output);
-        let Some(variable) = state.variable.as_mut().filter(|_| self.grad) else {
+        let Some(variable) = state.variable.as_ref().filter(|_| self.grad) else {
             return Operand::Node(slot, output);
         };
-        let marker = match variable.marker {
-            Some(marker) => marker,
-            None => {
-                let marker = push_marker(&mut self.engine, slot, output, Some(&tensor.0));
-                variable.marker = Some(marker);
-                marker
-            }
-        };
+        if let Some(marker) = variable.marker {
+            return Operand::Node(marker, 0);
+        }
+        let marker = push_marker(&mut self.engine, slot, output, Some(&tensor.0));
+        if let Some(variable) = &mut tensor.0.state_mut(&mut self.engine).variable {
+            variable.marker = Some(marker);
+        }
         Operand::Node(marker, 0)
     }
 
@@ -303,10 +302,7 @@ impl Recorder {
     /// Ends the recording: evaluates at once in eager mode, or when too much is pending.
     pub fn end(self, made: &[&Tensor]) -> Result<()> {
         let evaluates = context::eager()
-            && !made.iter().any(|tensor| {
-                let state = tensor.0.lock();
-                self.engine.get(state.slot).is_example()
-            });
+            && !made.iter().any(|tensor| self.engine.get(tensor.place(&self.engine).0).is_example());
         let full = self.full;
         drop(self);
         if evaluates {

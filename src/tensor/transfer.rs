@@ -104,11 +104,13 @@ impl Tensor {
     /// The value in memory of the host, computed now if it is pending and copied there if it lies on a device.
     pub fn host_value(&self) -> Result<(Value, TensorType)> {
         let (value, ty) = self.value()?;
-        if value.buffer.device().is_cpu() {
-            return Ok((value, ty));
-        }
-        Ok((to_host(&value, &ty)?, ty))
+        Ok((on_host(value, &ty)?, ty))
     }
+}
+
+/// The value in memory of the host.
+pub(super) fn on_host(value: Value, ty: &TensorType) -> Result<Value> {
+    if value.buffer.device().is_cpu() { Ok(value) } else { to_host(&value, ty) }
 }
 
 /// The bytes of a value as the host has them, in row-major order.

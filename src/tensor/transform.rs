@@ -95,7 +95,7 @@ impl Transform {
         for (tensor, place) in frame.rebound.into_iter().rev() {
             let escapes = {
                 let engine = engine::lock();
-                let slot = tensor.0.lock().slot;
+                let (slot, _) = tensor.place(&engine);
                 engine.get(slot).transforms & frame.bit != 0
             };
             // A handle made inside is the function's own.
@@ -220,8 +220,8 @@ pub fn results(made: Vec<Tensor>, arguments: &[&Tensor]) -> Result<Vec<Tensor>> 
 
 fn keeps_history(tensor: &Tensor, arguments: &[&Tensor]) -> bool {
     let mut engine = engine::lock();
-    let own: Vec<Slot> = arguments.iter().map(|argument| argument.0.lock().slot).collect();
-    let slot = tensor.0.lock().slot;
+    let own: Vec<Slot> = arguments.iter().map(|argument| argument.place(&engine).0).collect();
+    let (slot, _) = tensor.place(&engine);
     context::grad_enabled() && has_other_history(&mut engine, slot, &own)
 }
 
@@ -261,7 +261,8 @@ fn finish(
     arguments: &[&Tensor],
 ) -> Result<Vec<Tensor>> {
     let count = types.len() as u32;
-    let own = arguments.iter().fold(0, |bits, argument| bits | own_bits(recorder.engine(), argument.0.lock().slot));
+    let engine = recorder.engine();
+    let own = arguments.iter().fold(0, |bits, argument| bits | own_bits(engine, argument.place(engine).0));
     let slot = recorder.push(op, operands, types)?;
     let transforms = recorder.engine().get(slot).transforms & !own;
     recorder.set_transforms(slot, transforms);

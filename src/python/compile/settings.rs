@@ -129,7 +129,7 @@ impl StepEvent {
     pub fn advance(&self, py: Python<'_>, replay: &Replay) -> PyResult<()> {
         for one in &self.uses {
             let mut open = read(|| one.updater.bind(py).get().open())?;
-            one.parts.iter().for_each(|part| open.advance(part, |device| replay.ticket(self.after, device)));
+            one.parts.iter().for_each(|part| open.advance(part, |param| replay.ticket(self.after, param)));
         }
         Ok(())
     }

@@ -55,7 +55,7 @@ impl Replay {
         let walk = engine.next_walk();
         for at in 0..self.names.len() {
             if let Holder::Grad(variable) = self.names[at].holder {
-                match self.tensor(variable, arguments).held_grad() {
+                match self.tensor(variable, arguments).held_grad(engine) {
                     Some(grad) => self.held.push(grad),
                     None => return Found::Mismatch,
                 }
@@ -67,10 +67,8 @@ impl Replay {
             if self.names[at].bound.as_ref().is_some_and(|bound| !is_of(bound, tensor)) {
                 return Found::Mismatch;
             }
-            let (slot, output, variable) = {
-                let state = tensor.0.lock();
-                (state.slot, state.output, state.variable.is_some())
-            };
+            let state = tensor.0.state(engine);
+            let (slot, output, variable) = (state.slot, state.output, state.variable.is_some());
             let (slot, output) = engine.unmarked(slot, output);
             let record = engine.get_mut(slot);
             if variable != self.names[at].variable || record.history {
@@ -104,7 +102,7 @@ impl Replay {
             }
         }
         let has_grad = |&(variable, exists): &(NameId, bool)| {
-            let state = self.tensor(variable, arguments).0.lock();
+            let state = self.tensor(variable, arguments).0.state(engine);
             state.variable.as_ref().is_some_and(|variable| variable.grad.is_some()) == exists
         };
         match self.exists.iter().all(has_grad) {
@@ -130,14 +128,10 @@ impl Replay {
         for (at, spec) in self.names.iter().enumerate().filter(|(_, spec)| spec.in_place) {
             let Some((slot, output)) = spec.place else { continue };
             if spec.variable {
-                let marker =
-                    self.tensor(at as NameId, arguments).0.lock().variable.as_mut().and_then(|v| v.marker.take());
-                if let Some(marker) = marker {
-                    engine.release(marker);
-                }
+                self.tensor(at as NameId, arguments).end_version(engine);
             }
             if !is_alone(engine, slot, output) {
-                shared.extend(self.handle(at as NameId, arguments));
+                shared.extend(self.handle(engine, at as NameId, arguments));
             }
         }
         shared
@@ -169,13 +163,11 @@ impl Replay {
             if !self.grads[at].reuses {
                 continue;
             }
-            let place = {
-                let state = self.tensor(self.grads[at].variable, arguments).0.lock();
-                let grad = state.variable.as_ref().and_then(|variable| variable.grad.as_ref());
-                // Only the variable may hold the handle.
-                grad.filter(|grad| Arc::strong_count(&grad.0) == 1).map(Tensor::place)
-            };
-            let Some((slot, output)) = place else { continue };
+            let state = self.tensor(self.grads[at].variable, arguments).0.state(engine);
+            let grad = state.variable.as_ref().and_then(|variable| variable.grad.as_ref());
+            // Only the variable may hold the handle.
+            let Some(grad) = grad.filter(|grad| Arc::strong_count(&grad.0) == 1) else { continue };
+            let (slot, output) = grad.place(engine);
             let record = engine.get(slot);
             if record.is_done() && output == 0 && record.types.len() == 1 && is_alone(engine, slot, output) {
                 let record = engine.get_mut(slot);
@@ -272,11 +264,11 @@ fn is_alone(engine: &Engine, slot: Slot, output: u32) -> bool {
 
 /// Gives a handle a copy of its value that is its own.
 fn unshare(tensor: &Tensor) -> Result<()> {
-    let (slot, output) = tensor.place();
+    let place = tensor.place(&engine::lock());
     let Some((value, ty)) = tensor.known_value()? else { return Ok(()) };
     let copy = own_copy(&value, &ty)?;
     let mut engine = engine::lock();
-    if tensor.place() == (slot, output) {
+    if tensor.place(&engine) == place {
         let own = engine.insert(leaf(copy, ty));
         let old = tensor.move_to(&mut engine, Place { slot: own, output: 0 });
         engine.release(old.slot);

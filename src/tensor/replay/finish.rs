@@ -27,7 +27,7 @@ impl Replay {
                 .rev()
                 .find(|version| version.after as usize <= ran && (done || version.after > 0));
             let Some(place) = version.and_then(|version| version.place) else { continue };
-            let Some(tensor) = self.handle(state.name, arguments) else { continue };
+            let Some(tensor) = self.handle(&engine, state.name, arguments) else { continue };
             // Handles that take one value name one record, as they would after ordinary code.
             let slot = match made.iter().find(|(known, _)| *known == place) {
                 Some(&(_, slot)) => slot,
@@ -56,7 +56,7 @@ impl Replay {
                         Holder::Grad(_) => self.found_grad(*name).map_or(Given::Nothing, Given::Tensor),
                     },
                     (Returned::Grad(variable), _) => {
-                        self.tensor(*variable, arguments).held_grad().map_or(Given::Nothing, Given::Tensor)
+                        self.tensor(*variable, arguments).held_grad(&engine).map_or(Given::Nothing, Given::Tensor)
                     }
                     (Returned::Value(_) | Returned::Used(..), place) => {
                         let value = place.and_then(|place| self.value(place, ty));
@@ -115,18 +115,18 @@ impl Replay {
                     continue;
                 }
                 if !is_whole {
-                    dropped.push(variable.replace_grad(None));
+                    dropped.push(variable.replace_grad(engine, None));
                     continue;
                 }
             }
             if !done && !made {
                 if update.cleared.is_some_and(|plans| plans < self.begun) {
-                    dropped.push(variable.replace_grad(None));
+                    dropped.push(variable.replace_grad(engine, None));
                 }
                 continue;
             }
             let new = match &update.last {
-                None => update.handle.and_then(|name| self.handle(name, arguments)),
+                None => update.handle.and_then(|name| self.handle(engine, name, arguments)),
                 Some(version) => {
                     let ty = variable.type_in(engine);
                     let Some(value) = version.place.and_then(|place| self.value(place, &ty)) else {
@@ -137,7 +137,7 @@ impl Replay {
                     Some(Tensor::on(engine, slot, 0))
                 }
             };
-            dropped.push(variable.replace_grad(new));
+            dropped.push(variable.replace_grad(engine, new));
         }
         is_whole
     }

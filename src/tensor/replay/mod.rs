@@ -14,7 +14,7 @@ mod profile;
 
 pub use profile::{KernelProfile, PlanProfile, Summary};
 
-use super::engine::{Slot, Value};
+use super::engine::{Engine, Slot, Value};
 use super::evaluate;
 use super::handle::{Cell, Tensor};
 use super::rng;
@@ -229,10 +229,10 @@ impl Replay {
         self.plans[plan].nanos
     }
 
-    /// The last run of the first plans of a call that was on this device.
-    pub fn ticket(&self, plans: usize, device: DeviceId) -> Option<Ticket> {
+    /// The last run of the first plans of a call that was on the device where a tensor is.
+    pub fn ticket(&self, plans: usize, tensor: &Tensor) -> Option<Ticket> {
         let of_device = |step: &PlanStep| match &step.runner {
-            Runner::Device(runner) if runner.plan.device() == device => runner.ticket.clone(),
+            Runner::Device(runner) if runner.plan.device() == tensor.device() => runner.ticket.clone(),
             _ => None,
         };
         self.plans[..plans].iter().rev().find_map(of_device)
@@ -249,9 +249,9 @@ impl Replay {
     }
 
     /// The handle of any name.
-    fn handle(&self, name: NameId, arguments: &[&Tensor]) -> Option<Tensor> {
+    fn handle(&self, engine: &Engine, name: NameId, arguments: &[&Tensor]) -> Option<Tensor> {
         match self.names[name as usize].holder {
-            Holder::Grad(variable) => self.tensor(variable, arguments).held_grad(),
+            Holder::Grad(variable) => self.tensor(variable, arguments).held_grad(engine),
             _ => Some(self.tensor(name, arguments).clone()),
         }
     }

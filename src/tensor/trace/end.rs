@@ -16,7 +16,7 @@ impl Trace {
         returned: &[Tensor],
         next_stream: u64,
     ) -> Result<Log> {
-        if self.variables.iter().any(|(tensor, before)| tensor.is_variable() != *before) {
+        if self.variables.iter().any(|(tensor, before)| tensor.is_variable_in(engine) != *before) {
             return Err(refusal(
                 "requires_grad of a tensor from outside is another one after the step; change it before the call",
             ));
@@ -50,8 +50,8 @@ impl Trace {
 
     /// Whether a tensor is older than the step and has no history.
     fn is_outside(&self, engine: &Engine, tensor: &Tensor) -> bool {
-        let history = || engine.get(tensor.place().0).history;
-        tensor.0.born < self.start && (tensor.is_variable() || !history())
+        let history = || engine.get(tensor.place(engine).0).history;
+        tensor.0.born < self.start && (tensor.is_variable_in(engine) || !history())
     }
 
     /// The values that each rebound handle took.
@@ -67,7 +67,7 @@ impl Trace {
             self.undo.iter().filter_map(|(tensor, _)| self.by_cell.get(&tensor.address()).copied()).collect();
         for name in moved {
             let Name { tensor: Some(tensor), first, .. } = self.names[name as usize].clone() else { continue };
-            let (slot, output) = tensor.place();
+            let (slot, output) = tensor.place(engine);
             let (slot, output) = engine.unmarked(slot, output);
             let record = engine.get(slot);
             if (record.id, output) == first {
@@ -94,9 +94,9 @@ impl Trace {
     }
 
     /// The gradient that each variable has now, if the step touched it.
-    pub(super) fn current_grads(&self) -> Vec<(NameId, Option<Tensor>)> {
-        let current =
-            |&variable: &NameId| (variable, self.names[variable as usize].tensor.as_ref().and_then(Tensor::held_grad));
+    pub(super) fn current_grads(&self, engine: &Engine) -> Vec<(NameId, Option<Tensor>)> {
+        let grad = |variable: NameId| self.names[variable as usize].tensor.as_ref()?.held_grad(engine);
+        let current = |&variable: &NameId| (variable, grad(variable));
         self.grad_order.iter().map(current).collect()
     }
 
@@ -121,7 +121,7 @@ impl Trace {
                     None => return Err(Error::internal("a tensor from outside has no name")),
                 },
                 Some(grad) => {
-                    let (slot, output) = grad.place();
+                    let (slot, output) = grad.place(engine);
                     if engine.get(slot).history {
                         return Err(refusal(
                             "a gradient is left with its history (create_graph=True); clear it before the step ends",
@@ -165,13 +165,13 @@ impl Trace {
         {
             return Ok((Returned::Name(name), ty));
         }
-        if tensor.is_variable() {
+        if tensor.is_variable_in(engine) {
             return Err(refusal(
                 "the step returns a tensor that it made and that requires a gradient; return it after detach(), and its \
                  gradient beside it",
             ));
         }
-        let (slot, output) = tensor.place();
+        let (slot, output) = tensor.place(engine);
         let record = engine.get(slot);
         if record.history && record.consumed.is_none() {
             return Err(refusal(format!(

@@ -196,7 +196,7 @@ impl std::fmt::Display for Source {
 impl Log {
     /// Whether the step could be the same with these arguments and what other tensors are now.
     pub fn fits(&self, arguments: &[&Tensor]) -> bool {
-        let grad_of = |name: NameId| self.names[name as usize].tensor.as_ref().and_then(Tensor::held_grad);
+        let grad_of = |name: NameId| self.names[name as usize].tensor.as_ref()?.held_grad(&engine::lock());
         let find = |name: &Name| match name.holder {
             Holder::Argument(position) => Some(arguments[position as usize].clone()),
             Holder::Handle => name.tensor.clone(),

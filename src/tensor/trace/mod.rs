@@ -196,7 +196,7 @@ pub fn plans() -> u32 {
 
 /// The record that a tensor names.
 fn place_of(engine: &Engine, tensor: &Tensor) -> (u64, u32, TensorType) {
-    let (slot, output) = tensor.place();
+    let (slot, output) = tensor.place(engine);
     let (slot, output) = engine.unmarked(slot, output);
     let record = engine.get(slot);
     (record.id, output, record.types[output as usize].clone())
@@ -214,11 +214,11 @@ impl Trace {
     fn add(&mut self, engine: &Engine, tensor: &Tensor, holder: Holder) -> NameId {
         let name = self.names.len() as NameId;
         let (id, output, ty) = place_of(engine, tensor);
-        let (slot, _) = engine.unmarked(tensor.place().0, output);
+        let (slot, _) = engine.unmarked(tensor.place(engine).0, output);
         let record = engine.get(slot);
         let device = record.device;
         let strides = record.values[output as usize].as_ref().map(|value| value.strides.clone());
-        let variable = tensor.is_variable();
+        let variable = tensor.is_variable_in(engine);
         let bound = matches!(holder, Holder::Argument(_)).then(|| Arc::downgrade(&tensor.0));
         self.names.push(Name {
             tensor: Some(tensor.clone()),
@@ -330,7 +330,7 @@ impl Tracing {
         }
         let (_, next) = rng::seed();
         // Declared before the engine is locked: no tensor may be dropped while it is.
-        let grads = with(|trace| trace.current_grads()).unwrap_or_default();
+        let grads = with(|trace| trace.current_grads(&engine::lock())).unwrap_or_default();
         let engine = engine::lock();
         let log = with(|trace| trace.log(&engine, &grads, returned, next));
         log.unwrap_or_else(|| Err(Error::internal("no trace is open")))
@@ -365,7 +365,8 @@ impl Tracing {
         }
         for (name, first) in &trace.grads {
             let variable = &trace.names[*name as usize].tensor;
-            drop(variable.as_ref().and_then(|variable| variable.replace_grad(first.initial.clone())));
+            let replace = |variable: &Tensor| variable.replace_grad(&mut engine::lock(), first.initial.clone());
+            drop(variable.as_ref().and_then(replace));
         }
         rng::set_state(trace.generator.0, trace.generator.1);
         close(*trace);

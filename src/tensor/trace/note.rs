@@ -47,7 +47,7 @@ pub(in crate::tensor) fn note_move(engine: &mut Engine, tensor: &Tensor, to: Pla
     with(|trace| {
         let Some(name) = trace.name(engine, tensor) else { return };
         if trace.moved.insert(tensor.address()) {
-            let (slot, output) = tensor.place();
+            let (slot, output) = tensor.place(engine);
             let old = Place { slot, output };
             engine.retain(slot);
             trace.undo.push((tensor.clone(), old));
@@ -70,9 +70,9 @@ pub(in crate::tensor) fn note_grad(variable: &Tensor, clears: bool) {
     if !is_open() {
         return;
     }
-    // Dropped after the engine is free again.
-    let initial = variable.0.lock().variable.as_ref().map(|variable| variable.grad.clone());
     let engine = engine::lock();
+    // Dropped after the engine is free again.
+    let initial = variable.0.state(&engine).variable.as_ref().map(|variable| variable.grad.clone());
     with(|trace| {
         // One that is no variable may become one later: that it is none is part of the step.
         let (Some(name), Some(initial)) = (trace.name(&engine, variable), &initial) else { return };

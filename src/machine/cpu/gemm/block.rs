@@ -65,6 +65,11 @@ pub unsafe fn product<T: Element>(
         return unsafe { thin::product(kernels, (k, n), a, b, c, add) };
     }
     let (rows, cols) = (kernels.rows(), kernels.cols());
+    if m <= rows && n <= cols && k <= T::MAX_DEPTH && c.cs == 1 {
+        // SAFETY: the caller's promise.
+        unsafe { one_tile(kernels, (m, k, n), a, b, c, add) };
+        return Ok(());
+    }
     let a_runs = if a.rs == 1 { a.cs } else { a.rs };
     let pack_a = n > cols * if is_far(a_runs, size_of::<T>()) { A_REUSE_FAR } else { A_REUSE };
     let pack_b = b.cs != 1 || m > rows * if is_far(b.rs, size_of::<T>()) { B_REUSE_FAR } else { B_REUSE };
@@ -115,6 +120,37 @@ pub unsafe fn product<T: Element>(
         }
         Ok(())
     })
+}
+
+/// A product that is one tile: the kernel at once, without loops over blocks.
+///
+/// # Safety
+/// As for [`product`].
+unsafe fn one_tile<T: Element>(
+    kernels: &Kernels<T>,
+    (m, depth, n): (usize, usize, usize),
+    a: Mat<T>,
+    b: Mat<T>,
+    c: MatMut<T>,
+    add: bool,
+) {
+    let padded = kernels.padded(n);
+    let run = |from: *const T, b_ks: isize, reads: Rows| {
+        let kernel = kernels.tile(m, padded == kernels.cols(), a.rs == 1, reads);
+        let (a, a_rs, a_ks, c, c_rs) = (a.ptr, a.rs, a.cs, c.ptr, c.rs);
+        let b_packed = std::ptr::null_mut();
+        // SAFETY: the tile is the whole product.
+        unsafe { kernel(&Tile { depth, runs: 1, a_skip: 0, a, a_rs, a_ks, b: from, b_ks, b_packed, c, c_rs, cols: n, add }) };
+    };
+    if b.cs == 1 {
+        return run(b.ptr, b.rs, if n == padded { Rows::Full } else { Rows::Masked });
+    }
+    with_scratch(padded * depth, |packed: *mut T| {
+        let panel = Panel { from: b.ptr, lanes: n, lane_stride: b.cs, depth, depth_stride: b.rs, step: padded };
+        // SAFETY: the panel is all of B, and the scratch has room for it.
+        unsafe { (kernels.pack)(&panel, packed) };
+        run(packed, padded as isize, Rows::Full);
+    });
 }
 
 /// Steps of K and columns that are worked on together.

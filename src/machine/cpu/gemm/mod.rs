@@ -105,6 +105,9 @@ const THIN: usize = 8;
 /// Shares for each thread, so that one that starts late takes fewer.
 const SHARES: usize = 2;
 
+/// Products of a batch from one poll to the next, if they are too small to poll themselves.
+const POLLED: usize = 64;
+
 /// c\[m, n\] = a\[m, k\] · b\[k, n\] for each of `batch` products; each operand comes with its stride from product to
 /// product. k = 0 gives zeros.
 ///
@@ -143,6 +146,7 @@ pub unsafe fn gemm_serial<T: Element>(
     isa: Isa,
 ) -> Result<(), Stopped> {
     debug_assert!(isa.is_supported() && m > 0 && k > 0 && n > 0);
+    poll()?;
     // SAFETY: the caller's promise.
     unsafe { block::product(T::kernels(isa), (m, k, n), a, b, c, add) }
 }
@@ -251,6 +255,9 @@ impl<T: Element> Job<T> {
         cols: std::ops::Range<usize>,
     ) -> Result<(), Stopped> {
         for product in products {
+            if product % POLLED == POLLED - 1 {
+                poll()?;
+            }
             let at = product as isize;
             // SAFETY: the ranges are inside the job.
             let (a, b, c) = unsafe {
@@ -261,7 +268,6 @@ impl<T: Element> Job<T> {
                 )
             };
             if self.k == 0 {
-                poll()?;
                 for i in 0..rows.len() {
                     for j in 0..cols.len() {
                         // SAFETY: an element of this part of C.
