@@ -122,12 +122,8 @@ fn products(product: &Product, run: &Run, offsets: [isize; 3], rows: usize) -> R
         match product.dtype {
             DType::F32 => run.stopped(float::<f32>(product, operands, offsets, rows))?,
             DType::F64 => run.stopped(float::<f64>(product, operands, offsets, rows))?,
-            DType::I64 => {
-                whole::<i64>(product, operands, offsets, rows, |s, x, y| s.wrapping_add(x.wrapping_mul(y)))
-            }
-            DType::I32 => {
-                whole::<i32>(product, operands, offsets, rows, |s, x, y| s.wrapping_add(x.wrapping_mul(y)))
-            }
+            DType::I64 => whole::<i64>(product, operands, offsets, rows, |s, x, y| s.wrapping_add(x.wrapping_mul(y))),
+            DType::I32 => whole::<i32>(product, operands, offsets, rows, |s, x, y| s.wrapping_add(x.wrapping_mul(y))),
             DType::U8 => whole::<u8>(product, operands, offsets, rows, |s, x, y| s.wrapping_add(x.wrapping_mul(y))),
             DType::Bool => return Err(Error::internal("matmul: bool has no product")),
         }

@@ -10,7 +10,7 @@ use crate::machine::cpu::isa::isa;
 use crate::machine::cpu::par;
 use crate::machine::cpu::reduce::{BLOCK, CHUNK_ROWS};
 use crate::planner::MOST_REGS;
-use crate::planner::plan::{RowProgram, Step, base};
+use crate::planner::plan::{RowProgram, Step, adds_rows, base};
 use crate::planner::window::Dims;
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -25,7 +25,7 @@ const PARTS: usize = 4;
 /// The addresses of `run` are those of the plan that `program` belongs to.
 #[inline(always)]
 pub unsafe fn rows(program: &RowProgram, run: &Run, scratch: *mut u8) -> Result<()> {
-    let units = units(program);
+    let units = program.units;
     let width = if run.serial { 1 } else { par::width(program.work) };
     if width == 1 || units < 2 {
         // SAFETY: the caller's promise.
@@ -54,28 +54,16 @@ pub unsafe fn rows(program: &RowProgram, run: &Run, scratch: *mut u8) -> Result<
     Ok(())
 }
 
-/// Whether some reduction adds rows, so that work is cut at chunks of them.
-fn adds_rows(program: &RowProgram) -> bool {
-    program.sums.iter().any(|sum| sum.len > 1)
-}
-
-/// Pieces of work in order: whole tiles, or whole chunks where rows are added up, for each piece of a row.
-fn units(program: &RowProgram) -> usize {
-    let blocks = if !adds_rows(program) {
-        program.rows.div_ceil(program.tile_rows)
-    } else {
-        program.rows / program.segment * program.segment.div_ceil(CHUNK_ROWS)
-    };
-    blocks * program.len.div_ceil(program.piece)
-}
-
 /// The rows and columns of a unit.
 fn area(program: &RowProgram, unit: usize) -> Area {
+    if program.units == 1 {
+        return (0..program.rows, 0..program.len);
+    }
     let pieces = program.len.div_ceil(program.piece);
     let (block, piece) = if pieces == 1 { (unit, 0) } else { (unit / pieces, unit % pieces) };
     let from = piece * program.piece;
     let columns = from..(from + program.piece).min(program.len);
-    if !adds_rows(program) {
+    if !adds_rows(&program.sums) {
         let from = block * program.tile_rows;
         return (from..(from + program.tile_rows).min(program.rows), columns);
     }

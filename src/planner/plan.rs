@@ -105,6 +105,8 @@ pub struct RowProgram {
     pub tile_rows: usize,
     /// Elements of a row in a tile.
     pub piece: usize,
+    /// Pieces of work in order: whole tiles, or whole chunks where rows are added up, for each piece of a row.
+    pub units: usize,
     pub regs: Vec<Reg>,
     /// Steps that need to run only once, before the first tile.
     pub prologue: Vec<Step>,
@@ -122,6 +124,11 @@ impl RowProgram {
     pub fn keeps_rows(&self, rows: usize) -> bool {
         self.rows == 1 || self.rows.is_multiple_of(rows)
     }
+}
+
+/// Whether some reduction adds rows, so that work is cut at chunks of them.
+pub fn adds_rows(sums: &[Sum]) -> bool {
+    sums.iter().any(|sum| sum.len > 1)
 }
 
 /// Matrix products: [m, k] times [k, n], `batch` of them for each index of `outer`. Steps count elements.

@@ -6,7 +6,7 @@ use super::chains::{Chain, OPS_A_PASS, Operand};
 use super::fuse::{Class, LONGEST_ROW, Rows};
 use super::kernels;
 use super::memory::Home;
-use super::plan::{Place, Reg, RowProgram, Step, Sum, base};
+use super::plan::{Place, Reg, RowProgram, Step, Sum, adds_rows, base};
 use super::tasks::{Origin, Task, TaskKind};
 use super::window::{Dims, Window, split};
 use crate::error::{Error, Result};
@@ -407,12 +407,19 @@ impl<'a> Builder<'a> {
         let size = self.group_rows.size;
         let singles = self.steps.iter().filter(|step| !matches!(step, Step::Chain { .. })).count();
         let passes = self.passes + singles.div_ceil(2);
+        let Cut { rows, len, tile_rows, piece, .. } = self.cut;
+        let segment = self.group_rows.segment.unwrap_or(rows);
+        let blocks = match adds_rows(&self.sums) {
+            true => rows / segment * segment.div_ceil(CHUNK_ROWS),
+            false => rows.div_ceil(tile_rows),
+        };
         Ok(RowProgram {
-            rows: self.cut.rows,
-            len: self.cut.len,
-            segment: self.group_rows.segment.unwrap_or(self.cut.rows),
-            tile_rows: self.cut.tile_rows,
-            piece: self.cut.piece,
+            rows,
+            len,
+            segment,
+            tile_rows,
+            piece,
+            units: blocks * len.div_ceil(piece),
             regs,
             prologue: self.prologue,
             steps: self.steps,

@@ -301,8 +301,8 @@ impl Recorder {
 
     /// Ends the recording: evaluates at once in eager mode, or when too much is pending.
     pub fn end(self, made: &[&Tensor]) -> Result<()> {
-        let evaluates = context::eager()
-            && !made.iter().any(|tensor| self.engine.get(tensor.place(&self.engine).0).is_example());
+        let evaluates =
+            context::eager() && !made.iter().any(|tensor| self.engine.get(tensor.place(&self.engine).0).is_example());
         let full = self.full;
         drop(self);
         if evaluates {

@@ -115,6 +115,7 @@ pub(super) fn build(log: Log) -> Result<Replay> {
             in_place: in_place.contains(&at),
             same,
             known: None,
+            is_whole: false,
             cell: 0,
             place: None,
             taken: None,

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::machine::cpu::arena;
 use crate::machine::cpu::buffer::Buffer;
 use crate::machine::cpu::view::is_contiguous;
-use crate::tensor::engine::{self, Engine, Slot, State, Value};
+use crate::tensor::engine::{self, Engine, Record, State, Value};
 use crate::tensor::evaluate;
 use crate::tensor::handle::{Place, Tensor, leaf};
 use crate::tensor::rng;
@@ -94,6 +94,7 @@ impl Replay {
                     }
                 }
                 spec.known = Some(own);
+                spec.is_whole = is_whole(record, output);
             }
             spec.place = Some((slot, output));
             spec.cell = cell;
@@ -130,7 +131,7 @@ impl Replay {
             if spec.variable {
                 self.tensor(at as NameId, arguments).end_version(engine);
             }
-            if !is_alone(engine, slot, output) {
+            if !(spec.is_whole && is_alone(engine.get(slot), output)) {
                 shared.extend(self.handle(engine, at as NameId, arguments));
             }
         }
@@ -169,7 +170,8 @@ impl Replay {
             let Some(grad) = grad.filter(|grad| Arc::strong_count(&grad.0) == 1) else { continue };
             let (slot, output) = grad.place(engine);
             let record = engine.get(slot);
-            if record.is_done() && output == 0 && record.types.len() == 1 && is_alone(engine, slot, output) {
+            let is_free = || is_alone(record, output) && is_whole(record, output);
+            if record.is_done() && output == 0 && record.types.len() == 1 && is_free() {
                 let record = engine.get_mut(slot);
                 record.state = State::Claimed(generation);
                 record.refs += 1;
@@ -249,17 +251,21 @@ enum Found {
     Pending(Tensor),
 }
 
-/// Whether one handle is all that holds a value, so that it can be written over.
-fn is_alone(engine: &Engine, slot: Slot, output: u32) -> bool {
-    let record = engine.get(slot);
-    let ours = |value: &Value| {
+/// Whether one handle is all that holds a value, so that it can be written over if it is whole.
+fn is_alone(record: &Record, output: u32) -> bool {
+    let value = record.values[output as usize].as_ref();
+    record.handles == 1 && record.refs == 0 && value.is_some_and(|value| Arc::strong_count(&value.buffer) == 1)
+}
+
+/// Whether a value is all of memory of our own, in order.
+fn is_whole(record: &Record, output: u32) -> bool {
+    let ty = &record.types[output as usize];
+    record.values[output as usize].as_ref().is_some_and(|value| {
         value.offset == 0
             && value.buffer.is_owned()
-            && value.buffer.bytes() == record.types[output as usize].bytes_on(record.device)
-            && Arc::strong_count(&value.buffer) == 1
-            && is_contiguous(&record.types[output as usize].shape, &value.strides)
-    };
-    record.handles == 1 && record.refs == 0 && record.values[output as usize].as_ref().is_some_and(ours)
+            && value.buffer.bytes() == ty.bytes_on(record.device)
+            && is_contiguous(&ty.shape, &value.strides)
+    })
 }
 
 /// Gives a handle a copy of its value that is its own.

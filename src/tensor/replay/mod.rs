@@ -47,8 +47,9 @@ struct NameSpec {
     in_place: bool,
     /// What it shares with earlier names.
     same: Same,
-    /// The record that was seen to fit.
+    /// The record that was seen to fit, and whether its value is all of memory of our own.
     known: Option<(Slot, u64, u32)>,
+    is_whole: bool,
     /// In a call: the address of the handle, the record, and its value or the buffer that is held for it.
     cell: usize,
     place: Option<(Slot, u32)>,

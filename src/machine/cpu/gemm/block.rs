@@ -65,7 +65,7 @@ pub unsafe fn product<T: Element>(
         return unsafe { thin::product(kernels, (k, n), a, b, c, add) };
     }
     let (rows, cols) = (kernels.rows(), kernels.cols());
-    if m <= rows && n <= cols && k <= T::MAX_DEPTH && c.cs == 1 {
+    if is_one_tile(kernels, (m, k, n), c) {
         // SAFETY: the caller's promise.
         unsafe { one_tile(kernels, (m, k, n), a, b, c, add) };
         return Ok(());
@@ -122,11 +122,17 @@ pub unsafe fn product<T: Element>(
     })
 }
 
+/// Whether a product is one tile of C with contiguous columns.
+#[inline]
+pub fn is_one_tile<T: Element>(kernels: &Kernels<T>, (m, k, n): (usize, usize, usize), c: MatMut<T>) -> bool {
+    m <= kernels.rows() && n <= kernels.cols() && (1..=T::MAX_DEPTH).contains(&k) && c.cs == 1
+}
+
 /// A product that is one tile: the kernel at once, without loops over blocks.
 ///
 /// # Safety
 /// As for [`product`].
-unsafe fn one_tile<T: Element>(
+pub unsafe fn one_tile<T: Element>(
     kernels: &Kernels<T>,
     (m, depth, n): (usize, usize, usize),
     a: Mat<T>,
@@ -140,7 +146,9 @@ unsafe fn one_tile<T: Element>(
         let (a, a_rs, a_ks, c, c_rs) = (a.ptr, a.rs, a.cs, c.ptr, c.rs);
         let b_packed = std::ptr::null_mut();
         // SAFETY: the tile is the whole product.
-        unsafe { kernel(&Tile { depth, runs: 1, a_skip: 0, a, a_rs, a_ks, b: from, b_ks, b_packed, c, c_rs, cols: n, add }) };
+        unsafe {
+            kernel(&Tile { depth, runs: 1, a_skip: 0, a, a_rs, a_ks, b: from, b_ks, b_packed, c, c_rs, cols: n, add })
+        };
     };
     if b.cs == 1 {
         return run(b.ptr, b.rs, if n == padded { Rows::Full } else { Rows::Masked });

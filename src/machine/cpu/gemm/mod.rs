@@ -126,7 +126,13 @@ pub unsafe fn gemm<T: Element>(
     if batch == 0 || m == 0 || n == 0 {
         return Ok(());
     }
-    let mut job = Job { kernels: T::kernels(isa), batch, m, k, n, a, b, c, a_step, b_step, c_step };
+    let kernels = T::kernels(isa);
+    if batch == 1 && m > 1 && c.rs != 1 && block::is_one_tile(kernels, (m, k, n), c) {
+        // SAFETY: the caller's promise.
+        unsafe { block::one_tile(kernels, (m, k, n), a, b, c, false) };
+        return Ok(());
+    }
+    let mut job = Job { kernels, batch, m, k, n, a, b, c, a_step, b_step, c_step };
     job.simplify();
     // SAFETY: the caller's promise; `simplify` names the same elements in another order.
     unsafe { job.run() }
