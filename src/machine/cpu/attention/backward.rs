@@ -1,12 +1,12 @@
 //! The gradient. Softmax comes back from the scores and the logarithms that the value left, tile by tile.
 
-use super::super::gemm::{Mat, MatMut, gemm_serial};
-use super::super::isa::isa;
-use super::super::par::{Stopped, Work, par, width};
+use super::super::gemm::{Mat, MatMut};
+use super::super::par::{Stopped, Work, par, poll, width};
 use super::super::scratch::with_scratch;
 use super::super::view::View;
-use super::tile::{self, Tile};
-use super::{KEYS, Masks, Number, Problem, QUERIES, Stack, padded};
+use super::product::{Packed, bands, room};
+use super::tile::{self, FOLDING, Given, Left, Tile};
+use super::{KEYS, Masks, Number, Problem, QUERIES, Stack, column, padded, turned};
 
 /// What the value left, and what reaches it from above.
 pub struct Cotangents<'a> {
@@ -21,7 +21,7 @@ pub struct Cotangents<'a> {
 /// Fills the gradients of query, key and value.
 ///
 /// # Safety
-/// As for `forward`; the cotangents are valid and of type T.
+/// As for `forward`; the cotangents are valid and of type T, and rows of the gradients are contiguous.
 pub unsafe fn backward<T: Number>(
     operands: [&View; 4],
     masks: Masks,
@@ -59,33 +59,45 @@ struct Job<T> {
     logs: Stack<T>,
     to_out: Stack<T>,
     to_logs: Stack<T>,
-    /// The gradients of query, key and value, row-major.
-    gradients: [*mut T; 3],
+    /// The gradients of query, key and value.
+    gradients: [Stack<T>; 3],
 }
-
-// SAFETY: threads write separate rows of the gradients and only read the rest.
-unsafe impl<T: Number> Sync for Job<T> {}
 
 /// A pair of tiles: softmax, and the gradient of q·kᵀ.
 struct Pair<T> {
-    softmax: *mut T,
+    softmax: Tile<T>,
     slopes: *mut T,
-    stride: isize,
-    rows: usize,
+}
+
+impl<T: Number> Pair<T> {
+    /// One of the tiles as a left operand.
+    fn of(&self, from: *mut T) -> Mat<T> {
+        Mat { ptr: from.cast_const(), rs: self.softmax.stride as isize, cs: 1 }
+    }
+}
+
+/// A block of keys and values in the order in which products read them.
+struct Keys<T: 'static> {
+    at: usize,
     cols: usize,
+    turned_keys: Packed<T>,
+    turned_values: Packed<T>,
+    /// For the gradients of queries.
+    keys: Packed<T>,
+}
+
+/// Working memory: two tiles, what is left of their rows, packed keys and values, then queries and cotangents.
+struct Room<T> {
+    tiles: *mut T,
+    rows: *mut T,
+    keys: *mut T,
+    queries: *mut T,
 }
 
 impl<T: Number> Job<T> {
     /// # Safety
     /// As for `backward`.
     unsafe fn new(operands: [&View; 4], masks: Masks, given: &Cotangents, gradients: [&View; 3]) -> Job<T> {
-        // Logarithms have no width: a last axis of one element makes matrices of them.
-        let column = |view: &View| {
-            let (mut shape, mut strides) = (view.shape.clone(), view.strides.clone());
-            shape.push(1);
-            strides.push(1);
-            View { shape, strides, ..view.clone() }
-        };
         // SAFETY: the caller's promise.
         unsafe {
             Job {
@@ -94,7 +106,38 @@ impl<T: Number> Job<T> {
                 logs: Stack::new(&column(given.logs)),
                 to_out: Stack::new(given.to_out),
                 to_logs: Stack::new(&column(given.to_logs)),
-                gradients: gradients.map(|view| view.ptr.cast()),
+                gradients: gradients.map(|view| Stack::new(view)),
+            }
+        }
+    }
+
+    fn with_room(&self, f: impl FnOnce(Room<T>) -> Result<(), Stopped>) -> Result<(), Stopped> {
+        let p = &self.problem;
+        let keys = room::<T>(p.width, KEYS) + room::<T>(p.out_width, KEYS) + room::<T>(KEYS, p.width);
+        let queries = room::<T>(QUERIES, p.width) + room::<T>(QUERIES, p.out_width);
+        with_scratch(2 * QUERIES * (KEYS + 1) + FOLDING + keys + queries, |tiles: *mut T| {
+            let rows = tiles.wrapping_add(2 * QUERIES * KEYS);
+            let packed = rows.wrapping_add(2 * QUERIES + FOLDING);
+            f(Room { tiles, rows, keys: packed, queries: packed.wrapping_add(keys) })
+        })
+    }
+
+    /// # Safety
+    /// As for `backward`; there is such a block.
+    unsafe fn keys(&self, item: usize, at: usize, room_for: &Room<T>) -> Keys<T> {
+        let p = &self.problem;
+        let cols = KEYS.min(p.keys - at);
+        // SAFETY: the caller's promise; the room was made for a whole block.
+        unsafe {
+            let (keys, values) = (p.key.rows(item, at), p.value.rows(item, at));
+            let for_values = room_for.keys.add(room::<T>(p.width, KEYS));
+            let for_keys = for_values.add(room::<T>(p.out_width, KEYS));
+            Keys {
+                at,
+                cols,
+                turned_keys: Packed::new((p.width, cols), turned(keys), room_for.keys),
+                turned_values: Packed::new((p.out_width, cols), turned(values), for_values),
+                keys: Packed::new((cols, p.width), keys, for_keys),
             }
         }
     }
@@ -106,36 +149,39 @@ impl<T: Number> Job<T> {
     /// As for `backward`; blocks of one matrix come in order if queries are asked for.
     unsafe fn key_block(&self, item: usize, key: usize, with_queries: bool) -> Result<(), Stopped> {
         let p = &self.problem;
-        let cols = KEYS.min(p.keys - key);
-        let (key_row, value_row) = (p.width as isize, p.out_width as isize);
-        // SAFETY: the block's rows lie inside the gradients; the rest is the caller's promise.
-        unsafe {
-            let to_key = MatMut { ptr: self.gradients[1].add((item * p.keys + key) * p.width), rs: key_row, cs: 1 };
-            let to_value =
-                MatMut { ptr: self.gradients[2].add((item * p.keys + key) * p.out_width), rs: value_row, cs: 1 };
-            let mut add = false;
-            for query in (0..p.queries).step_by(QUERIES) {
-                let rows = QUERIES.min(p.queries - query);
-                if p.seen(query, rows) <= key {
-                    continue;
+        self.with_room(|room_for| {
+            // SAFETY: the block's rows lie inside the gradients; the rest is the caller's promise.
+            unsafe {
+                let keys = self.keys(item, key, &room_for);
+                let [to_key, to_value] = [1, 2].map(|which: usize| self.gradients[which].target(item, key));
+                let mut add = false;
+                for query in (0..p.queries).step_by(QUERIES) {
+                    // The last block is never left out: then no query sees these keys, and it fills in zeros.
+                    if p.seen(query, QUERIES) <= key && (add || query + QUERIES < p.queries) {
+                        continue;
+                    }
+                    poll()?;
+                    let pair = self.pair(item, query, &keys, &room_for);
+                    let rows = pair.softmax.rows;
+                    let (queries, to_out) = (p.query.rows(item, query), self.to_out.rows(item, query));
+                    let for_out = room_for.queries.add(room::<T>(QUERIES, p.width));
+                    let queries = Packed::new((rows, p.width), queries, room_for.queries);
+                    let to_out = Packed::new((rows, p.out_width), to_out, for_out);
+                    let (softmax, slopes) =
+                        (turned(pair.of(pair.softmax.scores)), turned(pair.of(pair.slopes)));
+                    for band in bands(keys.cols) {
+                        let steps = pair.softmax.first(band.start)..rows;
+                        to_out.times(softmax, band.clone(), steps.clone(), p.out_width, to_value, add);
+                        queries.times(slopes, band, steps, p.width, to_key, add);
+                    }
+                    if with_queries {
+                        self.add_to_query(item, query, &keys, &pair);
+                    }
+                    add = true;
                 }
-                self.pair(item, (query, rows), (key, cols), |pair| {
-                    let turned = |from: *mut T| Mat { ptr: from.cast_const(), rs: 1, cs: pair.stride };
-                    let cotangent = self.to_out.rows(item, query);
-                    let queries = p.query.rows(item, query);
-                    gemm_serial((pair.cols, rows, p.out_width), turned(pair.softmax), cotangent, to_value, add, isa())?;
-                    gemm_serial((pair.cols, rows, p.width), turned(pair.slopes), queries, to_key, add, isa())?;
-                    if with_queries { self.add_to_query(item, query, key, &pair) } else { Ok(()) }
-                })?;
-                add = true;
             }
-            if !add {
-                // No query sees these keys.
-                (0..cols * p.width).for_each(|i| *to_key.ptr.add(i) = T::ZERO);
-                (0..cols * p.out_width).for_each(|i| *to_value.ptr.add(i) = T::ZERO);
-            }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// The gradients of a block of queries.
@@ -143,73 +189,68 @@ impl<T: Number> Job<T> {
     /// # Safety
     /// As for `backward`.
     unsafe fn query_block(&self, item: usize, query: usize) -> Result<(), Stopped> {
-        let rows = QUERIES.min(self.problem.queries - query);
-        let seen = self.problem.seen(query, rows);
-        for key in (0..seen).step_by(KEYS) {
-            let cols = KEYS.min(self.problem.keys - key);
-            // SAFETY: the caller's promise.
-            unsafe {
-                self.pair(item, (query, rows), (key, cols), |pair| self.add_to_query(item, query, key, &pair))?;
+        let seen = self.problem.seen(query, QUERIES.min(self.problem.queries - query));
+        self.with_room(|room_for| {
+            for key in (0..seen).step_by(KEYS) {
+                poll()?;
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let keys = self.keys(item, key, &room_for);
+                    let pair = self.pair(item, query, &keys, &room_for);
+                    self.add_to_query(item, query, &keys, &pair);
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// # Safety
     /// As for `backward`.
-    unsafe fn add_to_query(&self, item: usize, query: usize, key: usize, pair: &Pair<T>) -> Result<(), Stopped> {
-        let p = &self.problem;
+    unsafe fn add_to_query(&self, item: usize, query: usize, keys: &Keys<T>, pair: &Pair<T>) {
         // SAFETY: the block's rows lie inside the gradient.
         unsafe {
-            let ptr = self.gradients[0].add((item * p.queries + query) * p.width);
-            let to = MatMut { ptr, rs: p.width as isize, cs: 1 };
-            let slopes = Mat { ptr: pair.slopes.cast_const(), rs: pair.stride, cs: 1 };
-            gemm_serial((pair.rows, pair.cols, p.width), slopes, p.key.rows(item, key), to, key > 0, isa())
+            let to = self.gradients[0].target(item, query);
+            for band in bands(pair.softmax.rows) {
+                let seen = pair.softmax.seen(band.end - 1);
+                keys.keys.times(pair.of(pair.slopes), band, 0..seen, self.problem.width, to, keys.at > 0);
+            }
         }
     }
 
-    /// Computes a pair of tiles and lends it.
+    /// Computes a pair of tiles.
     ///
     /// # Safety
-    /// The tile lies inside the scores.
-    unsafe fn pair(
-        &self,
-        item: usize,
-        (query, rows): (usize, usize),
-        (key, cols): (usize, usize),
-        use_pair: impl FnOnce(Pair<T>) -> Result<(), Stopped>,
-    ) -> Result<(), Stopped> {
+    /// As for `backward`; there is such a block of queries.
+    unsafe fn pair(&self, item: usize, query: usize, keys: &Keys<T>, room_for: &Room<T>) -> Pair<T> {
         let p = &self.problem;
-        let stride = padded(cols);
-        with_scratch(2 * QUERIES * (KEYS + 1), |softmax: *mut T| {
-            // SAFETY: the scratch holds two tiles and two numbers for each of their rows.
-            unsafe {
-                let slopes = softmax.add(QUERIES * KEYS);
-                let (logs, shifts) = (slopes.add(QUERIES * KEYS), slopes.add(QUERIES * (KEYS + 1)));
-                for row in 0..rows {
-                    let (out, cotangent) = (self.out.rows(item, query + row), self.to_out.rows(item, query + row));
-                    let moved = tile::dot(p.out_width, out.ptr, out.cs, cotangent.ptr, cotangent.cs);
-                    *shifts.add(row) = moved - *self.to_logs.rows(item, query + row).ptr;
-                    *logs.add(row) = *self.logs.rows(item, query + row).ptr;
-                }
-                let turned = |from: Mat<T>| Mat { rs: from.cs, cs: from.rs, ..from };
-                let to = |ptr: *mut T| MatMut { ptr, rs: stride as isize, cs: 1 };
-                let (queries, cotangents) = (p.query.rows(item, query), self.to_out.rows(item, query));
-                let (keys, values) = (turned(p.key.rows(item, key)), turned(p.value.rows(item, key)));
-                gemm_serial((rows, p.width, cols), queries, keys, to(softmax), false, isa())?;
-                gemm_serial((rows, p.out_width, cols), cotangents, values, to(slopes), false, isa())?;
-                let tile = Tile {
-                    scores: softmax,
-                    rows,
-                    cols,
-                    stride,
-                    scale: p.scale,
-                    mask: p.mask_at(item, query, key),
-                    diagonal: p.causal.then(|| query as isize - key as isize + 1),
-                };
-                tile::gradient(&tile, slopes, logs, shifts);
-                use_pair(Pair { softmax, slopes, stride: stride as isize, rows, cols })
+        let rows = QUERIES.min(p.queries - query);
+        // SAFETY: the room holds two tiles and what is left of their rows; the rest is the caller's promise.
+        unsafe {
+            let (scores, slopes) = (room_for.tiles, room_for.tiles.add(QUERIES * KEYS));
+            let softmax = Tile {
+                scores,
+                rows,
+                cols: keys.cols,
+                stride: padded(keys.cols),
+                scale: p.scale,
+                mask: p.mask_at(item, query, keys.at),
+                diagonal: p.causal.then(|| query as isize - keys.at as isize + 1),
+            };
+            let (queries, to_out) = (p.query.rows(item, query), self.to_out.rows(item, query));
+            for band in bands(rows) {
+                let cols = softmax.columns(&band);
+                keys.turned_keys.times(queries, band.clone(), 0..p.width, cols, softmax.whole(), false);
+                let to = MatMut { ptr: slopes, ..softmax.whole() };
+                keys.turned_values.times(to_out, band, 0..p.out_width, cols, to, false);
             }
-        })
+            let given = Given {
+                out: self.out.rows(item, query),
+                logs: self.logs.rows(item, query),
+                to_out,
+                to_logs: self.to_logs.rows(item, query),
+            };
+            tile::gradient(&softmax, slopes, &Left::new(&given, rows, p.out_width, room_for.rows));
+            Pair { softmax, slopes }
+        }
     }
 }

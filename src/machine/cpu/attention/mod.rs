@@ -6,6 +6,7 @@
 
 mod backward;
 mod forward;
+mod product;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -14,7 +15,7 @@ pub use backward::{Cotangents, backward};
 pub use forward::forward;
 
 use super::float::Float;
-use super::gemm::{Element, Mat};
+use super::gemm::{Element, Mat, MatMut};
 use super::view::View;
 use crate::dtype::DType;
 use crate::shape::{Shape, Strides};
@@ -46,7 +47,7 @@ struct Stack<T> {
     cs: isize,
 }
 
-// SAFETY: threads only read through it.
+// SAFETY: threads read through it, or write rows of their own.
 unsafe impl<T: Sync> Sync for Stack<T> {}
 
 impl<T> Stack<T> {
@@ -76,6 +77,28 @@ impl<T> Stack<T> {
         // SAFETY: the caller's promise.
         Mat { ptr: unsafe { self.ptr.offset(offset) }, rs: self.rs, cs: self.cs }
     }
+
+    /// The same to be written: for results, whose rows are contiguous.
+    ///
+    /// # Safety
+    /// As above.
+    unsafe fn target(&self, item: usize, row: usize) -> MatMut<T> {
+        // SAFETY: the caller's promise.
+        let Mat { ptr, rs, cs } = unsafe { self.rows(item, row) };
+        MatMut { ptr: ptr.cast_mut(), rs, cs }
+    }
+}
+
+/// One number a row as a stack of matrices of one column.
+fn column(view: &View) -> View {
+    let mut column = view.clone();
+    column.shape.push(1);
+    column.strides.push(1);
+    column
+}
+
+fn turned<T>(from: Mat<T>) -> Mat<T> {
+    Mat { rs: from.cs, cs: from.rs, ..from }
 }
 
 /// The operands that both directions read.

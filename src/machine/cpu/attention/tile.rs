@@ -2,9 +2,12 @@
 //! worked on in 16 logical lanes, so that every instruction set gives the same bits.
 
 use super::super::dispatch::by_isa;
+use super::super::gemm::{Mat, MatMut};
 use super::super::isa::isa;
-use super::super::math::{exp, log};
-use super::Number;
+use super::super::math::{exp_between, log};
+use super::product::{bands, turn};
+use super::{Number, QUERIES};
+use std::ops::Range;
 
 pub const LANES: usize = 16;
 
@@ -38,9 +41,30 @@ pub struct Tile<T> {
 }
 
 impl<T> Tile<T> {
+    /// The tile as the result of a product.
+    pub fn whole(&self) -> MatMut<T> {
+        MatMut { ptr: self.scores, rs: self.stride as isize, cs: 1 }
+    }
+
+    /// The first keys that hold all that a band of rows sees, in whole lanes.
+    #[inline(always)]
+    fn lanes(&self, band: &Range<usize>) -> usize {
+        self.seen(band.end - 1).next_multiple_of(LANES)
+    }
+
+    /// Of these, those that are there: the scores that a band of rows needs.
+    pub fn columns(&self, band: &Range<usize>) -> usize {
+        self.cols.min(self.lanes(band))
+    }
+
+    /// The first row that sees a key.
+    pub fn first(&self, key: usize) -> usize {
+        self.diagonal.map_or(0, |first| (key as isize - first + 1).clamp(0, self.rows as isize) as usize)
+    }
+
     /// The keys that a row sees, all at the front.
     #[inline(always)]
-    fn seen(&self, row: usize) -> usize {
+    pub fn seen(&self, row: usize) -> usize {
         match self.diagonal {
             None => self.cols,
             Some(first) => (first + row as isize).clamp(0, self.cols as isize) as usize,
@@ -48,14 +72,39 @@ impl<T> Tile<T> {
     }
 }
 
-/// The state of the softmax of each row over the tiles so far; whole lanes of rows.
+/// The state of the softmax of each row over the tiles so far.
 pub struct Running<T> {
     pub largest: *mut T,
     pub total: *mut T,
     /// What earlier tiles' results are to be multiplied by.
     pub correction: *mut T,
-    /// Working memory.
-    pub latest: *mut T,
+    /// Working memory for [`folded`].
+    pub lanes: *mut T,
+}
+
+/// Elements of working memory in which the lanes of each row are put together.
+pub const FOLDING: usize = 2 * QUERIES * LANES;
+
+impl<T: Number> Running<T> {
+    /// The state before the first tile, in (3 · QUERIES + FOLDING) elements.
+    ///
+    /// # Safety
+    /// They are valid.
+    pub unsafe fn new(at: *mut T) -> Running<T> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            for row in 0..QUERIES {
+                *at.add(row) = T::NEG_INFINITY;
+                *at.add(QUERIES + row) = T::ZERO;
+            }
+            Running {
+                largest: at,
+                total: at.add(QUERIES),
+                correction: at.add(2 * QUERIES),
+                lanes: at.add(3 * QUERIES),
+            }
+        }
+    }
 }
 
 /// Scores become exp(score - largest so far), zero where a key is not seen.
@@ -63,18 +112,40 @@ pub struct Running<T> {
 /// # Safety
 /// The tile and the states of its rows are valid, the padding of its rows included.
 pub unsafe fn softmax<T: Number>(tile: &Tile<T>, running: &Running<T>) {
-    let kernels = by_isa!(softmax_rows<T: Number>(tile: &Tile<T>, running: &Running<T>));
+    let scale = by_isa!(scale_rows<T: Number>(tile: &Tile<T>, lanes: *mut T));
+    let advance = by_isa!(advance_rows<T: Number>(running: &Running<T>, lanes: *mut T));
+    let weigh = by_isa!(weigh_rows<T: Number>(tile: &Tile<T>, running: &Running<T>));
+    let total = by_isa!(total_rows<T: Number>(running: &Running<T>, lanes: *mut T));
+    let isa = isa() as usize;
     // SAFETY: the caller's promise.
-    unsafe { kernels[isa() as usize](tile, running) }
+    unsafe {
+        scale[isa](tile, running.lanes);
+        advance[isa](running, turned_lanes(tile.rows, running.lanes));
+        weigh[isa](tile, running);
+        total[isa](running, turned_lanes(tile.rows, running.lanes));
+    }
+}
+
+/// The lanes of each row, one after another, so that rows stand side by side.
+///
+/// # Safety
+/// There is working memory at `lanes`, which holds those of so many rows.
+unsafe fn turned_lanes<T: Number>(rows: usize, lanes: *mut T) -> *mut T {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let to = lanes.add(QUERIES * LANES);
+        turn((rows, LANES), lanes, to, QUERIES);
+        to
+    }
 }
 
 /// Results are divided by the totals; the logarithm of Σ exp(score) goes to `logs`. A row that sees no key gives zeros.
 ///
 /// # Safety
-/// `out` holds `rows` rows of `width`, one after another.
-pub unsafe fn finish<T: Number>(running: &Running<T>, rows: usize, width: usize, out: *mut T, logs: *mut T) {
+/// `out` holds `rows` rows of `width` contiguous elements, `logs` a number for each.
+pub unsafe fn finish<T: Number>(running: &Running<T>, rows: usize, width: usize, out: MatMut<T>, logs: MatMut<T>) {
     let kernels = by_isa!(finish_rows<T: Number>(
-        running: &Running<T>, rows: usize, width: usize, out: *mut T, logs: *mut T
+        running: &Running<T>, rows: usize, width: usize, out: MatMut<T>, logs: MatMut<T>
     ));
     // SAFETY: the caller's promise.
     unsafe { kernels[isa() as usize](running, rows, width, out, logs) }
@@ -83,135 +154,193 @@ pub unsafe fn finish<T: Number>(running: &Running<T>, rows: usize, width: usize,
 /// Multiplies each row of `out` by its factor.
 ///
 /// # Safety
-/// `out` holds `rows` rows of `width`, one after another, and there is a factor for each.
-pub unsafe fn rescale<T: Number>(factors: *const T, rows: usize, width: usize, out: *mut T) {
-    let kernels = by_isa!(rescale_rows<T: Number>(factors: *const T, rows: usize, width: usize, out: *mut T));
+/// `out` holds `rows` rows of `width` contiguous elements, and there is a factor for each.
+pub unsafe fn rescale<T: Number>(factors: *const T, rows: usize, width: usize, out: MatMut<T>) {
+    let kernels = by_isa!(rescale_rows<T: Number>(factors: *const T, rows: usize, width: usize, out: MatMut<T>));
     // SAFETY: the caller's promise.
     unsafe { kernels[isa() as usize](factors, rows, width, out) }
+}
+
+/// Some rows of what the value left and of what reaches it from above; logarithms are matrices of one column.
+pub struct Given<T> {
+    pub out: Mat<T>,
+    pub logs: Mat<T>,
+    pub to_out: Mat<T>,
+    pub to_logs: Mat<T>,
+}
+
+/// What the gradient needs of each row.
+pub struct Left<T> {
+    pub logs: *mut T,
+    /// What slopes are shifted by: Σ out·cotangent, less the cotangent of the logarithm.
+    pub shifts: *mut T,
+    pub lanes: *mut T,
+}
+
+impl<T: Number> Left<T> {
+    /// Of `rows` rows that are `width` wide, in (2 · QUERIES + FOLDING) elements.
+    ///
+    /// # Safety
+    /// They are valid, and so is what is given.
+    pub unsafe fn new(given: &Given<T>, rows: usize, width: usize, at: *mut T) -> Left<T> {
+        let weigh = by_isa!(slope_rows<T: Number>(given: &Given<T>, rows: usize, width: usize, lanes: *mut T));
+        let shift = by_isa!(shift_rows<T: Number>(given: &Given<T>, rows: usize, left: &Left<T>, lanes: *mut T));
+        let isa = isa() as usize;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let left = Left { logs: at, shifts: at.add(QUERIES), lanes: at.add(2 * QUERIES) };
+            weigh[isa](given, rows, width, left.lanes);
+            shift[isa](given, rows, &left, turned_lanes(rows, left.lanes));
+            left
+        }
+    }
 }
 
 /// Scores become softmax p, from their logarithms of totals; `slopes`, g·vᵀ, become scale·p·(slope - shift), the
 /// gradient of q·kᵀ.
 ///
 /// # Safety
-/// Both tiles are valid, the padding of their rows included; each row has its log and shift.
-pub unsafe fn gradient<T: Number>(tile: &Tile<T>, slopes: *mut T, logs: *const T, shifts: *const T) {
-    let kernels = by_isa!(gradient_rows<T: Number>(tile: &Tile<T>, slopes: *mut T, logs: *const T, shifts: *const T));
+/// Both tiles are valid, the padding of their rows included, and so is what is left of each row.
+pub unsafe fn gradient<T: Number>(tile: &Tile<T>, slopes: *mut T, left: &Left<T>) {
+    let kernels = by_isa!(gradient_rows<T: Number>(tile: &Tile<T>, slopes: *mut T, left: &Left<T>));
     // SAFETY: the caller's promise.
-    unsafe { kernels[isa() as usize](tile, slopes, logs, shifts) }
+    unsafe { kernels[isa() as usize](tile, slopes, left) }
 }
 
-/// Σ x·y over n elements that are xs and ys apart.
-///
-/// # Safety
-/// The elements are valid.
-pub unsafe fn dot<T: Number>(n: usize, x: *const T, xs: isize, y: *const T, ys: isize) -> T {
-    let mut result = T::ZERO;
-    let kernels = by_isa!(dot_row<T: Number>(n: usize, x: *const T, xs: isize, y: *const T, ys: isize, out: &mut T));
-    // SAFETY: the caller's promise.
-    unsafe { kernels[isa() as usize](n, x, xs, y, ys, &mut result) }
-    result
-}
-
-/// Scales and masks the scores that a row sees, fills up the last lanes with -inf, and gives how many lanes there are.
+/// Masks the scores that a row sees, and gives what they are still to be multiplied by. Those of `lanes` that are not
+/// there become numbers.
 #[inline(always)]
-unsafe fn prepare<T: Number>(tile: &Tile<T>, row: usize, scores: *mut T) -> usize {
+unsafe fn mask<T: Number>(tile: &Tile<T>, row: usize, scores: *mut T, lanes: usize) -> T {
     let seen = tile.seen(row);
     // SAFETY: the caller's promise for tile and mask.
     unsafe {
-        for j in 0..seen {
-            *scores.add(j) = *scores.add(j) * tile.scale;
+        for j in tile.cols..lanes {
+            *scores.add(j) = T::ZERO;
         }
         match tile.mask {
-            Mask::None => {}
+            Mask::None => return tile.scale,
             Mask::Keep { ptr, rs, cs } => {
                 let mask = ptr.offset(row as isize * rs);
                 for j in 0..seen {
-                    let score = *scores.add(j);
+                    let score = *scores.add(j) * tile.scale;
                     *scores.add(j) = if *mask.offset(j as isize * cs) != 0 { score } else { T::NEG_INFINITY };
                 }
             }
             Mask::Add { ptr, rs, cs } => {
                 let mask = ptr.offset(row as isize * rs);
                 for j in 0..seen {
-                    *scores.add(j) = *scores.add(j) + *mask.offset(j as isize * cs);
+                    *scores.add(j) = *scores.add(j) * tile.scale + *mask.offset(j as isize * cs);
                 }
             }
         }
-        let lanes = seen.next_multiple_of(LANES);
-        for j in seen..lanes {
-            *scores.add(j) = T::NEG_INFINITY;
-        }
-        lanes
     }
+    T::ONE
 }
 
+/// Puts together the lanes of each row: element i of row r is `lanes[i · QUERIES + r]`.
 #[inline(always)]
-fn fold<T: Number>(mut lanes: [T; LANES], f: impl Fn(T, T) -> T) -> T {
+unsafe fn fold<T: Number>(lanes: *mut T, f: impl Fn(T, T) -> T) {
     let mut half = LANES / 2;
     while half > 0 {
-        for i in 0..half {
-            lanes[i] = f(lanes[i], lanes[i + half]);
+        for i in 0..half * QUERIES {
+            // SAFETY: the caller's promise.
+            unsafe { *lanes.add(i) = f(*lanes.add(i), *lanes.add(half * QUERIES + i)) };
         }
         half /= 2;
     }
-    lanes[0]
 }
 
 /// e^x, and 0 where that would be no normal number: masked scores are many, and the CPU is slow at tiny numbers.
 #[inline(always)]
 fn weight<T: Number, const FMA: bool>(x: T) -> T {
     let least = T::from_f64(if T::DOUBLE { -708.0 } else { -87.0 });
-    let y = exp::<T, FMA>(if x < least { least } else { x });
+    let y = exp_between::<T, FMA>(if x < least { least } else { x });
     if x < least { T::ZERO } else { y }
 }
 
 #[inline(always)]
-unsafe fn softmax_rows<T: Number, const FMA: bool>(tile: &Tile<T>, running: &Running<T>) {
-    let larger = |x: T, y: T| if y > x { y } else { x };
-    // SAFETY: the caller's promise; the states are whole lanes.
+fn larger<T: Number>(x: T, y: T) -> T {
+    if y > x { y } else { x }
+}
+
+/// Scales and masks; leaves the largest score in each lane of a row.
+#[inline(always)]
+unsafe fn scale_rows<T: Number, const FMA: bool>(tile: &Tile<T>, largest: *mut T) {
+    // SAFETY: the caller's promise.
     unsafe {
-        for row in 0..tile.rows {
-            let scores = tile.scores.add(row * tile.stride);
-            let lanes = prepare(tile, row, scores);
-            let mut most = [T::NEG_INFINITY; LANES];
-            for at in (0..lanes).step_by(LANES) {
-                let block = scores.add(at).cast::<[T; LANES]>().read();
-                for i in 0..LANES {
-                    most[i] = larger(most[i], block[i]);
+        for band in bands(tile.rows) {
+            let lanes = tile.lanes(&band);
+            for row in band {
+                let scores = tile.scores.add(row * tile.stride);
+                let scale = mask(tile, row, scores, lanes);
+                let seen = tile.seen(row) as i32;
+                let mut most = [T::NEG_INFINITY; LANES];
+                for at in (0..lanes).step_by(LANES) {
+                    let block = scores.add(at).cast::<[T; LANES]>();
+                    let (mut x, seen) = (block.read(), seen - at as i32);
+                    for i in 0..LANES {
+                        let score = x[i] * scale;
+                        x[i] = if (i as i32) < seen { score } else { T::NEG_INFINITY };
+                        most[i] = larger(most[i], x[i]);
+                    }
+                    block.write(x);
                 }
-            }
-            *running.latest.add(row) = fold(most, larger);
-        }
-        for at in (0..tile.rows).step_by(LANES) {
-            let (largest, total) = (running.largest.add(at), running.total.add(at));
-            let (latest, correction) = (running.latest.add(at), running.correction.add(at));
-            for i in 0..LANES {
-                let before = *largest.add(i);
-                let now = larger(before, *latest.add(i));
-                *correction.add(i) = weight::<T, FMA>(before - origin(now));
-                *total.add(i) = *total.add(i) * *correction.add(i);
-                *largest.add(i) = now;
+                largest.add(row * LANES).cast::<[T; LANES]>().write(most);
             }
         }
-        for row in 0..tile.rows {
-            let scores = tile.scores.add(row * tile.stride);
-            let origin = origin(*running.largest.add(row));
-            let lanes = tile.seen(row).next_multiple_of(LANES);
-            let mut sums = [T::ZERO; LANES];
-            for at in (0..lanes).step_by(LANES) {
-                let block = scores.add(at).cast::<[T; LANES]>();
-                let mut p = block.read();
-                for i in 0..LANES {
-                    p[i] = weight::<T, FMA>(p[i] - origin);
-                    sums[i] += p[i];
+    }
+}
+
+/// Moves the state on to the largest scores of a tile.
+#[inline(always)]
+unsafe fn advance_rows<T: Number, const FMA: bool>(running: &Running<T>, lanes: *mut T) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        fold(lanes, larger);
+        for row in 0..QUERIES {
+            let before = *running.largest.add(row);
+            let now = larger(before, *lanes.add(row));
+            let correction = weight::<T, FMA>(before - origin(now));
+            *running.correction.add(row) = correction;
+            *running.total.add(row) = *running.total.add(row) * correction;
+            *running.largest.add(row) = now;
+        }
+    }
+}
+
+/// Takes exponentials; leaves their sums in each lane of a row.
+#[inline(always)]
+unsafe fn weigh_rows<T: Number, const FMA: bool>(tile: &Tile<T>, running: &Running<T>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for band in bands(tile.rows) {
+            let lanes = tile.lanes(&band);
+            for row in band {
+                let scores = tile.scores.add(row * tile.stride);
+                let origin = origin(*running.largest.add(row));
+                let mut sums = [T::ZERO; LANES];
+                for at in (0..lanes).step_by(LANES) {
+                    let block = scores.add(at).cast::<[T; LANES]>();
+                    let mut p = block.read();
+                    for i in 0..LANES {
+                        p[i] = weight::<T, FMA>(p[i] - origin);
+                        sums[i] += p[i];
+                    }
+                    block.write(p);
                 }
-                block.write(p);
+                running.lanes.add(row * LANES).cast::<[T; LANES]>().write(sums);
             }
-            for j in lanes..tile.cols {
-                *scores.add(j) = T::ZERO;
-            }
-            *running.total.add(row) += fold(sums, |x, y| x + y);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn total_rows<T: Number, const FMA: bool>(running: &Running<T>, lanes: *mut T) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        fold(lanes, |x, y| x + y);
+        for row in 0..QUERIES {
+            *running.total.add(row) += *lanes.add(row);
         }
     }
 }
@@ -227,80 +356,103 @@ unsafe fn finish_rows<T: Number, const FMA: bool>(
     running: &Running<T>,
     rows: usize,
     width: usize,
-    out: *mut T,
-    logs: *mut T,
+    out: MatMut<T>,
+    logs: MatMut<T>,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        for row in 0..rows {
+        for row in 0..QUERIES {
             let total = *running.total.add(row);
-            let share = if total == T::ZERO { T::ZERO } else { T::ONE / total };
-            let out = out.add(row * width);
-            for j in 0..width {
-                *out.add(j) = *out.add(j) * share;
-            }
-            *logs.add(row) = *running.largest.add(row) + log::<T, FMA>(total);
+            *running.correction.add(row) = if total == T::ZERO { T::ZERO } else { T::ONE / total };
+            *running.total.add(row) = *running.largest.add(row) + log::<T, FMA>(total);
         }
+        for row in 0..rows {
+            *logs.ptr.offset(row as isize * logs.rs) = *running.total.add(row);
+        }
+        rescale_rows::<T, FMA>(running.correction, rows, width, out);
     }
 }
 
 #[inline(always)]
-unsafe fn rescale_rows<T: Number, const FMA: bool>(factors: *const T, rows: usize, width: usize, out: *mut T) {
+unsafe fn rescale_rows<T: Number, const FMA: bool>(factors: *const T, rows: usize, width: usize, out: MatMut<T>) {
     // SAFETY: the caller's promise.
     unsafe {
         for row in 0..rows {
-            let (factor, out) = (*factors.add(row), out.add(row * width));
+            let (factor, to) = (*factors.add(row), out.ptr.offset(row as isize * out.rs));
             for j in 0..width {
-                *out.add(j) = *out.add(j) * factor;
+                *to.add(j) = *to.add(j) * factor;
             }
         }
     }
 }
 
+/// Leaves Σ out·cotangent in each lane of a row.
 #[inline(always)]
-unsafe fn gradient_rows<T: Number, const FMA: bool>(tile: &Tile<T>, slopes: *mut T, logs: *const T, shifts: *const T) {
+unsafe fn slope_rows<T: Number, const FMA: bool>(given: &Given<T>, rows: usize, width: usize, lanes: *mut T) {
+    let (xs, ys) = (given.out.cs, given.to_out.cs);
+    let whole = if xs == 1 && ys == 1 { width / LANES * LANES } else { 0 };
     // SAFETY: the caller's promise.
     unsafe {
-        for row in 0..tile.rows {
-            let (scores, slopes) = (tile.scores.add(row * tile.stride), slopes.add(row * tile.stride));
-            let lanes = prepare(tile, row, scores);
-            let (log, shift) = (*logs.add(row), *shifts.add(row));
-            let log = origin(log);
-            for at in (0..lanes).step_by(LANES) {
-                let (block, slope) = (scores.add(at).cast::<[T; LANES]>(), slopes.add(at).cast::<[T; LANES]>());
-                let (mut p, mut ds) = (block.read(), slope.read());
+        for row in 0..rows {
+            let at = row as isize;
+            let (x, y) = (given.out.ptr.offset(at * given.out.rs), given.to_out.ptr.offset(at * given.to_out.rs));
+            let mut sums = [T::ZERO; LANES];
+            for at in (0..whole).step_by(LANES) {
+                let (a, b) = (x.add(at).cast::<[T; LANES]>().read(), y.add(at).cast::<[T; LANES]>().read());
                 for i in 0..LANES {
-                    p[i] = weight::<T, FMA>(p[i] - log);
-                    let moved = p[i] * (ds[i] - shift) * tile.scale;
-                    ds[i] = if p[i] == T::ZERO { T::ZERO } else { moved };
+                    sums[i] = a[i].fma::<FMA>(b[i], sums[i]);
                 }
-                block.write(p);
-                slope.write(ds);
             }
-            for j in lanes..tile.cols {
-                *scores.add(j) = T::ZERO;
-                *slopes.add(j) = T::ZERO;
+            for at in whole..width {
+                let lane = &mut sums[at % LANES];
+                *lane = (*x.offset(at as isize * xs)).fma::<FMA>(*y.offset(at as isize * ys), *lane);
             }
+            lanes.add(row * LANES).cast::<[T; LANES]>().write(sums);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn dot_row<T: Number, const FMA: bool>(n: usize, x: *const T, xs: isize, y: *const T, ys: isize, out: &mut T) {
-    let mut sums = [T::ZERO; LANES];
+unsafe fn shift_rows<T: Number, const FMA: bool>(given: &Given<T>, rows: usize, left: &Left<T>, lanes: *mut T) {
     // SAFETY: the caller's promise.
     unsafe {
-        let whole = if xs == 1 && ys == 1 { n / LANES * LANES } else { 0 };
-        for at in (0..whole).step_by(LANES) {
-            let (a, b) = (x.add(at).cast::<[T; LANES]>().read(), y.add(at).cast::<[T; LANES]>().read());
-            for i in 0..LANES {
-                sums[i] = a[i].fma::<FMA>(b[i], sums[i]);
-            }
-        }
-        for at in whole..n {
-            let lane = &mut sums[at % LANES];
-            *lane = (*x.offset(at as isize * xs)).fma::<FMA>(*y.offset(at as isize * ys), *lane);
+        fold(lanes, |x, y| x + y);
+        for row in 0..rows {
+            let at = row as isize;
+            *left.shifts.add(row) = *lanes.add(row) - *given.to_logs.ptr.offset(at * given.to_logs.rs);
+            *left.logs.add(row) = origin(*given.logs.ptr.offset(at * given.logs.rs));
         }
     }
-    *out = fold(sums, |a, b| a + b);
+}
+
+#[inline(always)]
+unsafe fn gradient_rows<T: Number, const FMA: bool>(tile: &Tile<T>, slopes: *mut T, left: &Left<T>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for band in bands(tile.rows) {
+            let lanes = tile.lanes(&band);
+            for row in band {
+                let (scores, slopes) = (tile.scores.add(row * tile.stride), slopes.add(row * tile.stride));
+                let scale = mask(tile, row, scores, lanes);
+                let (log, shift, seen) = (*left.logs.add(row), *left.shifts.add(row), tile.seen(row) as i32);
+                for at in (0..lanes).step_by(LANES) {
+                    let (block, slope) = (scores.add(at).cast::<[T; LANES]>(), slopes.add(at).cast::<[T; LANES]>());
+                    let (mut p, mut ds, seen) = (block.read(), slope.read(), seen - at as i32);
+                    for i in 0..LANES {
+                        let y = weight::<T, FMA>(p[i] * scale - log);
+                        p[i] = if (i as i32) < seen { y } else { T::ZERO };
+                        let moved = p[i] * (ds[i] - shift) * tile.scale;
+                        ds[i] = if p[i] == T::ZERO { T::ZERO } else { moved };
+                    }
+                    block.write(p);
+                    slope.write(ds);
+                }
+                // Bands of keys reach so far beyond what a row sees.
+                if lanes < tile.cols {
+                    scores.add(lanes).cast::<[T; LANES]>().write([T::ZERO; LANES]);
+                    slopes.add(lanes).cast::<[T; LANES]>().write([T::ZERO; LANES]);
+                }
+            }
+        }
+    }
 }

@@ -50,6 +50,13 @@ pub fn exp<T: Float, const FMA: bool>(x: T) -> T {
     (expm1_reduced::<T, FMA>(r) + T::ONE) * a * b
 }
 
+/// e^x where it is a normal number: what `exp` gives, for less.
+#[inline(always)]
+pub fn exp_between<T: Float, const FMA: bool>(x: T) -> T {
+    let (n, r) = reduce::<T, FMA>(x);
+    (expm1_reduced::<T, FMA>(r) + T::ONE) * power_of_two(n)
+}
+
 /// e^(p + q) as a sum, for |p| ≤ ln 2 / 2 and a q about as small as what rounding loses of p.
 #[inline(always)]
 fn exp_sum<T: Float, const FMA: bool>(p: T, q: T) -> (T, T) {

@@ -20,7 +20,7 @@ mod turns;
 pub use arc::{acos, acosh, asin, asinh, atan, atan2, atanh, erfc};
 pub use circle::{cos, is_small_angle, sin, small_cos, small_sin, small_tan, tan};
 pub use erf::erf;
-pub use exp::{cosh, exp, exp2, expm1, sigmoid, sinh, tanh};
+pub use exp::{cosh, exp, exp_between, exp2, expm1, sigmoid, sinh, tanh};
 pub use hypot::hypot;
 pub use library::lgamma;
 pub use log::{log, log1p, log2, log10};
