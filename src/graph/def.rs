@@ -205,6 +205,9 @@ pub struct HostKernel {
     /// The floating-point operations of its products, whatever a mask leaves out.
     pub flops: fn(&Attrs, &[&TensorType]) -> u64,
     pub run: RunFn,
+    /// Whether it, and the GPU's, writes results of any strides, as long as the elements along their last axis follow
+    /// each other.
+    pub is_strided: bool,
     /// What a GPU has in its place, decided by the types alone, too; None: the expansion.
     pub device: fn(&Attrs, &[&TensorType]) -> Option<DeviceKernel>,
 }
@@ -227,7 +230,7 @@ pub struct Masking {
     pub is_masked: bool,
 }
 
-/// Computes the outputs, which are contiguous, from inputs of any strides.
+/// Computes the outputs, which are contiguous unless the kernel `is_strided`, from inputs of any strides.
 ///
 /// # Safety
 /// The views lie in valid memory, have the types that inference gives, and no output overlaps another view.

@@ -41,6 +41,7 @@ pub static ATTENTION: CompositeDef = CompositeDef {
         nanos: |_, inputs| nanos(inputs, 1),
         flops: |_, inputs| flops(inputs, 1, 1),
         run: run_forward,
+        is_strided: true,
         device: |attrs, inputs| is_narrow(inputs).then(|| DeviceKernel::Attention(masking(attrs))),
     }),
 };
@@ -103,6 +104,7 @@ static GRADIENT: CompositeDef = CompositeDef {
         nanos: |_, inputs| nanos(inputs, 3),
         flops: |_, inputs| flops(inputs, 3, 2),
         run: run_backward,
+        is_strided: true,
         device: |attrs, inputs| is_narrow(inputs).then(|| DeviceKernel::AttentionGradient(masking(attrs))),
     }),
 };

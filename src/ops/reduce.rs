@@ -139,6 +139,7 @@ const fn position_kernel(run: RunFn) -> HostKernel {
         nanos: |_, inputs| inputs[0].shape.size() as u64 / 8,
         flops: |_, _| 0,
         run,
+        is_strided: false,
         device: |_, _| None,
     }
 }

@@ -6,7 +6,6 @@ use super::plan::{Batch, Kernel, Operand, Place, Product, base, operand};
 use super::tasks::{Task, TaskKind};
 use super::window::Window;
 use crate::error::{Error, Result};
-use crate::graph::TensorType;
 use crate::ops::conv::Convolution;
 use crate::ops::pool;
 use crate::shape::Shape;
@@ -73,15 +72,12 @@ pub fn lower(scene: &Scene, index: u32, task: &Task) -> Result<Option<Kernel>> {
             size,
             dtype: value.dtype,
         },
-        TaskKind::Hand { kernel, attrs, types, .. } => {
-            let output = |(value, ty): (u32, &TensorType)| see(scene, &Window::whole(value, &ty.shape));
-            Kernel::Hand {
-                run: kernel.run,
-                attrs: attrs.clone(),
-                inputs: task.inputs.iter().map(|window| see(scene, window)).collect(),
-                outputs: task.outputs().zip(types).map(output).collect(),
-            }
-        }
+        TaskKind::Hand { kernel, attrs, results, .. } => Kernel::Hand {
+            run: kernel.run,
+            attrs: attrs.clone(),
+            inputs: task.inputs.iter().map(|window| see(scene, window)).collect(),
+            outputs: results.iter().map(|window| see(scene, window)).collect(),
+        },
         TaskKind::Map { .. } | TaskKind::RowReduce { .. } | TaskKind::OuterReduce { .. } => {
             return Err(Error::internal(format!("{} outside a row group", task.name)));
         }

@@ -12,6 +12,7 @@ mod fuse;
 pub mod gpu;
 mod hosts;
 mod kernels;
+mod layout;
 mod memory;
 pub mod plan;
 mod remake;

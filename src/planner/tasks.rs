@@ -2,6 +2,7 @@
 //! reductions, and what is left is one task a value. Fused and unfused executors agree because both use `runs` to take
 //! a reduction apart. Chooses no memory and groups nothing.
 
+use super::layout::{self, Spot};
 use super::window::Window;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -91,14 +92,14 @@ pub enum TaskKind {
     Embed(SmallVec<[SliceDim; 2]>),
     Concat(u8),
     Random(&'static RandomDef),
-    /// A composite with a hand kernel, and the types of its outputs.
+    /// A composite with a hand kernel, and where each of its results lies: several may share a value.
     Hand {
         kernel: &'static HostKernel,
         attrs: Attrs,
         nanos: u64,
         flops: u64,
         device: Option<DeviceKernel>,
-        types: SmallVec<[TensorType; 1]>,
+        results: Vec<Window>,
     },
 }
 
@@ -109,18 +110,18 @@ pub struct Task {
     pub inputs: SmallVec<[Window; 2]>,
     /// The first output; others follow it.
     pub output: u32,
-    /// Of the first output, which is row-major.
+    /// Of the first output, which is row-major unless a hand kernel makes it.
     pub shape: Shape,
 }
 
 impl Task {
     /// The values that it makes.
     pub fn outputs(&self) -> Range<u32> {
-        let count = match &self.kind {
-            TaskKind::Hand { types, .. } => types.len() as u32,
-            _ => 1,
+        let last = match &self.kind {
+            TaskKind::Hand { results, .. } => results.iter().map(|window| window.value).max(),
+            _ => None,
         };
-        self.output..self.output + count
+        self.output..last.unwrap_or(self.output) + 1
     }
 }
 
@@ -214,14 +215,21 @@ pub fn reduce_steps(shape: &[usize], axes: u32) -> SmallVec<[ReduceStep; 2]> {
 }
 
 pub fn lower(graph: &Graph, leaf_strides: &[Strides]) -> Result<Program> {
-    let mut lowering =
-        Lowering { program: Program::default(), leaf_strides, windows: Vec::new(), cells: HashMap::new() };
+    let mut lowering = Lowering {
+        program: Program::default(),
+        leaf_strides,
+        windows: Vec::new(),
+        cells: HashMap::new(),
+        spots: layout::spots(graph),
+        roots: HashMap::new(),
+    };
     lowering.windows.reserve(graph.nodes.len());
     lowering.program.values.reserve(graph.nodes.len());
     lowering.program.tasks.reserve(graph.nodes.len());
-    for node in &graph.nodes {
+    for (index, node) in graph.nodes.iter().enumerate() {
         let windows = match &node.op {
-            Op::Composite(def, attrs) => lowering.hand(graph, node, def, attrs),
+            Op::Composite(def, attrs) => lowering.hand(graph, index as u32, def, attrs),
+            Op::Concat(_) if lowering.roots.contains_key(&(index as u32)) => Ok(lowering.root(index as u32, node)),
             _ => lowering.node(graph, node).map(|window| smallvec![window]),
         };
         lowering.windows.push(windows.map_err(|e| e.within(node.op.name()))?);
@@ -239,6 +247,10 @@ struct Lowering<'a> {
     /// How the outputs of each node are seen.
     windows: Vec<SmallVec<[Window; 1]>>,
     cells: HashMap<(u32, DType), u32>,
+    /// Results that do not lie in row-major order in memory of their own.
+    spots: HashMap<Val, Spot>,
+    /// The values of nodes that hand kernels make before their turn comes.
+    roots: HashMap<u32, u32>,
 }
 
 impl Lowering<'_> {
@@ -407,20 +419,42 @@ impl Lowering<'_> {
     fn hand(
         &mut self,
         graph: &Graph,
-        node: &Node,
+        index: u32,
         def: &'static CompositeDef,
         attrs: &Attrs,
     ) -> Result<SmallVec<[Window; 1]>> {
+        let node = &graph.nodes[index as usize];
         let inputs: SmallVec<[&TensorType; 8]> = node.inputs.iter().map(|&val| graph.ty(val)).collect();
         let kernel = def.kernel_for(attrs, &inputs).ok_or_else(|| Error::internal("is left after expansion"))?;
         let (nanos, flops) = ((kernel.nanos)(attrs, &inputs), (kernel.flops)(attrs, &inputs));
         let device = (kernel.device)(attrs, &inputs);
-        let kind = TaskKind::Hand { kernel, attrs: attrs.clone(), nanos, flops, device, types: node.outputs.clone() };
+        let output = self.program.values.len() as u32;
+        let results: Vec<Window> = node.vals(index).into_iter().map(|val| self.result(graph, val)).collect();
+        let windows = results.iter().cloned().collect();
+        let kind = TaskKind::Hand { kernel, attrs: attrs.clone(), nanos, flops, device, results };
+        let inputs = node.inputs.iter().map(|&val| self.window(val).clone()).collect();
+        self.program.tasks.push(Task { name: def.name, kind, inputs, output, shape: node.outputs[0].shape.clone() });
+        Ok(windows)
+    }
+
+    /// Where a result of the next task lies: in a value of its own, or in one that others share.
+    fn result(&mut self, graph: &Graph, val: Val) -> Window {
         let maker = Origin::Task(self.program.tasks.len() as u32);
-        let first = self.host(def.name, kind, node, &node.outputs[0]);
-        let rest =
-            node.outputs[1..].iter().map(|ty| Window::whole(self.value(ty.dtype, ty.shape.size(), maker), &ty.shape));
-        Ok([first].into_iter().chain(rest).collect())
+        let ty = graph.ty(val);
+        let Some(Spot { root, window }) = self.spots.remove(&val) else {
+            return Window::whole(self.value(ty.dtype, ty.shape.size(), maker), &ty.shape);
+        };
+        let value = match self.roots.get(&root.node) {
+            Some(&value) => value,
+            None => self.value(ty.dtype, graph.shape(root).size(), maker),
+        };
+        self.roots.insert(root.node, value);
+        Window { value, ..window }
+    }
+
+    /// A node whose parts were written into its memory.
+    fn root(&self, index: u32, node: &Node) -> SmallVec<[Window; 1]> {
+        smallvec![Window::whole(self.roots[&index], &node.outputs[0].shape)]
     }
 
     fn window(&self, val: Val) -> &Window {

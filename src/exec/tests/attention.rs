@@ -7,6 +7,8 @@ use crate::exec::reference;
 use crate::graph::{Attrs, GradientSpec, Op, Val};
 use crate::machine::cpu::par::set_num_threads;
 use crate::ops::attention::ATTENTION;
+use crate::ops::split::SPLIT;
+use crate::ops::{matmul, permute, reshape};
 use crate::shape::{Shape, Strides};
 use smallvec::smallvec;
 
@@ -115,6 +117,101 @@ fn doubles(storage: &crate::machine::storage::Storage) -> Vec<f64> {
     let buffer = storage.host();
     // SAFETY: the buffer holds this many elements.
     unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast(), buffer.len() / 8) }.to_vec()
+}
+
+/// Self-attention as nets write it: query, key and value are the last `packed` parts of one array (batch, length, …), or
+/// arrays of their own; heads come forward by `perm`, go back the same way, and what was attended to meets a weight. The
+/// outputs are the product and its gradients; `shown` adds the attended values before they are put in order again.
+fn of_heads(dtype: DType, length: usize, packed: usize, perm: [usize; 4], shown: bool) -> Case {
+    let (batch, heads, width) = (2, 3, 20);
+    let mut case = Case::default();
+    let mut wrt = Vec::new();
+    let mut leaf = |case: &mut Case, shape: &[usize]| {
+        let leaf = case.leaf(dtype, shape, noise(wrt.len() + 1));
+        wrt.push(case.graph.add(Op::Marker, &[leaf]).unwrap());
+        wrt[wrt.len() - 1]
+    };
+    let mut parts: Vec<Val> = (packed..3).map(|_| leaf(&mut case, &[batch, length, heads * width])).collect();
+    if packed > 0 {
+        let joined = leaf(&mut case, &[batch, length, packed * heads * width]);
+        let mut attrs: Attrs = smallvec![2];
+        attrs.extend((0..packed).map(|_| (heads * width) as i64));
+        let node = case.graph.push(Op::Composite(&SPLIT, attrs), &[joined]).unwrap();
+        parts.extend(case.graph.nodes[node as usize].vals(node));
+    }
+    let weight = leaf(&mut case, &[heads * width, 7]);
+    let g = &mut case.graph;
+    for part in &mut parts {
+        let by_head = reshape(g, *part, &Shape::from([batch, length, heads, width])).unwrap();
+        *part = permute(g, by_head, &perm).unwrap();
+    }
+    parts.push(case.number(0.3, dtype));
+    let node = case.graph.push(Op::Composite(&ATTENTION, smallvec![1, 0]), &parts).unwrap();
+    let g = &mut case.graph;
+    let attended = Val { node, output: 0 };
+    let back: Vec<usize> = (0..4).map(|axis| perm.iter().position(|&from| from == axis).unwrap()).collect();
+    let in_order = permute(g, attended, &back).unwrap();
+    let in_order = reshape(g, in_order, &Shape::from([batch * length, heads * width])).unwrap();
+    let product = matmul(g, in_order, weight).unwrap();
+    let cotangent = case.leaf(dtype, &[batch * length, 7], noise(9));
+    let spec = GradientSpec { targets: 1, wrt: wrt.len() as u32, ones: false };
+    let gradient = case.graph.push(Op::Gradient(spec), &[&[product, cotangent], &wrt[..]].concat()).unwrap();
+    case.graph.outputs = [product].into_iter().chain(case.graph.nodes[gradient as usize].vals(gradient)).collect();
+    case.graph.outputs.extend(shown.then_some(attended));
+    case
+}
+
+const FORWARD: [usize; 4] = [0, 2, 1, 3];
+
+fn count(text: &str, kernel: &str) -> usize {
+    text.lines().filter(|line| *line == kernel).count()
+}
+
+/// How many kernels of a plan only move elements.
+fn moves(plan: &str) -> (usize, usize) {
+    let copies = plan.lines().filter(|line| line.contains("(copy)") || *line == "copy").count();
+    (copies, count(plan, "concat"))
+}
+
+#[test]
+fn results_lie_as_they_are_read() {
+    for (dtype, length) in [(DType::F32, 40), (DType::F32, 200), (DType::F64, 33)] {
+        for packed in [3, 2, 0] {
+            let plan = of_heads(dtype, length, packed, FORWARD, false).check().to_string();
+            assert_eq!(moves(&plan), (0, 0), "{packed} parts\n{plan}");
+            assert_eq!(count(&plan, "attention_gradient"), 1, "{plan}");
+        }
+    }
+}
+
+#[test]
+fn results_that_others_read_too_lie_in_row_major_order() {
+    for packed in [3, 0] {
+        let plan = of_heads(DType::F32, 40, packed, FORWARD, true).check().to_string();
+        assert_eq!(moves(&plan), (1, 0), "{plan}");
+    }
+}
+
+#[test]
+fn rows_of_results_stay_in_one_piece() {
+    // Queries and widths change places: the elements of a row would lie apart.
+    for perm in [[0, 3, 1, 2], [2, 0, 3, 1], [3, 2, 0, 1]] {
+        of_heads(DType::F32, 24, 3, perm, false).check();
+    }
+    of_heads(DType::F32, 24, 3, [2, 1, 0, 3], false).check();
+}
+
+#[test]
+fn devices_lay_results_out_as_they_are_read() {
+    for (packed, shown) in [(3, false), (2, false), (3, true)] {
+        super::shaders::check(&of_heads(DType::F32, 70, packed, FORWARD, shown), 4e-6);
+    }
+    let plan = super::shaders::plan(&of_heads(DType::F32, 70, 3, FORWARD, false), &super::shaders::LIMITS);
+    let (accounts, _) = plan.accounts();
+    assert!(
+        accounts.iter().all(|account| !account.ops.contains(&"concat") && !account.ops.contains(&"copy")),
+        "{plan}"
+    );
 }
 
 #[test]

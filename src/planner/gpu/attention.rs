@@ -8,9 +8,9 @@ use super::moves::{each, finish};
 use super::plan::Kernel;
 use super::shader::{At, Shader, THREADS};
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::Masking;
-use crate::planner::tasks::Task;
+use crate::planner::tasks::{Task, TaskKind};
 use crate::planner::window::Window;
 
 /// Threads along each side of a tile, and elements of a width that are loaded at a time.
@@ -460,7 +460,7 @@ impl<'a> Writer<'a> {
     /// Stores the logarithms and leaves each row's share as its factor: a row that sees no key gives zeros.
     fn close_softmax(&mut self) -> Result<()> {
         let queries = self.shader.number(self.problem.queries);
-        let logs = self.shader.place(self.problem.task.output + 1, &format!("item * {queries} + first + tile_row"))?;
+        let logs = self.place(&column(self.result(1)?), ["first + tile_row", "0u"])?;
         self.shader.open("if (lane == 0u)");
         self.shader.line("factors[tile_row] = select(1.0 / total, 0.0, total == 0.0);");
         self.shader.line(&format!("if (first + tile_row < {queries}) {{ {logs} = largest + log_f32(total); }}"));
@@ -497,15 +497,27 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    fn result(&self, output: usize) -> Result<&'a Window> {
+        match &self.problem.task.kind {
+            TaskKind::Hand { results, .. } => Ok(&results[output]),
+            _ => Err(Error::internal("attention is a hand kernel")),
+        }
+    }
+
+    /// The place of an element of a result.
+    fn place(&mut self, window: &Window, [row, column]: [&str; 2]) -> Result<String> {
+        let index = matrix_index(&mut self.shader, window, ["item", row, column]);
+        self.shader.place(window.value, &index)
+    }
+
     /// Writes what a thread gathered to its rows of an output.
-    fn store(&mut self, name: &str, output: u32, [count, width]: [usize; 2]) -> Result<()> {
+    fn store(&mut self, name: &str, output: usize, [count, width]: [usize; 2]) -> Result<()> {
         let [rows, columns] = [count, width].map(|size| self.shader.number(size));
         for (i, j) in self.parts(width) {
             self.shader.open("");
             self.shader.line(&format!("let row = first + {}u + thread_y;", i * SIDE));
             self.shader.line(&format!("let column = {}u + thread_x;", j * SIDE));
-            let index = format!("(item * {rows} + row) * {columns} + column");
-            let place = self.shader.place(self.problem.task.output + output, &index)?;
+            let place = self.place(self.result(output)?, ["row", "column"])?;
             self.shader.line(&format!("if (row < {rows} && column < {columns}) {{ {place} = {name}{i}_{j}; }}"));
             self.shader.close();
         }

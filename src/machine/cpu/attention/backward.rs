@@ -167,8 +167,7 @@ impl<T: Number> Job<T> {
                     let for_out = room_for.queries.add(room::<T>(QUERIES, p.width));
                     let queries = Packed::new((rows, p.width), queries, room_for.queries);
                     let to_out = Packed::new((rows, p.out_width), to_out, for_out);
-                    let (softmax, slopes) =
-                        (turned(pair.of(pair.softmax.scores)), turned(pair.of(pair.slopes)));
+                    let (softmax, slopes) = (turned(pair.of(pair.softmax.scores)), turned(pair.of(pair.slopes)));
                     for band in bands(keys.cols) {
                         let steps = pair.softmax.first(band.start)..rows;
                         to_out.times(softmax, band.clone(), steps.clone(), p.out_width, to_value, add);

@@ -72,7 +72,15 @@ impl<T: Number> Packed<T> {
     ///
     /// # Safety
     /// `a` holds the band and all steps, `c` the band; its columns are contiguous.
-    pub unsafe fn times(&self, a: Mat<T>, band: Range<usize>, steps: Range<usize>, cols: usize, c: MatMut<T>, add: bool) {
+    pub unsafe fn times(
+        &self,
+        a: Mat<T>,
+        band: Range<usize>,
+        steps: Range<usize>,
+        cols: usize,
+        c: MatMut<T>,
+        add: bool,
+    ) {
         let kernels = self.kernels;
         let parts = band.len().div_ceil(kernels.rows());
         for part in 0..parts {

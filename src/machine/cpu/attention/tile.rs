@@ -97,12 +97,7 @@ impl<T: Number> Running<T> {
                 *at.add(row) = T::NEG_INFINITY;
                 *at.add(QUERIES + row) = T::ZERO;
             }
-            Running {
-                largest: at,
-                total: at.add(QUERIES),
-                correction: at.add(2 * QUERIES),
-                lanes: at.add(3 * QUERIES),
-            }
+            Running { largest: at, total: at.add(QUERIES), correction: at.add(2 * QUERIES), lanes: at.add(3 * QUERIES) }
         }
     }
 }
