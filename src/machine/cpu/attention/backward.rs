@@ -6,7 +6,7 @@ use super::super::scratch::with_scratch;
 use super::super::view::View;
 use super::product::{Packed, bands, room};
 use super::tile::{self, FOLDING, Given, Left, Tile};
-use super::{KEYS, Masks, Number, Problem, QUERIES, Stack, column, padded, turned};
+use super::{KEYS, Masks, Number, Problem, QUERIES, Stack, column, turned};
 
 /// What the value left, and what reaches it from above.
 pub struct Cotangents<'a> {
@@ -157,7 +157,7 @@ impl<T: Number> Job<T> {
                 let mut add = false;
                 for query in (0..p.queries).step_by(QUERIES) {
                     // The last block is never left out: then no query sees these keys, and it fills in zeros.
-                    if p.seen(query, QUERIES) <= key && (add || query + QUERIES < p.queries) {
+                    if p.seen(query + QUERIES) <= key && (add || query + QUERIES < p.queries) {
                         continue;
                     }
                     poll()?;
@@ -188,7 +188,7 @@ impl<T: Number> Job<T> {
     /// # Safety
     /// As for `backward`.
     unsafe fn query_block(&self, item: usize, query: usize) -> Result<(), Stopped> {
-        let seen = self.problem.seen(query, QUERIES.min(self.problem.queries - query));
+        let seen = self.problem.seen(self.problem.queries.min(query + QUERIES));
         self.with_room(|room_for| {
             for key in (0..seen).step_by(KEYS) {
                 poll()?;
@@ -226,15 +226,7 @@ impl<T: Number> Job<T> {
         // SAFETY: the room holds two tiles and what is left of their rows; the rest is the caller's promise.
         unsafe {
             let (scores, slopes) = (room_for.tiles, room_for.tiles.add(QUERIES * KEYS));
-            let softmax = Tile {
-                scores,
-                rows,
-                cols: keys.cols,
-                stride: padded(keys.cols),
-                scale: p.scale,
-                mask: p.mask_at(item, query, keys.at),
-                diagonal: p.causal.then(|| query as isize - keys.at as isize + 1),
-            };
+            let softmax = p.tile(item, (query, rows), (keys.at, keys.cols), scores);
             let (queries, to_out) = (p.query.rows(item, query), self.to_out.rows(item, query));
             for band in bands(rows) {
                 let cols = softmax.columns(&band);

@@ -141,9 +141,32 @@ impl<T: Number> Problem<T> {
         }
     }
 
-    /// The keys that a block of queries sees.
-    fn seen(&self, query: usize, rows: usize) -> usize {
-        if self.causal { self.keys.min(query + rows) } else { self.keys }
+    /// The keys that queries up to this one see.
+    fn seen(&self, queries: usize) -> usize {
+        if self.causal { self.keys.min(queries) } else { self.keys }
+    }
+
+    /// The tile of some queries by some keys, with its scores at `scores`.
+    ///
+    /// # Safety
+    /// There are such queries and keys.
+    unsafe fn tile(
+        &self,
+        item: usize,
+        (query, rows): (usize, usize),
+        (key, cols): (usize, usize),
+        scores: *mut T,
+    ) -> tile::Tile<T> {
+        tile::Tile {
+            scores,
+            rows,
+            cols,
+            stride: cols.next_multiple_of(tile::LANES),
+            scale: self.scale,
+            // SAFETY: the caller's promise.
+            mask: unsafe { self.mask_at(item, query, key) },
+            diagonal: self.causal.then(|| query as isize - key as isize + 1),
+        }
     }
 
     /// Multiply-adds of one product of scores.
@@ -170,9 +193,4 @@ impl<T: Number> Problem<T> {
             }
         }
     }
-}
-
-/// Elements of a row of a tile in memory: whole lanes.
-fn padded(keys: usize) -> usize {
-    keys.next_multiple_of(tile::LANES)
 }

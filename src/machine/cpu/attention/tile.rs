@@ -78,26 +78,37 @@ pub struct Running<T> {
     pub total: *mut T,
     /// What earlier tiles' results are to be multiplied by.
     pub correction: *mut T,
-    /// Working memory for [`folded`].
+    /// Working memory, in which the lanes of each row are put together.
     pub lanes: *mut T,
 }
 
 /// Elements of working memory in which the lanes of each row are put together.
 pub const FOLDING: usize = 2 * QUERIES * LANES;
 
+/// Elements of a state, its working memory apart.
+pub const STATE: usize = 3 * QUERIES;
+
 impl<T: Number> Running<T> {
-    /// The state before the first tile, in (3 · QUERIES + FOLDING) elements.
+    /// The state at this place, with working memory of `FOLDING` elements.
     ///
     /// # Safety
-    /// They are valid.
-    pub unsafe fn new(at: *mut T) -> Running<T> {
+    /// Both are valid.
+    pub unsafe fn at(place: *mut T, lanes: *mut T) -> Running<T> {
         // SAFETY: the caller's promise.
-        unsafe {
-            for row in 0..QUERIES {
-                *at.add(row) = T::NEG_INFINITY;
-                *at.add(QUERIES + row) = T::ZERO;
+        unsafe { Running { largest: place, total: place.add(QUERIES), correction: place.add(2 * QUERIES), lanes } }
+    }
+
+    /// Makes it the state before the first tile.
+    ///
+    /// # Safety
+    /// It is valid.
+    pub unsafe fn begin(&self) {
+        for row in 0..QUERIES {
+            // SAFETY: the caller's promise.
+            unsafe {
+                *self.largest.add(row) = T::NEG_INFINITY;
+                *self.total.add(row) = T::ZERO;
             }
-            Running { largest: at, total: at.add(QUERIES), correction: at.add(2 * QUERIES), lanes: at.add(3 * QUERIES) }
         }
     }
 }
