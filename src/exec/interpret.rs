@@ -218,8 +218,8 @@ unsafe fn execute(program: &RowProgram, run: &Run, step: &Step, registers: &Regi
                 let place = ((segment * sum.parts + within / CHUNK_ROWS) * program.len + tile.column) * sum.bytes;
                 let partial = run.resolve(&sum.partials).add(place);
                 let from = registers.arg(sum.from).ptr;
-                let rows = (within % CHUNK_ROWS, tile.rows);
-                reduce::accumulate(sum.kernels, rows, (tile.width, sum.bytes), from, partial);
+                let first = within % CHUNK_ROWS == 0;
+                sum.kernels.chunk[isa() as usize](first, tile.rows, tile.width, from, tile.width as isize, partial);
             }
             Step::Block { sum } => {
                 let sum = &program.sums[*sum as usize];

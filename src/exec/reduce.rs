@@ -1,40 +1,13 @@
 //! The outer reduction: rows added up by the chunk tree of `machine::cpu::reduce`. The row interpreter and the unfused
 //! executor call the same kernels in the same order, so they agree in every bit.
 
-use crate::machine::cpu::dispatch::Arg;
 use crate::machine::cpu::isa::isa;
 use crate::machine::cpu::reduce::{CHUNK_ROWS, ReduceKernels};
-
-/// Adds `rows` rows of `n` elements of `bytes` bytes at `from`, one after another, to the partial at `partial`. `at` is
-/// the index of the first of them in its chunk; row 0 of a chunk starts the partial.
-///
-/// # Safety
-/// The rows and the partial are valid, of the kernels' dtype, and do not overlap.
-#[inline]
-pub unsafe fn accumulate(
-    kernels: &ReduceKernels,
-    (at, rows): (usize, usize),
-    (n, bytes): (usize, usize),
-    from: *const u8,
-    partial: *mut u8,
-) {
-    let isa = isa() as usize;
-    // SAFETY: the caller's promise.
-    unsafe {
-        if at == 0 {
-            return kernels.chunk[isa](rows, n, from, n as isize, partial);
-        }
-        for row in 0..rows {
-            let from = Arg { ptr: from.add(row * n * bytes), scalar: false };
-            kernels.combine[isa](n, partial, &[Arg { ptr: partial, scalar: false }, from]);
-        }
-    }
-}
 
 /// Folds `chunks` partials of `n` elements pairwise into `out`, which may be the first partial.
 ///
 /// # Safety
-/// As for `accumulate`.
+/// The partials and the result are valid and of the kernels' dtype.
 pub unsafe fn fold(
     kernels: &ReduceKernels,
     chunks: usize,
@@ -54,7 +27,8 @@ pub unsafe fn fold(
 /// [outer, len, inner] to [outer, inner], all contiguous.
 ///
 /// # Safety
-/// As for `accumulate`; `partials` has room for a row of `inner` elements for each chunk of `len`.
+/// All are valid, of the kernels' dtype, and do not overlap; `partials` has room for a row of `inner` elements for each
+/// chunk of `len`.
 pub unsafe fn outer(
     kernels: &ReduceKernels,
     (outer, len, inner): (usize, usize, usize),
@@ -71,7 +45,7 @@ pub unsafe fn outer(
             // SAFETY: the caller's promise.
             unsafe {
                 let from = from.add((segment * len + chunk * CHUNK_ROWS) * row);
-                accumulate(kernels, (0, rows), (inner, bytes), from, partials.add(chunk * row));
+                kernels.chunk[isa() as usize](true, rows, inner, from, inner as isize, partials.add(chunk * row));
             }
         }
         // SAFETY: every partial is complete.
