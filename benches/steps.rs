@@ -11,8 +11,8 @@ use wengert::exec::{self, Inputs, Leaf, Plan};
 use wengert::graph::TensorType;
 use wengert::machine::cpu::buffer::Buffer;
 use wengert::nn;
-use wengert::ops::activation;
 use wengert::ops::losses::Reduction;
+use wengert::ops::{activation, softmax};
 use wengert::optim::{self, Rule, Updater};
 use wengert::scalar::Scalar;
 use wengert::tensor::{self, BackwardOptions, Tensor};
@@ -33,6 +33,9 @@ struct Workload {
     rule: Rule,
     settings: &'static [f64],
 }
+
+const CLASSES: nn::Classes =
+    nn::Classes { weight: None, ignore_index: -100, label_smoothing: 0.0, reduction: Reduction::Mean };
 
 const ADAM: &[f64] = &[1e-3, 0.9, 0.999, 1e-8, 0.0, 0.0, 0.0];
 
@@ -142,9 +145,7 @@ impl Training<'_> {
             }
         }
         let loss = if self.workload.classes {
-            let classes =
-                nn::Classes { weight: None, ignore_index: -100, label_smoothing: 0.0, reduction: Reduction::Mean };
-            nn::cross_entropy(&y, &self.target, &classes)?
+            nn::cross_entropy(&y, &self.target, &CLASSES)?
         } else {
             nn::mse_loss(&y, &self.target, Reduction::Mean)?
         };
@@ -170,13 +171,17 @@ fn inputs(plan: &Plan) -> Result<(Vec<Leaf>, Vec<Scalar>)> {
     Ok(((0..leaves).map(leaf).collect::<Result<_>>()?, vec![Scalar::F64(0.001); numbers]))
 }
 
-const LAYERS: &[&str] = &["layer_norm", "batch_norm", "bias_relu"];
+const LAYERS: &[&str] =
+    &["layer_norm", "rms_norm", "softmax", "log_softmax", "cross_entropy", "batch_norm", "bias_relu"];
 
-/// A layer with relu, and the gradients of its input and parameters.
+/// A layer, weighted, and the gradients of its input and parameters.
 fn layer(name: &str, kernels: bool) -> Result<()> {
     let nchw: &[usize] = &[64, 32, 24, 24];
-    let shape: &[usize] = if name == "layer_norm" { &[768, 128] } else { nchw };
-    let channels = if name == "layer_norm" { 128 } else { 32 };
+    let is_of_images = matches!(name, "batch_norm" | "bias_relu");
+    let (shape, channels): (&[usize], usize) = if is_of_images { (nchw, 32) } else { (&[768, 128], 128) };
+    let classes: Vec<u8> = (0..768i64).flat_map(|i| (i % 128).to_ne_bytes()).collect();
+    let classes = Tensor::from_bytes(&classes, TensorType::new(DType::I64, [768]))?;
+    let row = wengert::shape::Shape::from([128]);
     let (x, w, b) = (filled(shape, 1.0)?, filled(&[channels], 1.0)?, filled(&[channels], 1.0)?);
     let target = filled(shape, 1.0)?;
     let params = [&x, &w, &b];
@@ -187,7 +192,11 @@ fn layer(name: &str, kernels: bool) -> Result<()> {
         }
         params.iter().try_for_each(|param| param.set_grad(None))?;
         let y = match name {
-            "layer_norm" => nn::layer_norm(&x, &wengert::shape::Shape::from([128]), Some(&w), Some(&b), 1e-5)?,
+            "layer_norm" => nn::layer_norm(&x, &row, Some(&w), Some(&b), 1e-5)?,
+            "rms_norm" => nn::rms_norm(&x, &row, Some(&w), None)?,
+            "softmax" => tensor::composite(&softmax::SOFTMAX, smallvec![1], &[(&x).into()])?,
+            "log_softmax" => tensor::composite(&softmax::LOG_SOFTMAX, smallvec![1], &[(&x).into()])?,
+            "cross_entropy" => nn::cross_entropy(&x, &classes, &CLASSES)?,
             "batch_norm" => nn::batch_norm(
                 &x,
                 &nn::BatchNorm {
@@ -202,10 +211,10 @@ fn layer(name: &str, kernels: bool) -> Result<()> {
             )?,
             _ => {
                 let b = tensor::reshape(&b, &[32, 1, 1])?;
-                tensor::binary(&wengert::ops::arithmetic::ADD, (&x).into(), (&b).into())?
+                let y = tensor::binary(&wengert::ops::arithmetic::ADD, (&x).into(), (&b).into())?;
+                tensor::unary(&activation::RELU, (&y).into())?
             }
         };
-        let y = tensor::unary(&activation::RELU, (&y).into())?;
         let y = tensor::binary(&wengert::ops::arithmetic::MULTIPLY, (&y).into(), (&target).into())?;
         let loss = tensor::reduce(&wengert::ops::reduce::SUM, &y, None, false)?;
         tensor::backward(&loss, None, BackwardOptions::default())?;

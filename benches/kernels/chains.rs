@@ -22,7 +22,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         let steps: Vec<_> = pattern.steps.iter().filter_map(|step| (step.kernels)(DType::F32)).collect();
         let chain = bench.entry(&format!("chain {}", pattern.name), 1, Work::Items(N, "element"), || {
             // SAFETY: every operand and result holds N elements of four bytes.
-            unsafe { kernels[isa() as usize](N, &outs[..pattern.outputs.len()], &args[..pattern.inputs]) };
+            unsafe { kernels[isa() as usize](1, N, &outs[..pattern.outputs.len()], &args[..pattern.inputs]) };
             Ok(())
         })?;
         let name = format!("chain {}, each step a pass", pattern.name);

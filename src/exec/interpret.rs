@@ -183,7 +183,7 @@ unsafe fn execute(program: &RowProgram, run: &Run, step: &Step, registers: &Regi
                 let mut operands = [Arg { ptr: std::ptr::null(), scalar: false }; MOST_ARGS];
                 pointers.iter_mut().zip(outs).for_each(|(pointer, &out)| *pointer = registers.out(out));
                 operands.iter_mut().zip(args).for_each(|(operand, &arg)| *operand = registers.arg(arg));
-                kernel(elements, &pointers[..outs.len()], &operands[..args.len()]);
+                kernel(tile.rows, tile.width, &pointers[..outs.len()], &operands[..args.len()]);
             }
             Step::Reduce { kernel, from, out } => {
                 kernel(tile.rows, tile.width, registers.arg(*from).ptr, registers.out(*out));

@@ -178,6 +178,8 @@ pub struct Pattern {
     pub steps: &'static [PatternStep],
     /// The values that the kernel stores. No other value of a step may be read outside the chain.
     pub outputs: &'static [u8],
+    /// A bit for each input, set if that has one element for each row.
+    pub columns: u32,
     pub kernels: fn(DType) -> Option<&'static ChainKernels>,
 }
 

@@ -2,6 +2,7 @@
 
 use super::build::*;
 use super::define::{float_binary, float_fn, float_unary, number_binary, number_unary, signed_fn};
+use super::pattern::pattern;
 use super::wgsl::wgsl;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -174,6 +175,29 @@ signed_fn!(
     },
     x.signum(),
     u8::from(x != 0)
+);
+
+pattern!(
+    /// What a layer adds to what it was given.
+    BIAS_RESIDUAL, BiasResidual, "bias_residual", (x: T, y: T, bias: T) -> (z: T) {
+        biased = binary::Add(y, bias);
+        z = binary::Add(x, biased);
+    }
+);
+pattern!(
+    LESS_COLUMN, LessColumn, "less_column", (x: T, column: Column<T>) -> (y: T) {
+        y = binary::Subtract(x, column);
+    }
+);
+pattern!(
+    TIMES_COLUMN, TimesColumn, "times_column", (x: T, column: Column<T>) -> (y: T) {
+        y = binary::Multiply(x, column);
+    }
+);
+pattern!(
+    OVER_COLUMN, OverColumn, "over_column", (x: T, column: Column<T>) -> (y: T) {
+        y = binary::Divide(x, column);
+    }
 );
 
 pub static ADD: BinaryDef = BinaryDef {

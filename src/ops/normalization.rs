@@ -1,9 +1,10 @@
 //! Normalisations: batch norm over all axes but 1, layer norm and RMS norm over the last axes. The statistics come out as
 //! outputs, so that a layer can keep running ones.
 
-use super::arithmetic::SQUARE;
+use super::arithmetic::{Add, Multiply, Negative, SQUARE, Square, Subtract};
 use super::build::*;
 use super::exponential::RSQRT;
+use super::pattern::pattern;
 use super::statistics::{MEAN, VAR, float_only};
 use crate::error::{Error, Result};
 use crate::graph::{CompositeDef, Graph, Op, Reads, TensorType, Val};
@@ -125,6 +126,68 @@ pub static RMS_NORM: CompositeDef = CompositeDef {
     reads: Reads::ALL_INPUTS,
     kernel: None,
 };
+
+pattern!(
+    CENTRED_SQUARES, CentredSquares, "centred_squares", (x: T, mean: Column<T>) -> (centred: T, squares: T) {
+        centred = binary::Subtract(x, mean);
+        squares = unary::Square(centred);
+    }
+);
+pattern!(
+    SCALED_AFFINE, ScaledAffine, "scaled_affine", (x: T, scale: Column<T>, weight: T, bias: T) -> (y: T) {
+        scaled = binary::Multiply(x, scale);
+        weighted = binary::Multiply(scaled, weight);
+        y = binary::Add(weighted, bias);
+    }
+);
+pattern!(
+    SCALED_WEIGHTED, ScaledWeighted, "scaled_weighted", (x: T, scale: Column<T>, weight: T) -> (y: T) {
+        scaled = binary::Multiply(x, scale);
+        y = binary::Multiply(scaled, weight);
+    }
+);
+pattern!(
+    /// What the sum over all rows is the gradient of a weight.
+    WEIGHT_GRADIENT, WeightGradient, "weight_gradient", (g: T, x: T, scale: Column<T>) -> (y: T) {
+        scaled = binary::Multiply(x, scale);
+        y = binary::Multiply(g, scaled);
+    }
+);
+pattern!(
+    /// Of a gradient g: what goes on through the scale, through the mean, and to the row itself.
+    NORM_GRADIENT, NormGradient, "norm_gradient",
+    (g: T, weight: T, centred: T, scale: Column<T>) -> (to_scale: T, scaled: T, to_mean: T) {
+        weighted = binary::Multiply(g, weight);
+        to_scale = binary::Multiply(weighted, centred);
+        scaled = binary::Multiply(weighted, scale);
+        to_mean = unary::Negative(scaled);
+    }
+);
+pattern!(
+    RMS_GRADIENT, RmsGradient, "rms_gradient",
+    (g: T, weight: T, x: T, scale: Column<T>) -> (to_scale: T, scaled: T) {
+        weighted = binary::Multiply(g, weight);
+        to_scale = binary::Multiply(weighted, x);
+        scaled = binary::Multiply(weighted, scale);
+    }
+);
+pattern!(
+    /// The two parts of the gradient of a row together, of which one is that of its squares.
+    RMS_ROW_GRADIENT, RmsRowGradient, "rms_row_gradient", (slope: Column<T>, x: T, scaled: T) -> (y: T) {
+        twice = binary::Add(x, x);
+        sloped = binary::Multiply(slope, twice);
+        y = binary::Add(sloped, scaled);
+    }
+);
+pattern!(
+    /// The three parts of the gradient of a row together.
+    ROW_GRADIENT, RowGradient, "row_gradient",
+    (slope: Column<T>, centred: T, shift: Column<T>, scaled: T) -> (y: T) {
+        sloped = binary::Multiply(slope, centred);
+        shifted = binary::Add(shift, sloped);
+        y = binary::Add(shifted, scaled);
+    }
+);
 
 /// Two optional inputs by their flags.
 fn given<T: Copy>(flags: &[i64], inputs: &[T]) -> [Option<T>; 2] {

@@ -2,7 +2,7 @@
 //! scalar functions of its ops, and makes both of it: what the planner looks for, and the kernel. Families keep their
 //! chains beside their ops; `PATTERNS` lists them.
 
-use super::{activation, arithmetic, compare, exponential, select, update};
+use super::{activation, arithmetic, compare, exponential, normalization, select, softmax, update};
 use crate::dtype::DType;
 use crate::graph::{Op, Pattern};
 use crate::machine::cpu::dispatch::Kernels;
@@ -25,6 +25,22 @@ pub static PATTERNS: &[&Pattern] = &[
     &update::AVERAGE,
     &update::TOWARDS,
     &update::DESCENT,
+    &normalization::ROW_GRADIENT,
+    &normalization::NORM_GRADIENT,
+    &normalization::SCALED_AFFINE,
+    &normalization::RMS_GRADIENT,
+    &normalization::RMS_ROW_GRADIENT,
+    &normalization::SCALED_WEIGHTED,
+    &normalization::WEIGHT_GRADIENT,
+    &normalization::CENTRED_SQUARES,
+    &softmax::SHIFTED_EXP,
+    &softmax::SHIFTED_AND_EXP,
+    &softmax::SOFTMAX_GRADIENT,
+    &softmax::LOG_SOFTMAX_GRADIENT,
+    &arithmetic::BIAS_RESIDUAL,
+    &arithmetic::LESS_COLUMN,
+    &arithmetic::TIMES_COLUMN,
+    &arithmetic::OVER_COLUMN,
 ];
 
 /// The op of a scalar function, and the kernels by which the planner knows it.
@@ -48,6 +64,7 @@ macro_rules! links {
 links!(
     Unary:
         arithmetic::Square = arithmetic::SQUARE,
+        arithmetic::Negative = arithmetic::NEGATIVE,
         exponential::Sqrt = exponential::SQRT,
         exponential::Exp = exponential::EXP,
         exponential::Erf = exponential::ERF,
@@ -57,6 +74,7 @@ links!(
         arithmetic::Add = arithmetic::ADD,
         arithmetic::Subtract = arithmetic::SUBTRACT,
         arithmetic::Multiply = arithmetic::MULTIPLY,
+        arithmetic::ZeroProduct = arithmetic::ZMUL,
         arithmetic::Divide = arithmetic::DIVIDE,
         compare::Greater = compare::GREATER;
 );
@@ -71,7 +89,7 @@ impl Link for select::Where {
 }
 
 /// `pattern!(NAME, Body, "name", (inputs: Type, …) -> (outputs: Type, …) { value = kind::Op(values); … })`: `T` is the
-/// float dtype of the chain, `u8` a bool; the ops are the structs of the scalar functions.
+/// float dtype of the chain, `Column<T>` one element for each row, `u8` a bool; the ops are the structs of the scalar functions.
 macro_rules! pattern {
     (
         $(#[$doc:meta])*
@@ -89,6 +107,13 @@ macro_rules! pattern {
                 args: &[$($Body::$arg as u8),+],
             }),+],
             outputs: &[$($Body::$output as u8),+],
+            columns: {
+                #[allow(dead_code, reason = "not every chain has an operand of the float dtype")]
+                type T = f32;
+                #[allow(unused_imports, reason = "few chains have a column")]
+                use $crate::machine::cpu::chain::{Column, Input};
+                0 $(| (<$In as Input>::IS_COLUMN as u32) << $Body::$input as u32)+
+            },
             kernels: |dtype| {
                 use $crate::machine::cpu::chain::{ChainKernels, chain};
                 static SINGLE: ChainKernels = chain::<$Body, f32>();
@@ -118,33 +143,36 @@ macro_rules! pattern {
     ) => {
         const _: () = {
             use std::mem::MaybeUninit;
-            use $crate::machine::cpu::chain::Chain;
-            use $crate::machine::cpu::dispatch::{Arg, Operand};
+            #[allow(unused_imports, reason = "few chains have a column")]
+            use $crate::machine::cpu::chain::{Chain, Column, Input};
+            use $crate::machine::cpu::dispatch::Arg;
             type T = $float;
 
             impl Chain<T> for $Body {
                 const STEPS: usize = [$($Body::$value as u8),+].len();
-                type Operands = ($(Operand<$In>,)+);
+                const BY_ROW: bool = false $(|| <$In as Input>::IS_COLUMN)+;
+                type Operands = ($(<$In as Input>::Reader,)+);
                 type Block<const W: usize> = ($([MaybeUninit<$Out>; W],)+);
 
                 #[inline(always)]
                 unsafe fn operands(args: &[Arg]) -> Self::Operands {
                     // SAFETY: the caller's contract: one argument for each input.
-                    unsafe { ($(Operand::<$In>::new(args[$Body::$input as usize]),)+) }
+                    unsafe { ($(<$In as Input>::reader(args[$Body::$input as usize]),)+) }
                 }
 
                 #[inline(always)]
                 unsafe fn block<const FMA: bool, const W: usize>(
                     operands: &Self::Operands,
+                    row: usize,
                     at: usize,
                 ) -> Self::Block<W> {
                     let ($($input,)+) = operands;
                     // SAFETY: the caller asks for elements inside the slices.
-                    $(let $input = unsafe { $input.at(at) };)+
+                    $(let $input = unsafe { <$In as Input>::at($input, row, at) };)+
                     let mut block: Self::Block<W> = ($([MaybeUninit::<$Out>::uninit(); W],)+);
                     for j in 0..W {
                         // SAFETY: as above.
-                        $(let $input = unsafe { *$input.add(j) };)+
+                        $(let $input = unsafe { <$In as Input>::read($input, j) };)+
                         $(let $value = pattern!(@$kind $Fn, T, FMA, $($arg),+);)+
                         pattern!(@write block, j, $($output),+);
                     }

@@ -2,8 +2,10 @@
 //! cancels out of the value, so it is detached. A row that is -inf throughout has no softmax: its result is NaN, as in
 //! other libraries, and a cotangent of zero keeps the NaN out of the gradient.
 
-use super::arithmetic::given_tangent;
+use super::arithmetic::{Add, Subtract, ZeroProduct, given_tangent};
 use super::build::*;
+use super::exponential::Exp;
+use super::pattern::pattern;
 use super::statistics::{float_only, reduced};
 use crate::error::{Error, Result};
 use crate::graph::{Attrs, CompositeDef, Graph, Op, Reads, Rule, Tangents, TensorType, Val};
@@ -69,6 +71,31 @@ pub static LOGSUMEXP: CompositeDef = CompositeDef {
     reads: Reads::INPUT,
     kernel: None,
 };
+
+pattern!(
+    SHIFTED_EXP, ShiftedExp, "shifted_exp", (x: T, largest: Column<T>) -> (y: T) {
+        shifted = binary::Subtract(x, largest);
+        y = unary::Exp(shifted);
+    }
+);
+pattern!(
+    SHIFTED_AND_EXP, ShiftedAndExp, "shifted_and_exp", (x: T, largest: Column<T>) -> (shifted: T, y: T) {
+        shifted = binary::Subtract(x, largest);
+        y = unary::Exp(shifted);
+    }
+);
+pattern!(
+    SOFTMAX_GRADIENT, SoftmaxGradient, "softmax_gradient", (back: Column<T>, g: T, y: T) -> (to_x: T) {
+        moved = binary::Add(back, g);
+        to_x = binary::ZeroProduct(moved, y);
+    }
+);
+pattern!(
+    LOG_SOFTMAX_GRADIENT, LogSoftmaxGradient, "log_softmax_gradient", (back: Column<T>, y: T, g: T) -> (to_x: T) {
+        moved = binary::ZeroProduct(back, y);
+        to_x = binary::Add(moved, g);
+    }
+);
 
 fn mask(attrs: &Attrs) -> u32 {
     1 << attrs[0]

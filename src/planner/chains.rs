@@ -1,7 +1,7 @@
 //! Finds the chains of maps in row groups for which `ops` has one kernel, and brings the tasks of each together. A chain
 //! changes no bit, so this pass may take or leave any of them; it looks for each pattern from the last step upwards.
 
-use super::fuse::{Class, Group, Groups, Rows};
+use super::fuse::{Class, Group, Groups, Rows, is_column};
 use super::tasks::{Origin, Program, TaskKind};
 use super::window::Window;
 use crate::graph::Pattern;
@@ -20,9 +20,14 @@ pub struct Chain {
     pub name: &'static str,
     pub kernels: &'static ChainKernels,
     pub inputs: SmallVec<[Operand; 8]>,
+    /// A bit for each input, set if that is a column.
+    pub columns: u32,
     /// The values that the kernel stores.
     pub outputs: SmallVec<[u32; 3]>,
 }
+
+/// The elements that a kernel computes at a time.
+const BLOCK: usize = 64;
 
 /// Operand `.1` of the task `.0`.
 pub type Operand = (u32, u8);
@@ -50,6 +55,11 @@ fn uses(program: &Program) -> Vec<u32> {
     uses
 }
 
+/// Whether whole blocks of a row are computed nearly without doing an element twice: the last may overlap the one before.
+fn fills_blocks(row: usize) -> bool {
+    row >= BLOCK && row.next_multiple_of(BLOCK) <= row + row / 8
+}
+
 struct Finder<'a> {
     program: &'a Program,
     uses: Vec<u32>,
@@ -64,6 +74,8 @@ struct Match<'a> {
     steps: SmallVec<[Option<u32>; 16]>,
     group: u32,
     groups: &'a Groups,
+    /// The length of a row, if that is settled and kernels may take rows one by one.
+    row: Option<usize>,
 }
 
 impl Finder<'_> {
@@ -82,6 +94,7 @@ impl Finder<'_> {
     fn group(&mut self, groups: &Groups, group: u32, rows: &Rows) -> (Vec<u32>, Vec<Chain>) {
         let mut order = rows.tasks.clone();
         let mut chains: Vec<Chain> = Vec::new();
+        let row = rows.row.filter(|&row| fills_blocks(row));
         // From the end: the root of a long chain comes before those of its parts.
         let mut at = order.len();
         while at > 0 {
@@ -90,11 +103,11 @@ impl Finder<'_> {
             let Some(kernels) = self.kernels(root).filter(|_| !self.taken[root as usize]) else { continue };
             let from = self.window((root, self.program.tasks[root as usize].inputs.len() as u8 - 1));
             let dtype = self.program.values[from.value as usize].dtype;
-            let found = PATTERNS.iter().find_map(|pattern| {
+            let found = PATTERNS.iter().filter(|pattern| row.is_some() || pattern.columns == 0).find_map(|pattern| {
                 let last = pattern.steps.last()?;
                 (last.kernels)(dtype).filter(|&last| std::ptr::eq(last, kernels))?;
                 let chain_kernels = (pattern.kernels)(dtype)?;
-                let found = self.lay(pattern, root, groups, group, rows)?;
+                let found = self.lay(pattern, root, groups, (group, row), rows)?;
                 let tasks = self.gather(&mut order, at, &found)?;
                 Some((found, chain_kernels, tasks))
             });
@@ -105,7 +118,8 @@ impl Finder<'_> {
             let outputs = outputs.map(|task| self.program.tasks[task as usize].output).collect();
             let inputs = found.inputs.iter().copied().flatten().collect();
             at = tasks.start;
-            chains.push(Chain { tasks, name: found.pattern.name, kernels, inputs, outputs });
+            let (name, columns) = (found.pattern.name, found.pattern.columns);
+            chains.push(Chain { tasks, name, kernels, inputs, columns, outputs });
         }
         chains.reverse();
         (order, chains)
@@ -116,12 +130,12 @@ impl Finder<'_> {
         pattern: &'static Pattern,
         root: u32,
         groups: &'a Groups,
-        group: u32,
+        (group, row): (u32, Option<usize>),
         rows: &Rows,
     ) -> Option<Match<'a>> {
         let (inputs, steps) =
             (SmallVec::from_elem(None, pattern.inputs), SmallVec::from_elem(None, pattern.steps.len()));
-        let mut found = Match { pattern, inputs, steps, group, groups };
+        let mut found = Match { pattern, inputs, steps, group, groups, row };
         let last = pattern.steps.len() - 1;
         let made = self.step(&mut found, last, root)
             && (0..last).all(|step| found.steps[step].is_some() || self.side_step(&mut found, step, rows));
@@ -142,7 +156,8 @@ impl Finder<'_> {
         // The dtype of a chain is that of the last operand of each of its ops: a condition comes first.
         let dtype = self.program.values[inputs[args.len() - 1].value as usize].dtype;
         let is_same = (found.pattern.steps[step].kernels)(dtype).is_some_and(|wanted| std::ptr::eq(wanted, kernels));
-        if !is_same || found.groups.places[task as usize] != (found.group, Class::Tile) {
+        let is_laid = found.steps.contains(&Some(task));
+        if !is_same || is_laid || found.groups.places[task as usize] != (found.group, Class::Tile) {
             return false;
         }
         found.steps[step] = Some(task);
@@ -152,13 +167,25 @@ impl Finder<'_> {
     fn operand(&self, found: &mut Match, value: usize, operand: Operand) -> bool {
         let Some(step) = value.checked_sub(found.pattern.inputs) else {
             let before = *found.inputs[value].get_or_insert(operand);
-            return before == operand || self.window(before) == self.window(operand);
+            let is_same = before == operand || self.window(before) == self.window(operand);
+            return is_same && (found.pattern.columns >> value & 1 == 0 || self.is_column(found, self.window(operand)));
         };
         let window = self.window(operand);
         let value = &self.program.values[window.value as usize];
         match value.origin {
             Origin::Task(task) if window.is_whole(value.size) => self.step(found, step, task),
             _ => false,
+        }
+    }
+
+    /// Whether a window shows the same element all along each row, and they lie in memory as a column does.
+    fn is_column(&self, found: &Match, window: &Window) -> bool {
+        let value = &self.program.values[window.value as usize];
+        match value.origin {
+            Origin::Task(task) if found.groups.places[task as usize].0 == found.group => {
+                found.groups.places[task as usize].1 == Class::Column
+            }
+            _ => found.row.is_some_and(|row| is_column(window, row, value.size)),
         }
     }
 

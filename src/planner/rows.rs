@@ -12,7 +12,7 @@ use super::window::{Dims, Window, split};
 use crate::error::{Error, Result};
 use crate::machine::cpu::isa::isa;
 use crate::machine::cpu::par::Work;
-use crate::machine::cpu::reduce::{BLOCK, CHUNK_ROWS, ReduceKernels};
+use crate::machine::cpu::reduce::{BLOCK, CHUNK_ROWS, ReduceKernels, TEAM};
 use smallvec::{SmallVec, smallvec};
 
 /// What the live operands of a tile may fill: a first-level cache.
@@ -78,7 +78,9 @@ impl Cut {
             // A tile of a whole chunk is added up by one call.
             Cut { rows: count, len, tile_rows: CHUNK_ROWS.min(count), piece: len }
         } else if whole_rows || len <= block {
-            Cut { rows: count, len, tile_rows: (block / len).clamp(1, count), piece: len }
+            let fitting = (block / len).clamp(1, count);
+            let teams = if fitting > TEAM { fitting / TEAM * TEAM } else { fitting };
+            Cut { rows: count, len, tile_rows: teams, piece: len }
         } else {
             Cut { rows: count, len, tile_rows: 1, piece: block }
         }
@@ -152,6 +154,8 @@ enum Want {
     Filled,
     /// Contiguous over the rows of the tile, or a scalar.
     Column,
+    /// That of what is the same all along each row.
+    Down,
 }
 
 impl<'a> Builder<'a> {
@@ -178,7 +182,9 @@ impl<'a> Builder<'a> {
     fn chain(&mut self, chain: &Chain) -> Result<()> {
         let program = self.scene.program;
         let operand = |&(task, input): &Operand| &program.tasks[task as usize].inputs[input as usize];
-        let args = chain.inputs.iter().map(|input| self.operand(operand(input), Want::Tile)).collect::<Result<_>>()?;
+        let want = |at: usize| if chain.columns >> at & 1 == 1 { Want::Down } else { Want::Tile };
+        let inputs = chain.inputs.iter().enumerate();
+        let args = inputs.map(|(at, input)| self.operand(operand(input), want(at))).collect::<Result<_>>()?;
         let mut outs = SmallVec::new();
         for &task in &self.group_rows.tasks[chain.tasks.clone()] {
             let task = &program.tasks[task as usize];
@@ -366,7 +372,7 @@ impl<'a> Builder<'a> {
                     [] => self.memory(window, 0, 0, false)?,
                     _ => self.strided(window, outer, true)?,
                 };
-                return self.spread(column, window, want);
+                return if want == Want::Down { Ok(column) } else { self.spread(column, window, want) };
             }
             if still(&outer) && matches!(inner.as_slice(), [(_, 1)]) {
                 let row = self.memory(window, 0, 1, false)?;
@@ -406,7 +412,8 @@ impl<'a> Builder<'a> {
             .collect();
         let size = self.group_rows.size;
         let singles = self.steps.iter().filter(|step| !matches!(step, Step::Chain { .. })).count();
-        let passes = self.passes + singles.div_ceil(2);
+        // Two steps of a tile take about as long as one pass, an exponential three more.
+        let passes = self.passes + singles.div_ceil(2) + if self.heavy { 3 } else { 0 };
         let Cut { rows, len, tile_rows, piece, .. } = self.cut;
         let segment = self.group_rows.segment.unwrap_or(rows);
         let blocks = match adds_rows(&self.sums) {
@@ -426,8 +433,7 @@ impl<'a> Builder<'a> {
             sums: self.sums,
             names: self.names,
             scratch,
-            // Plain work is counted in passes: two steps of a tile are about one.
-            work: if self.heavy { Work::Transcendental(size) } else { Work::Plain(size * passes) },
+            work: Work::Plain(size * passes),
         })
     }
 }

@@ -209,12 +209,19 @@ impl Fuzz {
     /// The ops of a chain that has a kernel; now and then a value between them is used elsewhere too.
     fn chain(&mut self, pattern: &Pattern) -> Option<Val> {
         let dtype = if self.below(4) == 0 { DType::F64 } else { DType::F32 };
-        let x = self.any_of(dtype);
+        let x = if pattern.columns == 0 { self.any_of(dtype) } else { self.rows(dtype) };
         let shape = self.case.graph.shape(x).clone();
-        let mut values = vec![x];
+        let is_column = |input: usize| pattern.columns >> input & 1 == 1;
+        let mut values = if is_column(0) { vec![self.column(x, 0)?] } else { vec![x] };
         for input in 1..pattern.inputs {
+            if is_column(input) {
+                let column = self.column(x, input)?;
+                values.push(column);
+                continue;
+            }
             let is_condition = |step: &PatternStep| matches!((step.op)(), Op::Select) && step.args[0] == input as u8;
-            let (other, constant) = (self.any_of(dtype), self.below(2) == 0);
+            let other = if pattern.columns == 0 { self.any_of(dtype) } else { self.leaf(dtype, &shape) };
+            let constant = self.below(2) == 0;
             let g = &mut self.case.graph;
             let value = match broadcast(g.shape(other), &shape) {
                 Some(common) if common == shape && !constant => ops::broadcast_to(g, other, &shape).ok()?,
@@ -230,6 +237,22 @@ impl Fuzz {
         self.vals.extend(outputs);
         let between = values[pattern.inputs + self.below(pattern.steps.len())];
         if self.below(8) == 0 { Some(between) } else { values.last().copied() }
+    }
+
+    /// Rows that kernels take one by one.
+    fn rows(&mut self, dtype: DType) -> Val {
+        let lengths = [64, 115, 128, 190, 250];
+        let shape = Shape::from([1 + self.below(40), lengths[self.below(lengths.len())]]);
+        self.leaf(dtype, &shape)
+    }
+
+    /// Something of each row of x, spread along it.
+    fn column(&mut self, x: Val, which: usize) -> Option<Val> {
+        let g = &mut self.case.graph;
+        let reduced = if which.is_multiple_of(2) { ops::max(g, x, 0b10).ok()? } else { ops::sum(g, x, 0b10).ok()? };
+        let shift = ops::full_like(g, 0.4 * which as f64 - 0.7, reduced);
+        let shifted = ops::add(g, reduced, shift).ok()?;
+        ops::spread(g, shifted, 0b10, x).ok()
     }
 
     fn index(&mut self) -> Option<Val> {

@@ -19,9 +19,10 @@ pub const CHUNK_ROWS: usize = 64;
 const LANES: usize = 64;
 /// Rows of fewer than `PART` elements that are reduced side by side.
 const GROUP: usize = 16;
-/// The lanes of a longer row that are folded together with those of other rows, `TEAM` at a time.
+/// The lanes of a longer row that are folded together with those of other rows.
 const PART: usize = 16;
-const TEAM: usize = 8;
+/// Rows that are reduced together.
+pub const TEAM: usize = 8;
 /// Columns of a chunk whose partials stay in registers.
 const COLUMNS: usize = 64;
 
@@ -186,7 +187,11 @@ unsafe fn rows<F: FoldFn<T>, T: Copy, const FMA: bool>(count: usize, n: usize, f
                     32.. => team::<F, T, 32>(rows, n, from),
                     _ => team::<F, T, PART>(rows, n, from),
                 };
-                out.add(r).copy_from_nonoverlapping(results.as_ptr(), rows);
+                if rows == TEAM {
+                    out.add(r).cast::<[T; TEAM]>().write(results);
+                } else {
+                    out.add(r).copy_from_nonoverlapping(results.as_ptr(), rows);
+                }
                 r += rows;
             }
         }
