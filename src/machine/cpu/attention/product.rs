@@ -2,7 +2,7 @@
 //! serial chain of multiply-adds along the steps that are asked for, and bands are cut by the number of rows alone, so no
 //! bit depends on strides or on the instruction set.
 
-use super::super::gemm::kernel::{Kernels, Rows, Tile};
+use super::super::gemm::kernel::{Fetch, Kernels, Rows, Tile};
 use super::super::gemm::pack::Panel;
 use super::super::gemm::{Mat, MatMut};
 use super::super::isa::isa;
@@ -106,6 +106,7 @@ impl<T: Number> Packed<T> {
                         c_rs: c.rs,
                         cols: width,
                         add,
+                        fetch: Fetch::NOTHING,
                     });
                 }
             }

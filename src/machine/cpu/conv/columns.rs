@@ -8,7 +8,7 @@ use super::field::{self, Field};
 use super::{Role, Shape, Shared};
 use crate::machine::cpu::gemm::Element;
 use crate::machine::cpu::gemm::block::{DEPTH_UNIT, TILE, even};
-use crate::machine::cpu::gemm::kernel::{Kernels, Rows, Tile};
+use crate::machine::cpu::gemm::kernel::{Fetch, Kernels, Rows, Tile};
 use crate::machine::cpu::gemm::pack::{Columns, Lines, Panel, Piece};
 use crate::machine::cpu::gemm::slide::{self, Slide};
 use crate::machine::cpu::isa::Isa;
@@ -395,6 +395,7 @@ impl<T: Element> Area<'_, T> {
                         c_rs: size as isize,
                         cols,
                         add: p > 0,
+                        fetch: Fetch::NOTHING,
                     };
                     // SAFETY: the tile is part of the item's result; its operands are packed.
                     unsafe {

@@ -14,7 +14,7 @@ use super::{Shape, Shared};
 use crate::machine::cpu::gemm::Element;
 use crate::machine::cpu::gemm::across::{self, Across};
 use crate::machine::cpu::gemm::block::{DEPTH_UNIT, even};
-use crate::machine::cpu::gemm::kernel::{Kernels, Rows, Tile};
+use crate::machine::cpu::gemm::kernel::{Fetch, Kernels, Rows, Tile};
 use crate::machine::cpu::gemm::pack::Panel;
 use crate::machine::cpu::isa::Isa;
 use crate::machine::cpu::par::{Stopped, Work, par};
@@ -353,6 +353,7 @@ impl<T: Element> Product<T> {
             c_rs: self.partial_step as isize,
             cols,
             add,
+            fetch: Fetch::NOTHING,
         };
         // SAFETY: the caller's promise.
         unsafe { kernel(&tile) }

@@ -1,9 +1,10 @@
 //! The blocked product on one thread: cuts K, columns and rows, packs what is read often enough, and calls the kernels.
 //!
 //! K is cut by K alone, so the sum behind an element never depends on the shape around it. Column blocks are sized for
-//! the L2 cache, row panels for the registers.
+//! the L2 cache, row panels for the registers. While the tiles of a block are computed, the next block comes into the
+//! cache: the CPU does not guess where it lies, and a first pass that waits for memory cost 4 to 8 % of a product.
 
-use super::kernel::{Kernel, Kernels, Rows, Tile};
+use super::kernel::{Fetch, Kernel, Kernels, Rows, Tile};
 use super::pack::Panel;
 use super::{Element, Mat, MatMut, thin};
 use crate::machine::cpu::par::{Stopped, poll};
@@ -11,8 +12,10 @@ use crate::machine::cpu::scratch::with_scratch;
 
 /// Blocks of K are whole vectors of any backend, so that all cut alike.
 pub const DEPTH_UNIT: usize = 16;
-/// Bytes of B that stay in the L2 cache while the rows of A pass.
+/// Bytes of B that stay in the L2 cache while the rows of A pass, if they are of all columns.
 const B_BYTES: usize = 512 << 10;
+/// The same of some columns: the next block comes in beside them.
+const B_PART_BYTES: usize = 256 << 10;
 /// Rows of A that stay packed from one column block to the next.
 const A_ROWS: usize = 2048;
 /// Column panels up to which A is read in place, and the same where its runs are far apart.
@@ -23,6 +26,8 @@ const B_REUSE: usize = 4;
 const B_REUSE_FAR: usize = 2;
 /// Bytes between runs from which the CPU reads them badly: they share few cache sets, and pages are not fetched ahead.
 const FAR: usize = 2048;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// C of one tile when its columns are not contiguous: the largest tile of any backend.
 pub const TILE: usize = 14 * 32;
 
@@ -46,6 +51,10 @@ struct Product<'a, T: 'static> {
     b_packed: *mut T,
     /// Whether the product is added to C.
     add: bool,
+    /// Whether tiles fetch C and the next block of B: in products of several blocks.
+    fetches: bool,
+    k: usize,
+    n: usize,
 }
 
 /// C = A · B, or C + A · B if `add`, on this thread. No dimension is 0.
@@ -75,7 +84,8 @@ pub unsafe fn product<T: Element>(
     let pack_b = b.cs != 1 || m > rows * if is_far(b.rs, size_of::<T>()) { B_REUSE_FAR } else { B_REUSE };
 
     let depth_step = even(k, T::MAX_DEPTH, DEPTH_UNIT);
-    let col_step = if n <= cols { n } else { even(n, (B_BYTES / size_of::<T>() / depth_step) & !(cols - 1), cols) };
+    let is_whole = n <= cols || n * depth_step <= B_BYTES / size_of::<T>();
+    let col_step = if is_whole { n } else { even(n, (B_PART_BYTES / size_of::<T>() / depth_step) & !(cols - 1), cols) };
     // With one column block a panel of A is used up before the next is packed.
     let keep_a = pack_a && n > col_step;
     let row_step = if keep_a { m.min(A_ROWS) } else { m };
@@ -84,7 +94,9 @@ pub unsafe fn product<T: Element>(
     let b_room = if pack_b { kernels.padded(col_step) * depth_step } else { 0 };
 
     with_scratch(a_room + b_room, |scratch: *mut T| {
-        let product = Product { kernels, b, c, pack_b, b_packed: scratch.wrapping_add(a_room), add };
+        let b_packed = scratch.wrapping_add(a_room);
+        let fetches = pack_b && (n > col_step || k > depth_step);
+        let product = Product { kernels, b, c, pack_b, b_packed, add, fetches, k, n };
         for p in (0..k).step_by(depth_step) {
             let depth = depth_step.min(k - p);
             for row in (0..m).step_by(row_step) {
@@ -97,22 +109,21 @@ pub unsafe fn product<T: Element>(
                             product.pack_b(&block);
                         }
                         let (mut i, mut to) = (row, scratch);
-                        let mut panels = if row_end - row <= rows { 1 } else { (row_end - row).div_ceil(rows) };
-                        while panels > 0 {
+                        let panels = if row_end - row <= rows { 1 } else { (row_end - row).div_ceil(rows) };
+                        for left in (0..panels).rev() {
                             poll()?;
-                            let height = if panels == 1 { row_end - i } else { (row_end - i).div_ceil(panels) };
+                            let height = if left == 0 { row_end - i } else { (row_end - i).div_ceil(left + 1) };
                             let from = Mat { ptr: a.at(i, p), ..a };
-                            let panel = if pack_a {
+                            let a = if pack_a {
                                 product.pack_a(from, height, depth, to, col == 0 || !keep_a)
                             } else {
                                 from
                             };
-                            product.row_panel(&block, i, height, panel, i == row);
+                            product.row_panel(&block, (i, height), a, i == row, left);
                             if keep_a {
                                 to = to.add(a_panel);
                             }
                             i += height;
-                            panels -= 1;
                         }
                     }
                 }
@@ -141,13 +152,14 @@ pub unsafe fn one_tile<T: Element>(
     add: bool,
 ) {
     let padded = kernels.padded(n);
-    let run = |from: *const T, b_ks: isize, reads: Rows| {
+    let run = |b: *const T, b_ks: isize, reads: Rows| {
         let kernel = kernels.tile(m, padded == kernels.cols(), a.rs == 1, reads);
         let (a, a_rs, a_ks, c, c_rs) = (a.ptr, a.rs, a.cs, c.ptr, c.rs);
-        let b_packed = std::ptr::null_mut();
+        let (b_packed, fetch) = (std::ptr::null_mut(), Fetch::NOTHING);
         // SAFETY: the tile is the whole product.
         unsafe {
-            kernel(&Tile { depth, runs: 1, a_skip: 0, a, a_rs, a_ks, b: from, b_ks, b_packed, c, c_rs, cols: n, add })
+            let (runs, a_skip, cols) = (1, 0, n);
+            kernel(&Tile { depth, runs, a_skip, a, a_rs, a_ks, b, b_ks, b_packed, c, c_rs, cols, add, fetch });
         };
     };
     if b.cs == 1 {
@@ -202,12 +214,34 @@ impl<T: Element> Product<'_, T> {
         Mat { ptr: to, rs: 1, cs: step as isize }
     }
 
-    /// One row panel of A against the block of B. The first one packs B on its way where columns are contiguous.
+    /// What a tile at column `j` fetches. The last row panels share out the next block of B, column by column.
+    fn fetch(&self, block: &Block, j: usize, left: usize) -> Fetch<T> {
+        let Mat { ptr, rs, cs } = self.b;
+        let line = LINE / size_of::<T>();
+        let at = |p: usize, col: usize| ptr.wrapping_offset(p as isize * rs + col as isize * cs);
+        let end = block.col + block.width;
+        let (p, col) = if end < self.n { (block.p, end) } else { (block.p + block.depth, 0) };
+        if cs == 1 && left < line && p < self.k {
+            // A row for each run.
+            Fetch { at: at(p + left * (block.depth / line), col + j), pair: line as isize, step: rs }
+        } else if rs == 1 && 2 * left < self.kernels.cols() && p < self.k {
+            // Two columns, a line of each for each run.
+            Fetch { at: at(p, col + j + 2 * left), pair: cs, step: line as isize }
+        } else {
+            Fetch { at: self.c.ptr, pair: 0, step: 0 }
+        }
+    }
+
+    /// One row panel of A against the block of B; `left` more follow. The first packs B on its way where columns are
+    /// contiguous.
     ///
     /// # Safety
     /// Both are inside the product; the packed parts were packed.
-    unsafe fn row_panel(&self, block: &Block, row: usize, height: usize, a: Mat<T>, is_first: bool) {
+    unsafe fn row_panel(&self, block: &Block, (row, height): (usize, usize), a: Mat<T>, is_first: bool, left: usize) {
         let cols = self.kernels.cols();
+        let line = LINE / size_of::<T>();
+        let fetches = self.fetches && block.depth.is_multiple_of(line);
+        let runs = if fetches { block.depth / line } else { 1 };
         let by_rows = height == 1 && !self.pack_b && self.c.cs == 1;
         let mut next = 0;
         while next < block.width {
@@ -220,7 +254,8 @@ impl<T: Element> Product<'_, T> {
             // SAFETY: the tile is inside the product.
             unsafe {
                 let (reads, b, b_ks) = if self.pack_b && !(is_first && self.b.cs == 1) {
-                    (Rows::Full, b_packed.cast_const(), padded as isize)
+                    let reads = if fetches { Rows::Fetching } else { Rows::Full };
+                    (reads, b_packed.cast_const(), padded as isize)
                 } else {
                     let reads = match (self.pack_b, width == padded) {
                         (true, _) => Rows::Copied,
@@ -235,8 +270,8 @@ impl<T: Element> Product<'_, T> {
                     self.kernels.tile(height, padded == cols, a.rs == 1, reads)
                 };
                 let tile = Tile {
-                    depth: block.depth,
-                    runs: 1,
+                    depth: block.depth / runs,
+                    runs,
                     a_skip: 0,
                     a: a.ptr,
                     a_rs: a.rs,
@@ -248,6 +283,7 @@ impl<T: Element> Product<'_, T> {
                     c_rs: self.c.rs,
                     cols: width,
                     add: self.add || block.p > 0,
+                    fetch: if fetches { self.fetch(block, j, left) } else { Fetch::NOTHING },
                 };
                 if self.c.cs == 1 { kernel(&tile) } else { scatter(kernel, tile, height, self.c.cs) }
             }

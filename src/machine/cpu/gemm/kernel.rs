@@ -13,7 +13,7 @@ use super::x86::{Avx2, Avx512};
 
 /// One call of a kernel. Strides are in elements.
 pub struct Tile<T> {
-    /// Steps of K without a break in A, and how often that many come: between two of them A skips `a_skip` elements.
+    /// Steps of K without a break, and how often that many come: between two such runs A skips `a_skip` elements.
     pub depth: usize,
     pub runs: usize,
     pub a_skip: isize,
@@ -31,6 +31,20 @@ pub struct Tile<T> {
     pub cols: usize,
     /// Adds the tile to C instead of overwriting it.
     pub add: bool,
+    /// For [`Rows::Fetching`] and [`Rows::Copied`].
+    pub fetch: Fetch<T>,
+}
+
+/// Cache lines that a tile fetches for later ones: two, `pair` elements apart, and after each run the two `step` further.
+#[derive(Clone, Copy)]
+pub struct Fetch<T> {
+    pub at: *const T,
+    pub pair: isize,
+    pub step: isize,
+}
+
+impl<T> Fetch<T> {
+    pub const NOTHING: Self = Fetch { at: std::ptr::null(), pair: 0, step: 0 };
 }
 
 /// How a kernel reads the rows of B.
@@ -40,12 +54,16 @@ pub enum Rows {
     Full,
     /// The rows end inside the last vector.
     Masked,
-    /// As `Masked`; and copies them, which is cheaper than a pass of its own: the store ports are idle.
+    /// As `Masked`; and copies them, which is cheaper than a pass of its own: the store ports are idle. Fetches too.
     Copied,
+    /// As `Full`; and after each run fetches a row of C and two lines for later tiles.
+    Fetching,
 }
 
 const FULL: usize = Rows::Full as usize;
+const MASKED: usize = Rows::Masked as usize;
 const COPIED: usize = Rows::Copied as usize;
+const FETCHING: usize = Rows::Fetching as usize;
 /// Rows of B that a copying kernel fetches ahead: rows far apart are beyond the CPU's own guess.
 const AHEAD: isize = 16;
 
@@ -61,7 +79,7 @@ pub type Kernel<T> = unsafe fn(&Tile<T>);
 pub struct Kernels<T: 'static> {
     pub lanes: usize,
     /// By rows − 1, vectors − 1, contiguous columns of A (`a_rs` = 1), and [`Rows`] of B.
-    tiles: &'static [[[[Kernel<T>; 3]; 2]; 2]],
+    tiles: &'static [[[[Kernel<T>; 4]; 2]; 2]],
     /// Of one row by [`ROW_VECTORS`] vectors, for a B that is read in place.
     row: Kernel<T>,
     pub thin: thin::Thin<T>,
@@ -106,7 +124,7 @@ impl<T> Kernels<T> {
 
 /// # Safety
 /// The CPU has the instruction set of `S`; A and B cover the tile; C covers MR × `cols`, with `cols` in the last of the
-/// NV vectors. With `FULL`, rows of B reach to the end of that vector; with `COPIED`, `b_packed` has room for `depth`
+/// NV vectors. With `FULL` and `FETCHING`, rows of B reach to the end of that vector; with `COPIED`, `b_packed` has room for `depth`
 /// times NV vectors.
 #[allow(clippy::needless_range_loop, reason = "plain counted loops are unrolled, so that `acc` lives in registers")]
 #[inline(always)]
@@ -126,12 +144,16 @@ unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const CONTIGUOUS_A: bo
                 a[group] = std::hint::black_box(a[group - 1].byte_offset(3 * rs));
             }
         }
-        for _ in 0..t.runs {
+        for run in 0..t.runs {
             for _ in 0..t.depth {
                 let mut row = [S::splat(S::T::default()); NV];
                 for j in 0..NV {
                     let from = b.add(j * S::LANES);
-                    row[j] = if B != FULL && j == NV - 1 { S::load_mask(from, mask) } else { S::load(from) };
+                    row[j] = if (B == MASKED || B == COPIED) && j == NV - 1 {
+                        S::load_mask(from, mask)
+                    } else {
+                        S::load(from)
+                    };
                     if B == COPIED || NV == ROW_VECTORS {
                         S::prefetch(from.wrapping_offset(AHEAD * t.b_ks));
                     }
@@ -169,6 +191,15 @@ unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const CONTIGUOUS_A: bo
             for group in 0..MR.div_ceil(3) {
                 a[group] = a[group].wrapping_offset(t.a_skip);
             }
+            if B == COPIED || B == FETCHING {
+                let at = t.fetch.at.wrapping_offset(run as isize * t.fetch.step);
+                S::prefetch(at);
+                S::prefetch(at.wrapping_offset(t.fetch.pair));
+                if run < MR {
+                    let c = t.c.wrapping_offset(run as isize * t.c_rs);
+                    (0..NV).for_each(|j| S::prefetch(c.wrapping_add(j * S::LANES)));
+                }
+            }
         }
         for i in 0..MR {
             let c = t.c.offset(i as isize * t.c_rs);
@@ -188,6 +219,18 @@ unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const CONTIGUOUS_A: bo
             }
         }
     }
+}
+
+/// The kernels of one height, width and layout of A, by [`Rows`].
+macro_rules! kinds {
+    ($mr:literal, $nv:literal, $contiguous:literal) => {
+        [
+            entry::<$mr, $nv, $contiguous, FULL>,
+            entry::<$mr, $nv, $contiguous, MASKED>,
+            entry::<$mr, $nv, $contiguous, COPIED>,
+            entry::<$mr, $nv, $contiguous, FETCHING>,
+        ]
+    };
 }
 
 macro_rules! table {
@@ -242,14 +285,8 @@ macro_rules! table {
             Kernels {
                 lanes: <$simd as Simd>::LANES,
                 tiles: &[$([
-                    [
-                        [entry::<$mr, 1, false, 0>, entry::<$mr, 1, false, 1>, entry::<$mr, 1, false, 2>],
-                        [entry::<$mr, 1, true, 0>, entry::<$mr, 1, true, 1>, entry::<$mr, 1, true, 2>],
-                    ],
-                    [
-                        [entry::<$mr, 2, false, 0>, entry::<$mr, 2, false, 1>, entry::<$mr, 2, false, 2>],
-                        [entry::<$mr, 2, true, 0>, entry::<$mr, 2, true, 1>, entry::<$mr, 2, true, 2>],
-                    ],
+                    [kinds!($mr, 1, false), kinds!($mr, 1, true)],
+                    [kinds!($mr, 2, false), kinds!($mr, 2, true)],
                 ]),*],
                 row: entry::<1, ROW_VECTORS, false, 0>,
                 thin,

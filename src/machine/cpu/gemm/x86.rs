@@ -210,16 +210,19 @@ unsafe fn low_lanes64(count: usize) -> __m256i {
 unsafe fn columns_512_f32(runs: &[*const f32; 16]) -> [__m512; 16] {
     // SAFETY: the caller has AVX-512, and each run has 16 elements.
     unsafe {
-        let mut out = [_mm512_setzero_ps(); 16];
-        for part in 0..4 {
-            let mut rows = [out[0]; 4];
-            for i in 0..4 {
+        // The parts of a run in turn: runs that are far apart push each other out of the cache.
+        let mut rows = [[_mm512_setzero_ps(); 4]; 4];
+        for i in 0..4 {
+            for (part, rows) in rows.iter_mut().enumerate() {
                 let quarter = |q: usize| _mm_loadu_ps(runs[i + 4 * q].add(4 * part));
                 let v = _mm512_broadcast_f32x4(quarter(0));
                 let v = _mm512_mask_broadcast_f32x4(v, 0x00f0, quarter(1));
                 let v = _mm512_mask_broadcast_f32x4(v, 0x0f00, quarter(2));
                 rows[i] = _mm512_mask_broadcast_f32x4(v, 0xf000, quarter(3));
             }
+        }
+        let mut out = [_mm512_setzero_ps(); 16];
+        for (part, rows) in rows.iter().enumerate() {
             let low01 = _mm512_castps_pd(_mm512_unpacklo_ps(rows[0], rows[1]));
             let high01 = _mm512_castps_pd(_mm512_unpackhi_ps(rows[0], rows[1]));
             let low23 = _mm512_castps_pd(_mm512_unpacklo_ps(rows[2], rows[3]));
