@@ -246,10 +246,17 @@ impl Fuzz {
         self.leaf(dtype, &shape)
     }
 
-    /// Something of each row of x, spread along it.
+    /// The largest element or the mean of each row of x, spread along it: numbers of the size of the elements, so that
+    /// devices agree on what an integer of their exponential is.
     fn column(&mut self, x: Val, which: usize) -> Option<Val> {
         let g = &mut self.case.graph;
-        let reduced = if which.is_multiple_of(2) { ops::max(g, x, 0b10).ok()? } else { ops::sum(g, x, 0b10).ok()? };
+        let reduced = if which.is_multiple_of(2) {
+            ops::max(g, x, 0b10).ok()?
+        } else {
+            let sum = ops::sum(g, x, 0b10).ok()?;
+            let share = ops::full_like(g, 1.0 / g.shape(x)[1] as f64, sum);
+            ops::multiply(g, sum, share).ok()?
+        };
         let shift = ops::full_like(g, 0.4 * which as f64 - 0.7, reduced);
         let shifted = ops::add(g, reduced, shift).ok()?;
         ops::spread(g, shifted, 0b10, x).ok()
