@@ -170,7 +170,7 @@ macro_rules! pattern {
                     // SAFETY: the caller asks for elements inside the slices.
                     $(let $input = unsafe { <$In as Input>::at($input, row, at) };)+
                     let mut block: Self::Block<W> = ($([MaybeUninit::<$Out>::uninit(); W],)+);
-                    for j in 0..W {
+                    for j in 0..$crate::machine::cpu::chain::elements::<W>() {
                         // SAFETY: as above.
                         $(let $input = unsafe { <$In as Input>::read($input, j) };)+
                         $(let $value = pattern!(@$kind $Fn, T, FMA, $($arg),+);)+

@@ -24,6 +24,12 @@ const SHORT_CHAIN: usize = 3;
 const MIDDLE: usize = 16;
 const SHORT: usize = 4;
 
+/// The elements of a block. Hidden from the compiler where it would unroll them like that.
+#[inline(always)]
+pub fn elements<const W: usize>() -> usize {
+    if W == MIDDLE { std::hint::black_box(W).min(W) } else { W }
+}
+
 /// How a chain reads an operand: a type of element stands for one element each, or one for all; `Column` of it for one
 /// for each row.
 pub trait Input {
