@@ -89,7 +89,8 @@ impl Link for select::Where {
 }
 
 /// `pattern!(NAME, Body, "name", (inputs: Type, …) -> (outputs: Type, …) { value = kind::Op(values); … })`: `T` is the
-/// float dtype of the chain, `Column<T>` one element for each row, `u8` a bool; the ops are the structs of the scalar functions.
+/// float dtype of the chain, `Column<T>` one element for each row, `u8` a bool; the ops are the structs of the scalar
+/// functions.
 macro_rules! pattern {
     (
         $(#[$doc:meta])*
