@@ -5,7 +5,7 @@ use super::fuse::{Class, Group, Groups, Rows, is_column};
 use super::tasks::{Origin, Program, TaskKind};
 use super::window::Window;
 use crate::graph::Pattern;
-use crate::machine::cpu::chain::ChainKernels;
+use crate::machine::cpu::chain::{ChainKernels, LONG_OF_SHORT_CHAIN};
 use crate::machine::cpu::dispatch::Kernels;
 use crate::ops::pattern::PATTERNS;
 use smallvec::SmallVec;
@@ -25,9 +25,6 @@ pub struct Chain {
     /// The values that the kernel stores.
     pub outputs: SmallVec<[u32; 3]>,
 }
-
-/// The elements that a kernel computes at a time.
-const BLOCK: usize = 64;
 
 /// Operand `.1` of the task `.0`.
 pub type Operand = (u32, u8);
@@ -57,6 +54,7 @@ fn uses(program: &Program) -> Vec<u32> {
 
 /// Whether whole blocks of a row are computed nearly without doing an element twice: the last may overlap the one before.
 fn fills_blocks(row: usize) -> bool {
+    const BLOCK: usize = LONG_OF_SHORT_CHAIN;
     row >= BLOCK && row.next_multiple_of(BLOCK) <= row + row / 8
 }
 

@@ -19,7 +19,7 @@ pub const MOST_ARGS: usize = 16;
 /// values of a chain are in registers at once. A short chain takes as many: the compiler unrolls a block of 32 of it
 /// before it looks for vectors, and then finds none.
 const LONG: usize = 32;
-const LONG_OF_SHORT_CHAIN: usize = 64;
+pub const LONG_OF_SHORT_CHAIN: usize = 64;
 const SHORT_CHAIN: usize = 3;
 const MIDDLE: usize = 16;
 const SHORT: usize = 4;
