@@ -270,6 +270,7 @@ def test_ctrl_c_between_and_within_steps() -> None:
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_in_run_keeps_whole_steps() -> None:
     counts = wg.zeros(())
 
@@ -281,16 +282,13 @@ def test_ctrl_c_in_run_keeps_whole_steps() -> None:
 
     xs = wg.ones((400, 256, 256))
     step.run(xs[:3])
-    # A process that was started in the background ignores the signal.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=lambda: (time.sleep(0.1), os.kill(os.getpid(), signal.SIGINT)))
+    thread.start()
     try:
-        thread.start()
         with pytest.raises(KeyboardInterrupt):
             forever(lambda: step.run(xs))
     finally:
         thread.join()
-        signal.signal(signal.SIGINT, before)
     done = counts.item()
     assert done == int(done) >= 1
     step(xs[0])

@@ -71,6 +71,7 @@ def test_fork_while_other_threads_compute() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are different there")
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_stops_within_200_ms() -> None:
     delays = []
     for _ in range(3):
@@ -91,6 +92,7 @@ def test_ctrl_c_stops_within_200_ms() -> None:
     assert min(delays) < 0.2
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_work_goes_on_after_ctrl_c() -> None:
     w = wg.tensor([1.0]).requires_grad_()
     optimizer = optim.SGD([w], lr=0.5)
