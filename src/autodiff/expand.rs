@@ -3,7 +3,7 @@
 use super::{batch, forward, reverse};
 use crate::error::{Error, Result};
 use crate::graph::verify::verify;
-use crate::graph::{Attrs, CompositeDef, Graph, Node, Op, Source, TensorType, Val, Vals};
+use crate::graph::{Attrs, CompositeDef, Copies, Graph, Node, Op, Source, TensorType, Val, Vals};
 use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -30,11 +30,8 @@ pub fn expand(graph: &Graph, known: &Known) -> Result<Graph> {
 /// As `expand`, for other executors: without hand kernels, what is left is sources and primitive ops.
 pub fn expand_to(graph: &Graph, known: &Known, hand: HandKernels) -> Result<Graph> {
     verify(graph, "lowering")?;
-    let (mut expanded, map) = transforms(graph)?;
-    let leaves: HashMap<Val, Val> = known
-        .iter()
-        .map(|(val, leaf)| (map[val.node as usize][val.output as usize], map[leaf.node as usize][leaf.output as usize]))
-        .collect();
+    let (mut expanded, copies) = transforms(graph)?;
+    let leaves: HashMap<Val, Val> = known.iter().map(|&(val, leaf)| (copies.of(val), copies.of(leaf))).collect();
     if !leaves.is_empty() {
         let swap = |val: &mut Val| *val = leaves.get(val).copied().unwrap_or(*val);
         expanded.nodes.iter_mut().for_each(|node| node.inputs.iter_mut().for_each(swap));
@@ -42,19 +39,19 @@ pub fn expand_to(graph: &Graph, known: &Known, hand: HandKernels) -> Result<Grap
         // A leaf may stand after the node whose value it is: sources come first.
         expanded = sources_first(expanded);
     }
-    expanded.prune();
-    let mut primitive = lower(&expanded, hand)?;
+    let mut primitive = lower(expanded, hand)?;
     primitive.prune();
     verify(&primitive, "expansion")?;
     Ok(primitive)
 }
 
 /// Copies the graph, expanding each transform where it stands. Also tells what became of each old value.
-fn transforms(graph: &Graph) -> Result<(Graph, Vec<Vals>)> {
-    let mut out = Graph::new();
-    let mut map: Vec<Vals> = Vec::with_capacity(graph.nodes.len());
+fn transforms(graph: &Graph) -> Result<(Graph, Copies)> {
+    // A gradient takes several nodes for each.
+    let mut out = Graph::with_capacity(8 * graph.nodes.len());
+    let mut copies = Copies::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
-        let inputs: Vals = node.inputs.iter().map(|val| map[val.node as usize][val.output as usize]).collect();
+        let inputs = copies.all(&node.inputs);
         let vals = match &node.op {
             Op::Gradient(spec) => {
                 let (targets, rest) = inputs.split_at(spec.targets as usize);
@@ -81,10 +78,10 @@ fn transforms(graph: &Graph) -> Result<(Graph, Vec<Vals>)> {
                 out.nodes[index as usize].vals(index)
             }
         };
-        map.push(vals);
+        copies.push(vals);
     }
-    out.outputs = graph.outputs.iter().map(|val| map[val.node as usize][val.output as usize]).collect();
-    Ok((out, map))
+    out.outputs = graph.outputs.iter().map(|&val| copies.of(val)).collect();
+    Ok((out, copies))
 }
 
 fn ones(graph: &mut Graph, like: Val) -> Val {
@@ -93,7 +90,7 @@ fn ones(graph: &mut Graph, like: Val) -> Val {
 }
 
 fn sources_first(graph: Graph) -> Graph {
-    let mut out = Graph { nodes: Vec::with_capacity(graph.nodes.len()), outputs: graph.outputs };
+    let mut out = Graph { outputs: graph.outputs, ..Graph::with_capacity(graph.nodes.len()) };
     let mut renumbered = vec![0u32; graph.nodes.len()];
     let (sources, ops): (Vec<_>, Vec<_>) =
         graph.nodes.into_iter().enumerate().partition(|(_, node)| matches!(node.op, Op::Source(_)));
@@ -107,40 +104,38 @@ fn sources_first(graph: Graph) -> Graph {
     out
 }
 
-/// Removes markers, takes composites apart, and forgets which batches a random node was recorded under.
-fn lower(graph: &Graph, hand: HandKernels) -> Result<Graph> {
-    let mut out = Graph::new();
-    let mut map: Vec<Vals> = Vec::with_capacity(graph.nodes.len());
-    for node in &graph.nodes {
-        let inputs: Vals = node.inputs.iter().map(|val| map[val.node as usize][val.output as usize]).collect();
-        map.push(lower_node(&mut out, node, &inputs, hand)?);
+/// Copies what outputs need, removes markers, takes composites apart, and forgets which batches a random node was recorded under.
+fn lower(graph: Graph, hand: HandKernels) -> Result<Graph> {
+    let live = graph.live();
+    let mut out = Graph::with_capacity(3 * graph.nodes.len());
+    let mut copies = Copies::with_capacity(graph.nodes.len());
+    for (node, live) in graph.nodes.into_iter().zip(live) {
+        let vals = if live { lower_node(&mut out, node, &copies, hand)? } else { Vals::new() };
+        copies.push(vals);
     }
-    out.outputs = graph.outputs.iter().map(|val| map[val.node as usize][val.output as usize]).collect();
+    out.outputs = graph.outputs.iter().map(|&val| copies.of(val)).collect();
     Ok(out)
 }
 
 /// Composites nest to the depth of their definitions, so this recursion is shallow whatever the user records.
-fn lower_node(out: &mut Graph, node: &Node, inputs: &[Val], hand: HandKernels) -> Result<Vals> {
-    match &node.op {
-        Op::Marker | Op::Detach | Op::CustomGradient(_) => Ok(Vals::from_slice(&inputs[..1])),
-        Op::Composite(def, attrs) if !has_kernel(out, def, attrs, inputs, hand) => {
-            let mut scratch = Graph::new();
+fn lower_node(out: &mut Graph, node: Node, copies: &Copies, hand: HandKernels) -> Result<Vals> {
+    let inputs = copies.all(&node.inputs);
+    let inputs = match node.op {
+        Op::Marker | Op::Detach | Op::CustomGradient(_) => return Ok(Vals::from_slice(&inputs[..1])),
+        Op::Composite(def, ref attrs) if !has_kernel(out, def, attrs, &inputs, hand) => {
+            let mut scratch = Graph::with_capacity(32);
             let args: Vals = inputs.iter().map(|&val| scratch.placeholder(out.ty(val).clone())).collect();
             let results = (def.expand)(&mut scratch, attrs, &args)?;
-            inline(out, &scratch, inputs, &results, hand)
-        }
-        Op::Random(_) => {
-            let index = out.push_typed(node.op.clone(), &inputs[..2], node.outputs.clone());
-            Ok(out.nodes[index as usize].vals(index))
+            return inline(out, scratch, &inputs, &results, hand);
         }
         Op::Gradient(_) | Op::Jvp(_) | Op::Batch(_) | Op::Pullback(_) => {
-            Err(Error::internal(format!("{} is left after expansion", node.op.name())))
+            return Err(Error::internal(format!("{} is left after expansion", node.op.name())));
         }
-        op => {
-            let index = out.push_typed(op.clone(), inputs, node.outputs.clone());
-            Ok(out.nodes[index as usize].vals(index))
-        }
-    }
+        Op::Random(_) => &inputs[..2],
+        _ => &inputs,
+    };
+    let index = out.push_typed(node.op, inputs, node.outputs);
+    Ok(out.nodes[index as usize].vals(index))
 }
 
 fn has_kernel(graph: &Graph, def: &CompositeDef, attrs: &Attrs, inputs: &[Val], hand: HandKernels) -> bool {
@@ -153,13 +148,14 @@ fn has_kernel(graph: &Graph, def: &CompositeDef, attrs: &Attrs, inputs: &[Val], 
 }
 
 /// Appends a scratch graph whose first nodes are placeholders for `inputs`.
-fn inline(out: &mut Graph, scratch: &Graph, inputs: &[Val], results: &[Val], hand: HandKernels) -> Result<Vals> {
-    let mut map: Vec<Vals> = inputs.iter().map(|&val| Vals::from_slice(&[val])).collect();
-    for node in &scratch.nodes[inputs.len()..] {
-        let inputs: Vals = node.inputs.iter().map(|val| map[val.node as usize][val.output as usize]).collect();
-        map.push(lower_node(out, node, &inputs, hand)?);
+fn inline(out: &mut Graph, scratch: Graph, inputs: &[Val], results: &[Val], hand: HandKernels) -> Result<Vals> {
+    let mut copies = Copies::with_capacity(scratch.nodes.len());
+    inputs.iter().for_each(|&val| copies.push(Vals::from_slice(&[val])));
+    for node in scratch.nodes.into_iter().skip(inputs.len()) {
+        let vals = lower_node(out, node, &copies, hand)?;
+        copies.push(vals);
     }
-    Ok(results.iter().map(|val| map[val.node as usize][val.output as usize]).collect())
+    Ok(copies.all(results))
 }
 
 /// The nodes that depend on `from` and that `to` depends on: flags for the indices of the range. The nodes of `from`

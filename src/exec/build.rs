@@ -10,7 +10,7 @@ use crate::shape::Strides;
 /// The plan of a graph. `leaf_strides` holds the strides of each leaf slot, which become part of the plan.
 pub fn build(graph: &Graph, known: &Known, leaf_strides: &[Strides], donations: &[Donation]) -> Result<Plan> {
     let expanded = expand(graph, known)?;
-    let simple = planner::simplify(&expanded)?;
+    let simple = planner::simplify(expanded)?;
     verify(&simple, "simplification")?;
     planner::plan(&simple, leaf_strides, donations)
 }

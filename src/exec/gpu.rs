@@ -54,7 +54,7 @@ pub fn build(
 ) -> Result<Plan> {
     let context = context(device)?;
     let expanded = expand_to(graph, known, HandKernels::KeepForDevices)?;
-    let simple = planner::simplify(&expanded)?;
+    let simple = planner::simplify(expanded)?;
     verify(&simple, "simplification")?;
     let shaders = planner::gpu::plan(&simple, leaf_strides, donations, &limits(&context))?;
     Ok(Plan::new(shaders, device))

@@ -60,7 +60,7 @@ pub fn verify(
     devices: &[DeviceId],
     report: &mut Report,
 ) -> Result<()> {
-    let graph = planner::simplify(&expand_to(graph, known, HandKernels::Expand)?)?;
+    let graph = planner::simplify(expand_to(graph, known, HandKernels::Expand)?)?;
     let values = nodes(&graph, leaf_strides, inputs, &|_, _, _| Ok(false))?;
     for (index, node) in graph.nodes.iter().enumerate() {
         if matches!(node.op, Op::Source(_)) || node.outputs[0].shape.size() == 0 {

@@ -27,7 +27,9 @@ pub struct Node {
 impl Node {
     /// The values of this node, which stands at `index`.
     pub fn vals(&self, index: u32) -> Vals {
-        (0..self.outputs.len() as u32).map(|output| Val { node: index, output }).collect()
+        let mut vals = Vals::new();
+        (0..self.outputs.len() as u32).for_each(|output| vals.push(Val { node: index, output }));
+        vals
     }
 }
 
@@ -41,6 +43,11 @@ pub struct Graph {
 impl Graph {
     pub fn new() -> Graph {
         Graph::default()
+    }
+
+    /// An empty graph with room for so many nodes.
+    pub fn with_capacity(nodes: usize) -> Graph {
+        Graph { nodes: Vec::with_capacity(nodes), outputs: Vec::new() }
     }
 
     pub fn node(&self, val: Val) -> &Node {
@@ -103,8 +110,8 @@ impl Graph {
         self.add_typed(Op::Source(Source::Placeholder), &[], ty)
     }
 
-    /// Drops every node that no output needs and renumbers the rest, keeping their order.
-    pub fn prune(&mut self) {
+    /// Which nodes some output needs.
+    pub fn live(&self) -> Vec<bool> {
         let mut live = vec![false; self.nodes.len()];
         self.outputs.iter().for_each(|val| live[val.node as usize] = true);
         for index in (0..self.nodes.len()).rev() {
@@ -112,16 +119,24 @@ impl Graph {
                 self.nodes[index].inputs.iter().for_each(|val| live[val.node as usize] = true);
             }
         }
-        let mut renumbered = vec![0u32; self.nodes.len()];
-        let mut kept = Vec::with_capacity(self.nodes.len());
-        for (index, mut node) in std::mem::take(&mut self.nodes).into_iter().enumerate() {
-            if live[index] {
+        live
+    }
+
+    /// Drops every node that no output needs and renumbers the rest, keeping their order.
+    pub fn prune(&mut self) {
+        let live = self.live();
+        let mut renumbered = vec![0u32; live.len()];
+        let (mut index, mut kept) = (0, 0);
+        self.nodes.retain_mut(|node| {
+            let keeps = live[index];
+            if keeps {
                 node.inputs.iter_mut().for_each(|val| val.node = renumbered[val.node as usize]);
-                renumbered[index] = kept.len() as u32;
-                kept.push(node);
+                renumbered[index] = kept;
+                kept += 1;
             }
-        }
-        self.nodes = kept;
+            index += 1;
+            keeps
+        });
         self.outputs.iter_mut().for_each(|val| val.node = renumbered[val.node as usize]);
     }
 
@@ -131,5 +146,29 @@ impl Graph {
             [val] => Ok(*val),
             _ => Err(Error::internal(format!("expected one value, got {}", vals.len()))),
         }
+    }
+}
+
+/// What became of the values of a graph that is copied node by node.
+pub struct Copies(Vec<Vals>);
+
+impl Copies {
+    pub fn with_capacity(nodes: usize) -> Copies {
+        Copies(Vec::with_capacity(nodes))
+    }
+
+    /// The next node has become these values.
+    pub fn push(&mut self, vals: Vals) {
+        self.0.push(vals);
+    }
+
+    pub fn of(&self, val: Val) -> Val {
+        self.0[val.node as usize][val.output as usize]
+    }
+
+    pub fn all(&self, vals: &[Val]) -> Vals {
+        let mut copies = Vals::new();
+        vals.iter().for_each(|&val| copies.push(self.of(val)));
+        copies
     }
 }

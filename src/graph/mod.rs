@@ -8,7 +8,7 @@ pub mod op;
 pub mod print;
 pub mod verify;
 
-pub use build::{Graph, Node, Val};
+pub use build::{Copies, Graph, Node, Val};
 pub use def::{
     BinaryDef, CompositeDef, Derivative, DeviceKernel, Fold, HostKernel, Masking, Pattern, PatternStep, Promote,
     RandomDef, Reads, ReduceDef, Rule, RunFn, Tangents, TransposeFn, UnaryDef, Vals,

@@ -4,6 +4,7 @@
 use super::fuse::Groups;
 use super::tasks::{Origin, Program, Task, TaskKind};
 use crate::ops::conv::Convolution;
+use smallvec::SmallVec;
 
 /// The account of one kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,9 +26,10 @@ impl Account {
 }
 
 pub fn account(program: &Program, groups: &Groups, group: u32, is_stored: impl Fn(u32) -> bool) -> Account {
-    let mut account = Account::default();
-    let mut seen: Vec<u32> = Vec::new();
-    for &task in groups.tasks(group) {
+    let tasks = groups.tasks(group);
+    let mut account = Account { ops: Vec::with_capacity(tasks.len()), ..Account::default() };
+    let mut seen: SmallVec<[u32; 16]> = SmallVec::new();
+    for &task in tasks {
         let task = &program.tasks[task as usize];
         account.ops.push(task.name);
         account.flops += flops(task);

@@ -4,12 +4,15 @@
 use super::fuse::{Class, Group, Groups, Rows, is_column};
 use super::tasks::{Origin, Program, TaskKind};
 use super::window::Window;
+use crate::dtype::DType;
 use crate::graph::Pattern;
 use crate::machine::cpu::chain::{ChainKernels, LONG_OF_SHORT_CHAIN};
 use crate::machine::cpu::dispatch::Kernels;
 use crate::ops::pattern::PATTERNS;
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 /// Ops of a chain that take as long as one pass of a load, an operation and a store.
 pub const OPS_A_PASS: usize = 3;
@@ -58,6 +61,41 @@ fn fills_blocks(row: usize) -> bool {
     row >= BLOCK && row.next_multiple_of(BLOCK) <= row + row / 8
 }
 
+/// A pattern for one dtype.
+struct Candidate {
+    pattern: &'static Pattern,
+    kernels: &'static ChainKernels,
+    /// The bits of its steps: a group that lacks one does not hold the pattern.
+    parts: u64,
+}
+
+/// The patterns whose last step has these kernels, where its last operand has this dtype, in their order.
+fn candidates(last: &'static Kernels, dtype: DType) -> &'static [Candidate] {
+    type ByLast = HashMap<(usize, DType), Vec<Candidate>>;
+    static BY_LAST: LazyLock<ByLast> = LazyLock::new(|| {
+        let mut by_last = ByLast::new();
+        for (pattern, dtype) in PATTERNS.iter().flat_map(|pattern| DType::ALL.map(|dtype| (pattern, dtype))) {
+            let steps: Option<Vec<_>> = pattern.steps.iter().map(|step| (step.kernels)(dtype)).collect();
+            let (Some(kernels), Some(steps)) = ((pattern.kernels)(dtype), steps) else { continue };
+            let parts = steps.iter().fold(0, |parts, kernels| parts | bit(kernels));
+            if let Some(last) = steps.last() {
+                by_last.entry((address(last), dtype)).or_default().push(Candidate { pattern, kernels, parts });
+            }
+        }
+        by_last
+    });
+    BY_LAST.get(&(address(last), dtype)).map_or(&[], Vec::as_slice)
+}
+
+fn address(kernels: &'static Kernels) -> usize {
+    std::ptr::from_ref(kernels) as usize
+}
+
+/// One bit for the kernels of an op.
+fn bit(kernels: &'static Kernels) -> u64 {
+    1 << ((address(kernels) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58)
+}
+
 struct Finder<'a> {
     program: &'a Program,
     uses: Vec<u32>,
@@ -93,6 +131,8 @@ impl Finder<'_> {
         let mut order = rows.tasks.clone();
         let mut chains: Vec<Chain> = Vec::new();
         let row = rows.row.filter(|&row| fills_blocks(row));
+        let parts =
+            rows.tasks.iter().filter_map(|&task| self.kernels(task)).fold(0, |parts, kernels| parts | bit(kernels));
         // From the end: the root of a long chain comes before those of its parts.
         let mut at = order.len();
         while at > 0 {
@@ -101,13 +141,13 @@ impl Finder<'_> {
             let Some(kernels) = self.kernels(root).filter(|_| !self.taken[root as usize]) else { continue };
             let from = self.window((root, self.program.tasks[root as usize].inputs.len() as u8 - 1));
             let dtype = self.program.values[from.value as usize].dtype;
-            let found = PATTERNS.iter().filter(|pattern| row.is_some() || pattern.columns == 0).find_map(|pattern| {
-                let last = pattern.steps.last()?;
-                (last.kernels)(dtype).filter(|&last| std::ptr::eq(last, kernels))?;
-                let chain_kernels = (pattern.kernels)(dtype)?;
-                let found = self.lay(pattern, root, groups, (group, row), rows)?;
+            let mut fitting = candidates(kernels, dtype).iter().filter(|candidate| {
+                candidate.parts & parts == candidate.parts && (row.is_some() || candidate.pattern.columns == 0)
+            });
+            let found = fitting.find_map(|candidate| {
+                let found = self.lay(candidate.pattern, root, groups, (group, row), rows)?;
                 let tasks = self.gather(&mut order, at, &found)?;
-                Some((found, chain_kernels, tasks))
+                Some((found, candidate.kernels, tasks))
             });
             let Some((found, kernels, tasks)) = found else { continue };
             order[tasks.clone()].iter().for_each(|&task| self.taken[task as usize] = true);

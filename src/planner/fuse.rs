@@ -382,7 +382,7 @@ pub struct Readers {
 impl Readers {
     pub fn of(program: &Program) -> Readers {
         let mut readers = Readers {
-            tasks: vec![SmallVec::new(); program.values.len()],
+            tasks: std::iter::repeat_with(SmallVec::new).take(program.values.len()).collect(),
             is_output: vec![false; program.values.len()],
             is_awaited: vec![false; program.values.len()],
         };

@@ -135,7 +135,7 @@ struct Builder<'a> {
     /// Registers of values made here, by task output.
     made: hashbrown::HashMap<u32, u16>,
     /// Operands seen so far, by value.
-    seen: hashbrown::HashMap<u32, SmallVec<[Seen; 1]>>,
+    seen: hashbrown::HashMap<u32, SmallVec<[Seen<'a>; 1]>>,
     heavy: bool,
     /// Passes of a load, an operation and a store that chains take as long as.
     passes: usize,
@@ -143,7 +143,7 @@ struct Builder<'a> {
 }
 
 /// An operand, the form in which it was asked for, and its register.
-type Seen = (Window, Want, u16);
+type Seen<'a> = (&'a Window, Want, u16);
 
 /// The form in which an instruction needs an operand.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -165,17 +165,17 @@ impl<'a> Builder<'a> {
             group,
             group_rows,
             cut,
-            drafts: Vec::new(),
+            drafts: Vec::with_capacity(2 * group_rows.tasks.len()),
             slots: Vec::new(),
             prologue: Vec::new(),
-            steps: Vec::new(),
+            steps: Vec::with_capacity(group_rows.tasks.len()),
             epilogue: Vec::new(),
             sums: Vec::new(),
             made: hashbrown::HashMap::new(),
             seen: hashbrown::HashMap::new(),
             heavy: false,
             passes: 0,
-            names: Vec::new(),
+            names: Vec::with_capacity(group_rows.tasks.len()),
         }
     }
 
@@ -237,7 +237,7 @@ impl<'a> Builder<'a> {
     fn sum(
         &mut self,
         index: u32,
-        task: &Task,
+        task: &'a Task,
         kernels: &'static ReduceKernels,
         parts: usize,
         len: usize,
@@ -319,9 +319,9 @@ impl<'a> Builder<'a> {
         })
     }
 
-    fn operand(&mut self, window: &Window, want: Want) -> Result<u16> {
+    fn operand(&mut self, window: &'a Window, want: Want) -> Result<u16> {
         let seen = self.seen.get(&window.value).map_or(&[][..], |seen| seen);
-        if let Some((.., reg)) = seen.iter().find(|(w, as_what, _)| *as_what == want && w == window) {
+        if let Some((.., reg)) = seen.iter().find(|&&(w, as_what, _)| as_what == want && w == window) {
             return Ok(*reg);
         }
         let reg = match (self.made.get(&window.value).copied(), self.scene.maker(window)) {
@@ -331,7 +331,7 @@ impl<'a> Builder<'a> {
             },
             _ => self.load(window, want)?,
         };
-        self.seen.entry(window.value).or_default().push((window.clone(), want, reg));
+        self.seen.entry(window.value).or_default().push((window, want, reg));
         Ok(reg)
     }
 

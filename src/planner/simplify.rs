@@ -5,7 +5,7 @@
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::infer::is_typed;
-use crate::graph::{Graph, Layout, Node, Op, Source, TensorType, Val, Vals};
+use crate::graph::{Copies, Graph, Layout, Node, Op, Source, TensorType, Val, Vals};
 use crate::ops::arithmetic;
 use crate::scalar::Scalar;
 use foldhash::fast::FixedState;
@@ -13,28 +13,25 @@ use hashbrown::HashTable;
 use smallvec::SmallVec;
 use std::hash::{BuildHasher, Hasher};
 
-/// A node as words: its op, its inputs and, where the op does not tell it, its type.
-type Words = SmallVec<[u64; 24]>;
-
-pub fn simplify(graph: &Graph) -> Result<Graph> {
+pub fn simplify(graph: Graph) -> Result<Graph> {
     let mut merged = Merger::new(graph.nodes.len());
-    let uses = uses(graph);
-    let mut map: Vec<Vals> = Vec::with_capacity(graph.nodes.len());
-    for node in &graph.nodes {
-        let inputs: Vals = node.inputs.iter().map(|val| map[val.node as usize][val.output as usize]).collect();
-        let vals = match rewrite(&merged.graph, node, &inputs) {
+    let uses = uses(&graph);
+    let mut copies = Copies::with_capacity(graph.nodes.len());
+    for node in graph.nodes {
+        let inputs = copies.all(&node.inputs);
+        let vals = match rewrite(&merged.graph, &node, &inputs) {
             Rewrite::Same(val) => Vals::from_slice(&[val]),
-            Rewrite::Other(op, inputs) => merged.add(op, &inputs, node),
+            Rewrite::Other(op, inputs) => merged.add(op, &inputs, node.outputs),
             Rewrite::Transposed(left, right) if uses[node.inputs[0].node as usize] == 1 => {
                 let inputs = [merged.swap_last(right), merged.swap_last(left)];
-                merged.add(Op::Contract, &inputs, node)
+                merged.add(Op::Contract, &inputs, node.outputs)
             }
-            Rewrite::None | Rewrite::Transposed(..) => merged.add(node.op.clone(), &inputs, node),
+            Rewrite::None | Rewrite::Transposed(..) => merged.add(node.op, &inputs, node.outputs),
         };
-        map.push(vals);
+        copies.push(vals);
     }
     let mut out = merged.graph;
-    out.outputs = graph.outputs.iter().map(|val| map[val.node as usize][val.output as usize]).collect();
+    out.outputs = copies.all(&graph.outputs).into_vec();
     out.prune();
     Ok(out)
 }
@@ -50,14 +47,22 @@ fn uses(graph: &Graph) -> Vec<u32> {
 /// The graph being built, with a table of its nodes by content.
 struct Merger {
     graph: Graph,
+    /// Each node as words, one after the other, and where those of each end.
+    words: Vec<u64>,
+    ends: Vec<usize>,
     table: HashTable<(u64, u32)>,
     hasher: FixedState,
 }
 
 impl Merger {
     fn new(nodes: usize) -> Merger {
-        let graph = Graph { nodes: Vec::with_capacity(nodes), outputs: Vec::new() };
-        Merger { graph, table: HashTable::with_capacity(nodes), hasher: FixedState::default() }
+        Merger {
+            graph: Graph::with_capacity(nodes),
+            words: Vec::with_capacity(8 * nodes),
+            ends: Vec::with_capacity(nodes),
+            table: HashTable::with_capacity(nodes),
+            hasher: FixedState::default(),
+        }
     }
 
     /// The value with its last two axes exchanged.
@@ -75,26 +80,31 @@ impl Merger {
         };
         match rewrite(&self.graph, &node, &[val]) {
             Rewrite::Same(val) => val,
-            Rewrite::Other(op, inputs) => self.add(op, &inputs, &node)[0],
-            Rewrite::None | Rewrite::Transposed(..) => self.add(node.op.clone(), &[val], &node)[0],
+            Rewrite::Other(op, inputs) => self.add(op, &inputs, node.outputs)[0],
+            Rewrite::None | Rewrite::Transposed(..) => self.add(node.op, &[val], node.outputs)[0],
         }
     }
 
-    /// A node of this op, with the types of `like`: an old one if there is an equal one.
-    fn add(&mut self, op: Op, inputs: &[Val], like: &Node) -> Vals {
-        let key = words(&op, inputs, &like.outputs);
+    /// A node of this op and these types: an old one if there is an equal one.
+    fn add(&mut self, op: Op, inputs: &[Val], outputs: SmallVec<[TensorType; 1]>) -> Vals {
+        let start = self.words.len();
+        put_words(&mut self.words, &op, inputs, &outputs);
+        let (before, words) = self.words.split_at(start);
         let mut hasher = self.hasher.build_hasher();
-        key.iter().for_each(|&word| hasher.write_u64(word));
+        words.iter().for_each(|&word| hasher.write_u64(word));
         let hash = hasher.finish();
-        let nodes = &self.graph.nodes;
-        let found = self.table.find(hash, |&(h, index)| {
-            let node = &nodes[index as usize];
-            h == hash && words(&node.op, &node.inputs, &node.outputs) == key
-        });
-        let index = match found {
-            Some(&(_, index)) => index,
+        let of = |index: u32| {
+            let first = index.checked_sub(1).map_or(0, |last| self.ends[last as usize]);
+            &before[first..self.ends[index as usize]]
+        };
+        let index = match self.table.find(hash, |&(h, index)| h == hash && of(index) == words) {
+            Some(&(_, index)) => {
+                self.words.truncate(start);
+                index
+            }
             None => {
-                let index = self.graph.push_typed(op, inputs, like.outputs.clone());
+                let index = self.graph.push_typed(op, inputs, outputs);
+                self.ends.push(self.words.len());
                 self.table.insert_unique(hash, (hash, index), |entry| entry.0);
                 index
             }
@@ -103,9 +113,9 @@ impl Merger {
     }
 }
 
-fn words(op: &Op, inputs: &[Val], outputs: &[TensorType]) -> Words {
-    let mut words = Words::new();
-    op.words(&mut words);
+/// A node: its op, its inputs and, where the op does not tell it, its type.
+fn put_words(words: &mut Vec<u64>, op: &Op, inputs: &[Val], outputs: &[TensorType]) {
+    op.words(words);
     words.extend(inputs.iter().map(|val| u64::from(val.node) << 32 | u64::from(val.output)));
     if is_typed(op) {
         for ty in outputs {
@@ -113,7 +123,6 @@ fn words(op: &Op, inputs: &[Val], outputs: &[TensorType]) -> Words {
             words.extend(ty.shape.iter().map(|&dim| dim as u64));
         }
     }
-    words
 }
 
 enum Rewrite {

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 /// Extents with their strides, outermost first, without axes of one element, merged where one step serves both.
 pub type Dims = SmallVec<[(usize, isize); 4]>;
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct Window {
     pub value: u32,
     /// Elements from the value's first one.
@@ -19,6 +19,20 @@ pub struct Window {
     pub strides: Strides,
     /// A value that must be there before this is looked at, though nobody reads it here.
     pub after: Option<u32>,
+}
+
+impl Clone for Window {
+    // The derived one copies element by element.
+    fn clone(&self) -> Window {
+        Window {
+            value: self.value,
+            offset: self.offset,
+            starts: SmallVec::from_slice(&self.starts),
+            shape: self.shape.clone(),
+            strides: SmallVec::from_slice(&self.strides),
+            after: self.after,
+        }
+    }
 }
 
 impl Window {

@@ -245,7 +245,7 @@ fn dispatches_wider_than_one_axis_are_split() {
         let case = single(fuzz::graph(seed, 15));
         let few = Limits { groups: 3 + seed as usize, ..gpu::limits(&context) };
         let expanded = expand_to(&case.graph, &[], HandKernels::KeepForDevices).unwrap();
-        let graph = planner::simplify(&expanded).unwrap();
+        let graph = planner::simplify(expanded).unwrap();
         let Ok(shaders) = planner::gpu::plan(&graph, &case.strides, &[], &few) else { continue };
         let split = Plan::new(shaders, 0);
         let (whole, _) = run(&case, &[]).unwrap();

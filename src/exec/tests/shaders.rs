@@ -33,7 +33,7 @@ pub fn validate(wgsl: &str) {
 
 pub fn planned(case: &Case, limits: &Limits) -> Result<Plan> {
     let expanded = expand_to(&case.graph, &[], HandKernels::KeepForDevices).unwrap();
-    let graph = planner::simplify(&expanded).unwrap();
+    let graph = planner::simplify(expanded).unwrap();
     planner::gpu::plan(&graph, &case.strides, &[], limits)
 }
 

@@ -16,7 +16,7 @@ use smallvec::smallvec;
 
 fn staged(case: &Case, rules: &Rules, donations: &[Donation]) -> Plan {
     let expanded = crate::autodiff::expand(&case.graph, &[]).unwrap();
-    plan_by(rules, &simplify(&expanded).unwrap(), &case.strides, donations).unwrap()
+    plan_by(rules, &simplify(expanded).unwrap(), &case.strides, donations).unwrap()
 }
 
 fn wave(i: usize) -> f64 {

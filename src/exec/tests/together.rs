@@ -35,7 +35,7 @@ fn updates_of_many_parameters_share_kernels() {
     let (case, donations) = updates(20);
     for (buffers, kernels) in [(8, 7), (16, 3), (32, 2), (1 << 20, 1)] {
         let limits = Limits { buffers, ..LIMITS };
-        let graph = planner::simplify(&case.graph).unwrap();
+        let graph = planner::simplify(case.graph.clone()).unwrap();
         let plan = planner::gpu::plan(&graph, &case.strides, &donations, &limits).unwrap();
         assert_eq!((plan.kernels().len(), plan.commit), (kernels, 0), "{plan}");
         for kernel in plan.kernels() {
