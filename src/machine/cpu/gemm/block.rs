@@ -16,6 +16,8 @@ pub const DEPTH_UNIT: usize = 16;
 const B_BYTES: usize = 512 << 10;
 /// The same of some columns: the next block comes in beside them.
 const B_PART_BYTES: usize = 256 << 10;
+/// Bytes of C from which on a product of one block fetches it.
+const FETCHED: usize = 64 << 10;
 /// Rows of A that stay packed from one column block to the next.
 const A_ROWS: usize = 2048;
 /// Column panels up to which A is read in place, and the same where its runs are far apart.
@@ -41,6 +43,11 @@ pub fn even(n: usize, most: usize, unit: usize) -> usize {
     if n <= most { n } else { n.div_ceil(n.div_ceil(most)).next_multiple_of(unit) }
 }
 
+/// Steps of K in a block; the last may have fewer.
+pub fn depth_step<T: Element>(k: usize) -> usize {
+    even(k, T::MAX_DEPTH, DEPTH_UNIT)
+}
+
 /// One product, or a part of one, and how it is cut.
 struct Product<'a, T: 'static> {
     kernels: &'a Kernels<T>,
@@ -51,7 +58,7 @@ struct Product<'a, T: 'static> {
     b_packed: *mut T,
     /// Whether the product is added to C.
     add: bool,
-    /// Whether tiles fetch C and the next block of B: in products of several blocks.
+    /// Whether tiles fetch C and the next block of B.
     fetches: bool,
     k: usize,
     n: usize,
@@ -83,7 +90,7 @@ pub unsafe fn product<T: Element>(
     let pack_a = n > cols * if is_far(a_runs, size_of::<T>()) { A_REUSE_FAR } else { A_REUSE };
     let pack_b = b.cs != 1 || m > rows * if is_far(b.rs, size_of::<T>()) { B_REUSE_FAR } else { B_REUSE };
 
-    let depth_step = even(k, T::MAX_DEPTH, DEPTH_UNIT);
+    let depth_step = depth_step::<T>(k);
     let is_whole = n <= cols || n * depth_step <= B_BYTES / size_of::<T>();
     let col_step = if is_whole { n } else { even(n, (B_PART_BYTES / size_of::<T>() / depth_step) & !(cols - 1), cols) };
     // With one column block a panel of A is used up before the next is packed.
@@ -95,7 +102,7 @@ pub unsafe fn product<T: Element>(
 
     with_scratch(a_room + b_room, |scratch: *mut T| {
         let b_packed = scratch.wrapping_add(a_room);
-        let fetches = pack_b && (n > col_step || k > depth_step);
+        let fetches = pack_b && (n > col_step || k > depth_step || m * n >= FETCHED / size_of::<T>());
         let product = Product { kernels, b, c, pack_b, b_packed, add, fetches, k, n };
         for p in (0..k).step_by(depth_step) {
             let depth = depth_step.min(k - p);

@@ -4,6 +4,7 @@
 //! cut evenly instead of leaving a weak remainder. Each element is one serial chain of multiply-adds, whatever the tile.
 
 use super::across;
+use super::depth;
 use super::pack;
 use super::simd::{Portable, Simd};
 use super::slide;
@@ -86,6 +87,7 @@ pub struct Kernels<T: 'static> {
     pub pack: pack::Pack<T>,
     pub gather: pack::Gather<T>,
     pub copy_lines: pack::CopyLines<T>,
+    pub merge: depth::Merge<T>,
     /// By places - 1.
     pub crossings: [across::Crossing<T>; across::MOST_PLACES],
     /// By rows - 1.
@@ -271,6 +273,12 @@ macro_rules! table {
             }
 
             $(#[target_feature(enable = $feature)])?
+            unsafe fn merge(to: *mut T, from: *mut T, n: usize) {
+                // SAFETY: the caller's promise.
+                unsafe { depth::merge::<$simd>(to, from, n) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
             unsafe fn slide<const MR: usize, const NV: usize>(slide: &slide::Slide<T>) {
                 // SAFETY: the caller's promise.
                 unsafe { slide::slide::<$simd, MR, NV>(slide) }
@@ -293,6 +301,7 @@ macro_rules! table {
                 pack,
                 gather,
                 copy_lines,
+                merge,
                 crossings: [
                     cross::<1>,
                     cross::<2>,

@@ -5,10 +5,12 @@
 //! element, nor strides, packing, tiles or threads change them. AVX2 and AVX-512 agree; the portable build has no FMA.
 //!
 //! `simd` and `x86` hold the vector operations, `kernel` the tile in registers, `pack` the copies, `block` the loops of
-//! one thread, `thin` those of one row, `slide` and `across` those of convolutions whose groups are small; this file cuts a product over threads.
+//! one thread, `thin` those of one row, `slide` and `across` those of convolutions whose groups are small; this file cuts
+//! a product over threads, and `depth` one whose operands lie on them by steps of K.
 
 pub(super) mod across;
 pub(super) mod block;
+mod depth;
 pub(super) mod kernel;
 pub(super) mod pack;
 mod simd;
@@ -19,7 +21,7 @@ pub(super) mod thin;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use std::ops::Add;
+use std::ops::{Add, Range};
 
 use super::isa::Isa;
 use super::par::{Stopped, Work, par, poll, width};
@@ -216,18 +218,25 @@ impl<T: Element> Job<T> {
             // SAFETY: the caller's promise.
             return unsafe { self.part(0..self.batch, 0..self.m, 0..self.n) };
         }
+        if self.goes_by_depth() {
+            // SAFETY: the caller's promise.
+            return unsafe { self.by_depth(threads, work) };
+        }
         let grid = self.cut(threads * SHARES);
-        let panels = self.n.div_ceil(self.kernels.cols());
         par(grid.batch * grid.rows * grid.cols, work, &|item| {
             // A thread's items share rows where they can: most kernels before and after are cut by rows too.
             let (row, col) = (item / grid.cols % grid.rows, item % grid.cols);
-            let cut = |i: usize, parts: usize, n: usize| i * n / parts..(i + 1) * n / parts;
-            let cols = cut(col, grid.cols, panels);
-            let cols = cols.start * self.kernels.cols()..self.n.min(cols.end * self.kernels.cols());
             let products = cut(item / grid.rows / grid.cols, grid.batch, self.batch);
             // SAFETY: items are disjoint parts of C. A stop also ends the run, which reports it.
-            _ = unsafe { self.part(products, cut(row, grid.rows, self.m), cols) };
+            _ = unsafe { self.part(products, cut(row, grid.rows, self.m), self.columns(col, grid.cols)) };
         })
+    }
+
+    /// Columns of a part: whole panels.
+    fn columns(&self, part: usize, parts: usize) -> Range<usize> {
+        let cols = self.kernels.cols();
+        let panels = cut(part, parts, self.n.div_ceil(cols));
+        panels.start * cols..self.n.min(panels.end * cols)
     }
 
     /// Cuts into about `parts`, none much smaller than a share: by product, then each into the rows and columns that read
@@ -254,12 +263,7 @@ impl<T: Element> Job<T> {
 
     /// # Safety
     /// As for [`gemm`]; the ranges are inside the job.
-    unsafe fn part(
-        &self,
-        products: std::ops::Range<usize>,
-        rows: std::ops::Range<usize>,
-        cols: std::ops::Range<usize>,
-    ) -> Result<(), Stopped> {
+    unsafe fn part(&self, products: Range<usize>, rows: Range<usize>, cols: Range<usize>) -> Result<(), Stopped> {
         for product in products {
             if product % POLLED == POLLED - 1 {
                 poll()?;
@@ -287,6 +291,11 @@ impl<T: Element> Job<T> {
         }
         Ok(())
     }
+}
+
+/// The part of `n` things that is number `i` of some equal parts.
+fn cut(i: usize, parts: usize, n: usize) -> Range<usize> {
+    i * n / parts..(i + 1) * n / parts
 }
 
 #[derive(Clone, Copy)]

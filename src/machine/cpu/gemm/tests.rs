@@ -215,10 +215,18 @@ fn dense<T>(data: &[T], rows: usize, cols: usize, transposed: bool) -> (Mat<T>, 
 
 fn threads_agree<T: Real>() {
     let mut random = Random(3);
-    // Above the size from which products are threaded: one by rows, by columns, by product, and mixed.
-    for (batch, m, k, n) in
-        [(1, 1100, 300, 20), (1, 9, 600, 1000), (70, 40, 50, 45), (3, 130, 129, 131), (1, 200, 150, 150)]
-    {
+    // Above the size from which products are threaded: one by rows, by columns, by product, mixed, and, where A is
+    // transposed, by depth.
+    let shapes = [
+        (1, 1100, 300, 20),
+        (1, 9, 600, 1000),
+        (70, 40, 50, 45),
+        (3, 130, 129, 131),
+        (1, 200, 150, 150),
+        (1, 100, 1100, 90),
+        (1, 60, 513, 200),
+    ];
+    for (batch, m, k, n) in shapes {
         let a: Vec<T> = (0..batch * m * k).map(|_| random.real()).collect();
         let b: Vec<T> = (0..batch * k * n).map(|_| random.real()).collect();
         for (isa, ta, tb) in supported().flat_map(|isa| [(isa, false, false), (isa, false, true), (isa, true, false)]) {
@@ -249,6 +257,21 @@ fn threads_do_not_change_bits_f32() {
 #[test]
 fn threads_do_not_change_bits_f64() {
     threads_agree::<f64>();
+}
+
+#[test]
+fn gradients_of_weights_go_by_depth() {
+    let goes = |(m, k, n): (usize, usize, usize), ta: bool, tb: bool| {
+        let (data, mut c) = (vec![0.0f32; k * m.max(n)], vec![0.0f32; m * n]);
+        let ((a, a_step), (b, b_step)) = (dense(&data, m, k, ta), dense(&data, k, n, tb));
+        let c = MatMut { ptr: c.as_mut_ptr(), rs: n as isize, cs: 1 };
+        let kernels = f32::kernels(Isa::Portable);
+        Job { kernels, batch: 1, m, k, n, a, b, c, a_step, b_step, c_step: 0 }.goes_by_depth()
+    };
+    assert!(goes((128, 768, 512), true, false));
+    // Layers forward, gradients of what they read, one block of K, and sums too large to wait.
+    assert!(!goes((128, 768, 512), false, false) && !goes((128, 768, 512), false, true));
+    assert!(!goes((128, 512, 512), true, false) && !goes((512, 768, 512), true, false));
 }
 
 fn close_to_the_gemm_crate<T: Real>() {
