@@ -168,7 +168,7 @@ impl<'a> Builder<'a> {
             drafts: Vec::with_capacity(2 * group_rows.tasks.len()),
             slots: Vec::new(),
             prologue: Vec::new(),
-            steps: Vec::with_capacity(group_rows.tasks.len()),
+            steps: Vec::new(),
             epilogue: Vec::new(),
             sums: Vec::new(),
             made: hashbrown::HashMap::new(),
