@@ -47,8 +47,7 @@ pub fn expand_to(graph: &Graph, known: &Known, hand: HandKernels) -> Result<Grap
 
 /// Copies the graph, expanding each transform where it stands. Also tells what became of each old value.
 fn transforms(graph: &Graph) -> Result<(Graph, Copies)> {
-    // A gradient takes several nodes for each.
-    let mut out = Graph::with_capacity(8 * graph.nodes.len());
+    let mut out = Graph::with_capacity(graph.nodes.len());
     let mut copies = Copies::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
         let inputs = copies.all(&node.inputs);
@@ -104,7 +103,8 @@ fn sources_first(graph: Graph) -> Graph {
     out
 }
 
-/// Copies what outputs need, removes markers, takes composites apart, and forgets which batches a random node was recorded under.
+/// Copies what outputs need, removes markers, takes composites apart, and forgets which batches a random node was recorded
+/// under.
 fn lower(graph: Graph, hand: HandKernels) -> Result<Graph> {
     let live = graph.live();
     let mut out = Graph::with_capacity(3 * graph.nodes.len());

@@ -26,6 +26,7 @@ pub struct Node {
 
 impl Node {
     /// The values of this node, which stands at `index`.
+    // `collect` takes several times as long, here and in `Copies`, and plans do this for each node in each pass.
     pub fn vals(&self, index: u32) -> Vals {
         let mut vals = Vals::new();
         (0..self.outputs.len() as u32).for_each(|output| vals.push(Val { node: index, output }));

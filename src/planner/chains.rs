@@ -69,21 +69,27 @@ struct Candidate {
     parts: u64,
 }
 
-/// The patterns whose last step has these kernels, where its last operand has this dtype, in their order.
-fn candidates(last: &'static Kernels, dtype: DType) -> &'static [Candidate] {
-    type ByLast = HashMap<(usize, DType), Vec<Candidate>>;
-    static BY_LAST: LazyLock<ByLast> = LazyLock::new(|| {
-        let mut by_last = ByLast::new();
-        for (pattern, dtype) in PATTERNS.iter().flat_map(|pattern| DType::ALL.map(|dtype| (pattern, dtype))) {
-            let steps: Option<Vec<_>> = pattern.steps.iter().map(|step| (step.kernels)(dtype)).collect();
-            let (Some(kernels), Some(steps)) = ((pattern.kernels)(dtype), steps) else { continue };
-            let parts = steps.iter().fold(0, |parts, kernels| parts | bit(kernels));
-            if let Some(last) = steps.last() {
-                by_last.entry((address(last), dtype)).or_default().push(Candidate { pattern, kernels, parts });
-            }
+/// Patterns by the kernels of their last step and the dtype of its last operand.
+static BY_LAST: LazyLock<HashMap<(usize, DType), Vec<Candidate>>> = LazyLock::new(|| {
+    let mut by_last: HashMap<(usize, DType), Vec<Candidate>> = HashMap::new();
+    for (pattern, dtype) in PATTERNS.iter().flat_map(|pattern| DType::ALL.map(|dtype| (pattern, dtype))) {
+        let steps: Option<Vec<_>> = pattern.steps.iter().map(|step| (step.kernels)(dtype)).collect();
+        let (Some(kernels), Some(steps)) = ((pattern.kernels)(dtype), steps) else { continue };
+        if let Some(last) = steps.last() {
+            let candidate = Candidate { pattern, kernels, parts: bits(steps.iter().copied()) };
+            by_last.entry((address(last), dtype)).or_default().push(candidate);
         }
-        by_last
-    });
+    }
+    by_last
+});
+
+/// Makes what the first plan would make, for a child that starts without the thread that was making it.
+pub fn before_fork() {
+    LazyLock::force(&BY_LAST);
+}
+
+/// The patterns whose last step has these kernels, in their order.
+fn candidates(last: &'static Kernels, dtype: DType) -> &'static [Candidate] {
     BY_LAST.get(&(address(last), dtype)).map_or(&[], Vec::as_slice)
 }
 
@@ -91,9 +97,10 @@ fn address(kernels: &'static Kernels) -> usize {
     std::ptr::from_ref(kernels) as usize
 }
 
-/// One bit for the kernels of an op.
-fn bit(kernels: &'static Kernels) -> u64 {
-    1 << ((address(kernels) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58)
+/// A bit for each of the kernels; some share one.
+fn bits(kernels: impl Iterator<Item = &'static Kernels>) -> u64 {
+    let bit = |kernels| 1 << ((address(kernels) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58);
+    kernels.fold(0, |bits, kernels| bits | bit(kernels))
 }
 
 struct Finder<'a> {
@@ -131,8 +138,7 @@ impl Finder<'_> {
         let mut order = rows.tasks.clone();
         let mut chains: Vec<Chain> = Vec::new();
         let row = rows.row.filter(|&row| fills_blocks(row));
-        let parts =
-            rows.tasks.iter().filter_map(|&task| self.kernels(task)).fold(0, |parts, kernels| parts | bit(kernels));
+        let parts = bits(rows.tasks.iter().filter_map(|&task| self.kernels(task)));
         // From the end: the root of a long chain comes before those of its parts.
         let mut at = order.len();
         while at > 0 {
@@ -296,5 +302,24 @@ impl Finder<'_> {
         }
         order[first..=last].copy_from_slice(&[before, members, after].concat());
         Some(tasks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_pattern_is_found_by_its_last_step_in_order() {
+        for (dtype, pattern) in [DType::F32, DType::F64].into_iter().flat_map(|d| PATTERNS.iter().map(move |p| (d, p)))
+        {
+            let last = (pattern.steps.last().unwrap().kernels)(dtype).unwrap();
+            let ends = |other: &&&Pattern| {
+                (other.steps.last().unwrap().kernels)(dtype).is_some_and(|kernels| std::ptr::eq(kernels, last))
+            };
+            let expected: Vec<&str> = PATTERNS.iter().filter(ends).map(|pattern| pattern.name).collect();
+            let found: Vec<&str> = candidates(last, dtype).iter().map(|candidate| candidate.pattern.name).collect();
+            assert_eq!(found, expected, "{} {}", pattern.name, dtype.name());
+        }
     }
 }

@@ -24,6 +24,7 @@ mod tasks;
 pub(crate) mod window;
 
 pub use account::Account;
+pub use chains::before_fork;
 pub use commit::Donation;
 pub use kernels::copy as copy_kernels;
 pub use plan::{OutputHome, Plan};

@@ -31,7 +31,7 @@ pub fn simplify(graph: Graph) -> Result<Graph> {
         copies.push(vals);
     }
     let mut out = merged.graph;
-    out.outputs = copies.all(&graph.outputs).into_vec();
+    out.outputs = graph.outputs.iter().map(|&val| copies.of(val)).collect();
     out.prune();
     Ok(out)
 }

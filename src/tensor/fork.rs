@@ -9,6 +9,7 @@ use super::rng::GENERATOR;
 use crate::machine::cpu::{arena, buffer, isa};
 #[cfg(feature = "gpu")]
 use crate::machine::gpu;
+use crate::planner;
 use std::sync::LazyLock;
 
 /// Takes the locks, in the thread that is about to fork. What is made at its first use is made before: a child would wait
@@ -16,6 +17,7 @@ use std::sync::LazyLock;
 pub fn before_fork() {
     isa::isa();
     LazyLock::force(&NUMBERS);
+    planner::before_fork();
     ENGINE.before_fork();
     PLANS.before_fork();
     GENERATOR.before_fork();

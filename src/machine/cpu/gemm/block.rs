@@ -16,7 +16,7 @@ pub const DEPTH_UNIT: usize = 16;
 const B_BYTES: usize = 512 << 10;
 /// The same of some columns: the next block comes in beside them.
 const B_PART_BYTES: usize = 256 << 10;
-/// Bytes of C from which on a product of one block fetches it.
+/// Bytes of C from which on a product of one block fetches it: so much is in no near cache when it is stored.
 const FETCHED: usize = 64 << 10;
 /// Rows of A that stay packed from one column block to the next.
 const A_ROWS: usize = 2048;

@@ -126,8 +126,8 @@ impl<T> Kernels<T> {
 
 /// # Safety
 /// The CPU has the instruction set of `S`; A and B cover the tile; C covers MR × `cols`, with `cols` in the last of the
-/// NV vectors. With `FULL` and `FETCHING`, rows of B reach to the end of that vector; with `COPIED`, `b_packed` has room for `depth`
-/// times NV vectors.
+/// NV vectors. With `FULL` and `FETCHING`, rows of B reach to the end of that vector; with `COPIED`, `b_packed` has room
+/// for `depth` times NV vectors.
 #[allow(clippy::needless_range_loop, reason = "plain counted loops are unrolled, so that `acc` lives in registers")]
 #[inline(always)]
 unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const CONTIGUOUS_A: bool, const B: usize>(t: &Tile<S::T>) {

@@ -6,7 +6,7 @@
 //!
 //! `simd` and `x86` hold the vector operations, `kernel` the tile in registers, `pack` the copies, `block` the loops of
 //! one thread, `thin` those of one row, `slide` and `across` those of convolutions whose groups are small; this file cuts
-//! a product over threads, and `depth` one whose operands lie on them by steps of K.
+//! a product over threads, and `depth` one that they share by blocks of K.
 
 pub(super) mod across;
 pub(super) mod block;
