@@ -107,6 +107,7 @@ fn sources_first(graph: Graph) -> Graph {
 /// under.
 fn lower(graph: Graph, hand: HandKernels) -> Result<Graph> {
     let live = graph.live();
+    // A composite is several nodes.
     let mut out = Graph::with_capacity(3 * graph.nodes.len());
     let mut copies = Copies::with_capacity(graph.nodes.len());
     for (node, live) in graph.nodes.into_iter().zip(live) {
@@ -123,6 +124,7 @@ fn lower_node(out: &mut Graph, node: Node, copies: &Copies, hand: HandKernels) -
     let inputs = match node.op {
         Op::Marker | Op::Detach | Op::CustomGradient(_) => return Ok(Vals::from_slice(&inputs[..1])),
         Op::Composite(def, ref attrs) if !has_kernel(out, def, attrs, &inputs, hand) => {
+            // Most are shorter.
             let mut scratch = Graph::with_capacity(32);
             let args: Vals = inputs.iter().map(|&val| scratch.placeholder(out.ty(val).clone())).collect();
             let results = (def.expand)(&mut scratch, attrs, &args)?;

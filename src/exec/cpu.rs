@@ -295,7 +295,7 @@ impl Run {
             Cut::Rows { rows, parts } => {
                 let parts = par::width(Work::Stage).min(*parts);
                 share(parts, &|part| {
-                    let mine = rows * part / parts..rows * (part + 1) / parts;
+                    let mine = par::share(part, parts, *rows);
                     let mut kernels = plan.instrs[stage.kernels.clone()].iter();
                     keep(kernels.try_for_each(|instr| self.some_rows(instr, mine.clone(), *rows)));
                 })

@@ -34,7 +34,7 @@ pub unsafe fn rows(program: &RowProgram, run: &Run, scratch: *mut u8) -> Result<
         let parts = units.min(width * PARTS);
         run.stopped(par::par(parts, program.work, &|i| {
             with_scratch(program.scratch, |scratch| {
-                let mine = units * i / parts..units * (i + 1) / parts;
+                let mine = par::share(i, parts, units);
                 // SAFETY: parts write separate rows and partials; each thread has scratch of its own.
                 unsafe { part(program, run, mine.map(|unit| area(program, unit)), scratch) }
             });

@@ -9,6 +9,7 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::OnceLock;
@@ -220,7 +221,7 @@ fn run_with(helpers: &[Helper], n: usize, f: &(dyn Fn(usize) + Sync)) -> Result<
     let run = Run {
         f,
         n,
-        next: (0..=helpers.len()).map(|thread| Cursor(start(thread, helpers.len() + 1, n).into())).collect(),
+        next: (0..=helpers.len()).map(|thread| Cursor(share(thread, helpers.len() + 1, n).start.into())).collect(),
         inside: AtomicUsize::new(helpers.len()),
         stop: AtomicBool::new(false),
         panic: Mutex::new(None),
@@ -239,9 +240,11 @@ fn run_with(helpers: &[Helper], n: usize, f: &(dyn Fn(usize) + Sync)) -> Result<
     if run.stop.load(Ordering::Relaxed) { Err(Stopped) } else { Ok(()) }
 }
 
-/// The first item of a thread's range; `thread` = `threads` gives the end of the last.
-fn start(thread: usize, threads: usize, n: usize) -> usize {
-    thread * n / threads
+/// Number `part` of so many equal parts of `0..n`. Items, rows and columns are all cut like this, so that a thread meets in
+/// one kernel what it wrote in another.
+#[inline]
+pub fn share(part: usize, parts: usize, n: usize) -> Range<usize> {
+    part * n / parts..(part + 1) * n / parts
 }
 
 impl Run {
@@ -252,7 +255,7 @@ impl Run {
             let f = unsafe { &*self.f };
             let threads = self.next.len();
             for owner in (thread..threads).chain(0..thread) {
-                let (next, end) = (&self.next[owner].0, start(owner + 1, threads, self.n));
+                let (next, end) = (&self.next[owner].0, share(owner, threads, self.n).end);
                 // Read first: a range that is through stays in the caches of all.
                 while next.load(Ordering::Relaxed) < end {
                     if poll().is_err() {
@@ -473,11 +476,11 @@ mod tests {
     }
 
     #[test]
-    fn ranges_cover_all_items_once() {
+    fn shares_cover_all_items_once() {
         for (threads, n) in [(1, 5), (2, 5), (3, 2), (4, 100), (7, 0)] {
-            let starts: Vec<usize> = (0..=threads).map(|thread| start(thread, threads, n)).collect();
-            assert_eq!((starts[0], starts[threads]), (0, n));
-            assert!(starts.windows(2).all(|pair| pair[0] <= pair[1] && pair[1] - pair[0] <= n.div_ceil(threads)));
+            let shares: Vec<Range<usize>> = (0..threads).map(|thread| share(thread, threads, n)).collect();
+            assert!(shares.iter().cloned().flatten().eq(0..n));
+            assert!(shares.iter().all(|share| share.len() <= n.div_ceil(threads)));
         }
     }
 

@@ -6,6 +6,7 @@ use super::super::gemm::kernel::{Fetch, Kernels, Rows, Tile};
 use super::super::gemm::pack::Panel;
 use super::super::gemm::{Mat, MatMut};
 use super::super::isa::isa;
+use super::super::par::share;
 use super::Number;
 use std::ops::Range;
 
@@ -84,8 +85,8 @@ impl<T: Number> Packed<T> {
         let kernels = self.kernels;
         let parts = band.len().div_ceil(kernels.rows());
         for part in 0..parts {
-            let first = band.start + band.len() * part / parts;
-            let rows = band.start + band.len() * (part + 1) / parts - first;
+            let mine = share(part, parts, band.len());
+            let (first, rows) = (band.start + mine.start, mine.len());
             for col in (0..cols).step_by(kernels.cols()) {
                 let (width, in_panel) = (kernels.cols().min(cols - col), kernels.cols().min(self.cols - col));
                 let step = kernels.padded(in_panel);

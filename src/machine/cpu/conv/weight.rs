@@ -17,7 +17,7 @@ use crate::machine::cpu::gemm::block::{DEPTH_UNIT, even};
 use crate::machine::cpu::gemm::kernel::{Fetch, Kernels, Rows, Tile};
 use crate::machine::cpu::gemm::pack::Panel;
 use crate::machine::cpu::isa::Isa;
-use crate::machine::cpu::par::{Stopped, Work, par};
+use crate::machine::cpu::par::{Stopped, Work, par, share};
 use crate::machine::cpu::scratch::with_scratch;
 
 /// Windows that a chunk should have at least, and chunks that there are at most.
@@ -420,5 +420,5 @@ fn blocks<T: Element>(columns: &[Range<usize>; 3]) -> impl Iterator<Item = Block
 /// 0..n in as few parts of at most `most` as will do, evenly.
 fn even_parts(n: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     let parts = n.div_ceil(most);
-    (0..parts).map(move |i| i * n / parts..(i + 1) * n / parts)
+    (0..parts).map(move |i| share(i, parts, n))
 }

@@ -24,7 +24,7 @@ mod x86;
 use std::ops::{Add, Range};
 
 use super::isa::Isa;
-use super::par::{Stopped, Work, par, poll, width};
+use super::par::{Stopped, Work, par, poll, share, width};
 use kernel::Kernels;
 
 /// One operand: the first element, and the strides between rows and between columns, in elements. They may be 0 or
@@ -226,16 +226,16 @@ impl<T: Element> Job<T> {
         par(grid.batch * grid.rows * grid.cols, work, &|item| {
             // A thread's items share rows where they can: most kernels before and after are cut by rows too.
             let (row, col) = (item / grid.cols % grid.rows, item % grid.cols);
-            let products = cut(item / grid.rows / grid.cols, grid.batch, self.batch);
+            let products = share(item / grid.rows / grid.cols, grid.batch, self.batch);
             // SAFETY: items are disjoint parts of C. A stop also ends the run, which reports it.
-            _ = unsafe { self.part(products, cut(row, grid.rows, self.m), self.columns(col, grid.cols)) };
+            _ = unsafe { self.part(products, share(row, grid.rows, self.m), self.columns(col, grid.cols)) };
         })
     }
 
     /// Columns of a part: whole panels.
     fn columns(&self, part: usize, parts: usize) -> Range<usize> {
         let cols = self.kernels.cols();
-        let panels = cut(part, parts, self.n.div_ceil(cols));
+        let panels = share(part, parts, self.n.div_ceil(cols));
         panels.start * cols..self.n.min(panels.end * cols)
     }
 
@@ -291,11 +291,6 @@ impl<T: Element> Job<T> {
         }
         Ok(())
     }
-}
-
-/// The part of `n` things that is number `i` of some equal parts.
-fn cut(i: usize, parts: usize, n: usize) -> Range<usize> {
-    i * n / parts..(i + 1) * n / parts
 }
 
 #[derive(Clone, Copy)]

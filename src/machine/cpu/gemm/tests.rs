@@ -88,6 +88,14 @@ impl<T: Real> Stored<T> {
                 _ => {}
             }
         }
+        Stored::laid(random, (batch, rows, cols), (step, rs, cs))
+    }
+
+    fn laid(
+        random: &mut Random,
+        (batch, rows, cols): (usize, usize, usize),
+        (step, rs, cs): (isize, isize, isize),
+    ) -> Self {
         let reach = |stride: isize, n: usize| stride * (n.max(1) as isize - 1);
         let ends = [reach(step, batch), reach(rs, rows), reach(cs, cols)];
         let first = -ends.iter().filter(|&&end| end < 0).sum::<isize>();
@@ -134,7 +142,16 @@ fn supported() -> impl Iterator<Item = Isa> {
 fn check<T: Real>(random: &mut Random, batch: usize, m: usize, k: usize, n: usize) {
     let a = Stored::<T>::new(random, batch, m, k, true);
     let b = Stored::<T>::new(random, batch, k, n, true);
-    let mut c = Stored::<T>::new(random, batch, m, n, false);
+    check_stored(batch, (m, k, n), &a, &b, Stored::new(random, batch, m, n, false));
+}
+
+fn check_stored<T: Real>(
+    batch: usize,
+    (m, k, n): (usize, usize, usize),
+    a: &Stored<T>,
+    b: &Stored<T>,
+    mut c: Stored<T>,
+) {
     for isa in supported() {
         let mut expected = c.data.clone();
         for product in 0..batch {
@@ -194,15 +211,29 @@ fn f64_elements_have_the_stated_bits() {
     check_random::<f64>(2);
 }
 
+/// Rows of K apart or backward, and rows of C apart.
+fn check_by_depth<T: Real>((m, k, n): (usize, usize, usize)) {
+    let mut random = Random(12);
+    let (columns, rows) = ((m + 3) as isize, (n + 2) as isize);
+    for (threads, a_back, b_back) in [(2, false, true), (3, true, false), (4, true, true), (5, false, false)] {
+        set_num_threads(threads);
+        let turned = |back: bool, stride: isize| if back { -stride } else { stride };
+        let a = Stored::<T>::laid(&mut random, (1, m, k), (0, 1, turned(a_back, columns)));
+        let b = Stored::<T>::laid(&mut random, (1, k, n), (0, turned(b_back, rows), 1));
+        let mut c = Stored::<T>::laid(&mut random, (1, m, n), (0, rows, 1));
+        let (kernels, (a_mat, a_step), (b_mat, b_step)) = (T::kernels(Isa::Portable), a.operand(), b.operand());
+        let (c_mat, c_step) = c.result();
+        let job = Job { kernels, batch: 1, m, k, n, a: a_mat, b: b_mat, c: c_mat, a_step, b_step, c_step };
+        assert!(job.goes_by_depth());
+        check_stored(1, (m, k, n), &a, &b, c);
+    }
+}
+
 #[test]
 fn products_shared_by_depth_have_the_stated_bits_in_any_layout() {
-    let mut random = Random(12);
-    for (m, k, n) in [(60, 1030, 70), (300, 1030, 15), (600, 1100, 1)] {
-        for threads in [2, 3, 4, 2, 3, 4] {
-            set_num_threads(threads);
-            check::<f32>(&mut random, 1, m, k, n);
-            check::<f64>(&mut random, 1, m, k, n);
-        }
+    for shape in [(60, 1030, 70), (31, 2100, 70), (1, 1100, 600)] {
+        check_by_depth::<f32>(shape);
+        check_by_depth::<f64>(shape);
     }
 }
 
