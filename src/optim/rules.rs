@@ -9,6 +9,9 @@ use crate::graph::{Attrs, CompositeDef, Graph, Reads, Val, Vals};
 use crate::ops::arithmetic::{MAXIMUM, SQUARE};
 use crate::ops::exponential::SQRT;
 use crate::ops::{self, add, binary, divide, multiply, negative, subtract, unary};
+use crate::shape::Shape;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use smallvec::smallvec;
 
 /// An update rule by name.
@@ -91,8 +94,7 @@ fn sgd(settings: &[f64], exists: [bool; 3]) -> Recipe {
         attrs: smallvec![
             flag(maximize != 0.0),
             flag(decay != 0.0),
-            flag(moving),
-            flag(moving && !exists[0]),
+            flag(moving) + flag(moving && !exists[0]),
             flag(nesterov != 0.0)
         ],
         uses: [moving, false, false],
@@ -143,10 +145,12 @@ macro_rules! rule {
                 let states: usize = $states(attrs);
                 let update: Update = $one;
                 let (params, numbers) = inputs.split_at(inputs.len() - $numbers);
+                let mut spread = Spread::new(numbers);
                 let mut outputs = Vals::new();
                 for one in params.chunks(2 + states) {
-                    let mut rule = Inputs::new(g, one, numbers)?;
-                    outputs.extend(update(g, attrs, &mut rule)?);
+                    let numbers = spread.like(g, one[0])?;
+                    let mut rule = Inputs { p: one[0], grad: one[1], states: &one[2..], numbers };
+                    outputs.extend_from_slice(&update(g, attrs, &mut rule)?);
                 }
                 Ok(outputs)
             },
@@ -166,9 +170,9 @@ rule!(
     "sgd_update",
     "g += decay·p; b = momentum·b + (1 - dampening)·g; p -= lr·(b, or g + momentum·b). Numbers: lr, decay, momentum, \
      1 - dampening.",
-    &["maximize", "decay", "momentum", "first step", "nesterov"],
+    &["maximize", "decay", "momentum: 1, in the first step 2", "nesterov"],
     4,
-    |attrs: &Attrs| attrs[2] as usize,
+    |attrs: &Attrs| usize::from(attrs[2] != 0),
     |g, attrs, rule| {
         let [lr, decay, momentum, fresh] = rule.numbers()?;
         let p = rule.p;
@@ -177,15 +181,15 @@ rule!(
             return Ok(smallvec![descend(g, p, lr, grad)?]);
         }
         // The first step starts from the gradient itself, undamped.
-        let buffer = match attrs[3] {
-            1 => grad,
+        let buffer = match attrs[2] {
+            2 => grad,
             _ => {
                 let kept = multiply(g, momentum, rule.states[0])?;
                 let part = multiply(g, fresh, grad)?;
                 add(g, kept, part)?
             }
         };
-        let direction = match attrs[4] {
+        let direction = match attrs[3] {
             1 => {
                 let ahead = multiply(g, momentum, buffer)?;
                 add(g, grad, ahead)?
@@ -274,24 +278,41 @@ fn adam_update(g: &mut Graph, attrs: &Attrs, rule: &mut Inputs, apart: bool) -> 
     Ok([new, mean, square].into_iter().chain(largest).collect())
 }
 
-/// What a rule reads of one parameter, with the numbers spread to its shape.
-struct Inputs {
-    p: Val,
-    grad: Val,
-    states: Vals,
-    numbers: Vec<Val>,
+/// The numbers of a step, spread once to each shape that parameters have.
+struct Spread<'a> {
+    numbers: &'a [Val],
+    shapes: HashMap<Shape, Vec<Val>>,
 }
 
-impl Inputs {
-    fn new(g: &mut Graph, one: &[Val], numbers: &[Val]) -> Result<Inputs> {
-        let shape = g.shape(one[0]).clone();
-        let numbers = numbers.iter().map(|&number| ops::broadcast_to(g, number, &shape)).collect::<Result<_>>()?;
-        Ok(Inputs { p: one[0], grad: one[1], states: one[2..].into(), numbers })
+impl<'a> Spread<'a> {
+    fn new(numbers: &'a [Val]) -> Spread<'a> {
+        Spread { numbers, shapes: HashMap::new() }
     }
 
+    fn like(&mut self, g: &mut Graph, p: Val) -> Result<&[Val]> {
+        match self.shapes.entry(g.shape(p).clone()) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(new) => {
+                let numbers = self.numbers.iter().map(|&number| ops::broadcast_to(g, number, new.key()));
+                let spread = numbers.collect::<Result<_>>()?;
+                Ok(new.insert(spread))
+            }
+        }
+    }
+}
+
+/// What a rule reads of one parameter, with the numbers spread to its shape.
+struct Inputs<'a> {
+    p: Val,
+    grad: Val,
+    states: &'a [Val],
+    numbers: &'a [Val],
+}
+
+impl Inputs<'_> {
     fn numbers<const N: usize>(&self) -> Result<[Val; N]> {
         let count = || Error::internal(format!("an update rule of {N} numbers was given {}", self.numbers.len()));
-        self.numbers.as_slice().try_into().map_err(|_| count())
+        self.numbers.try_into().map_err(|_| count())
     }
 
     /// The gradient to descend by: turned over to maximise, with the decay of the weights in it.
