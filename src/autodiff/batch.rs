@@ -1,7 +1,9 @@
 //! Batching: a graph for one example becomes the graph for all of them, with a leading axis. One rule for each kind.
 
 use crate::error::{Error, Result};
-use crate::graph::{ConvRole, ConvSpec, GatherMode, Graph, Layout, Node, Op, SliceDim, TensorType, Val, Vals};
+use crate::graph::{
+    ConvRole, ConvSpec, GatherMode, Graph, Layout, Node, Op, SliceDim, SliceDims, TensorType, Val, Vals,
+};
 use crate::ops;
 use crate::shape::Shape;
 use hashbrown::HashMap;
@@ -169,7 +171,7 @@ fn batch_node(graph: &mut Graph, node: &Node, size: usize, batched: &HashMap<Val
 }
 
 /// The same slices, one axis further in.
-fn behind(dims: &[SliceDim]) -> SmallVec<[SliceDim; 2]> {
+fn behind(dims: &[SliceDim]) -> SliceDims {
     dims.iter().map(|d| SliceDim { axis: d.axis + 1, ..*d }).collect()
 }
 

@@ -15,7 +15,7 @@ pub use def::{
 };
 pub use op::{
     Attrs, BatchSpec, ConvRole, ConvSpec, Divisor, GatherMode, GradientSpec, JvpSpec, Layout, Op, PoolRole, SliceDim,
-    Source, Sweep, Sweeps,
+    SliceDims, Source, Sweep, Sweeps,
 };
 
 use crate::device_id::DeviceId;

@@ -11,8 +11,9 @@ use smallvec::SmallVec;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-/// Integer attributes of a composite, in the order that its definition documents.
-pub type Attrs = SmallVec<[i64; 8]>;
+/// Integer attributes of a composite, in the order that its definition documents. Each pass of planning moves all ops, so
+/// they have no room for what few need.
+pub type Attrs = SmallVec<[i64; 4]>;
 
 /// Where a value comes from when no op makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,7 +40,7 @@ pub enum Layout {
     /// Output axis i is input axis `perm[i]`.
     Permute(SmallVec<[u8; 8]>),
     /// Inputs: the tensor, then one start (an int64 number) for each entry.
-    Slice(SmallVec<[SliceDim; 2]>),
+    Slice(SliceDims),
 }
 
 /// One sliced axis: `length` elements, `step` apart (never 0). Starts are inputs, so they are not in a plan's key.
@@ -50,6 +51,9 @@ pub struct SliceDim {
     pub step: isize,
 }
 
+/// Most slices cut one axis.
+pub type SliceDims = SmallVec<[SliceDim; 1]>;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GatherMode {
     /// Whole slices along the axis: `numpy.take`.
@@ -59,7 +63,7 @@ pub enum GatherMode {
 }
 
 /// How the windows of a convolution or a pooling move along its spatial axes, the last one to three.
-pub type Sweeps = SmallVec<[Sweep; 2]>;
+pub type Sweeps = Vec<Sweep>;
 
 /// The trilinear form T(x, w, g) = Σ x[n, c, i]·w[o, c, k]·g[n, o, p], where window p meets position i with tap k.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -128,7 +132,7 @@ pub enum Op {
     Reduce(&'static ReduceDef, u32),
     Layout(Layout),
     /// The tensor in a larger field of zeros: the transpose of a slice. Inputs: the tensor, one start for each entry.
-    Embed(SmallVec<[SliceDim; 2]>),
+    Embed(SliceDims),
     Concat(u8),
     /// Inputs: tensor, indices (int64).
     Gather(GatherMode, u8),

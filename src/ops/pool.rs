@@ -47,7 +47,7 @@ fn transpose(g: &mut Graph, rule: &Rule, cotangents: &[Option<Val>], _: usize) -
 }
 
 /// The extents of a pooling, from the shape of its first input and of its result.
-pub fn extents(sweeps: &Sweeps, role: PoolRole, input: &Shape, out: &Shape) -> Pool {
+pub fn extents(sweeps: &[Sweep], role: PoolRole, input: &Shape, out: &Shape) -> Pool {
     let (field, windows) = match role {
         PoolRole::Place | PoolRole::Spread(_) => (out, input),
         PoolRole::Index | PoolRole::Pick | PoolRole::Mean(_) => (input, out),
@@ -62,7 +62,7 @@ pub fn extents(sweeps: &Sweeps, role: PoolRole, input: &Shape, out: &Shape) -> P
 }
 
 /// The dtype of taps.
-fn tap_dtype(sweeps: &Sweeps) -> DType {
+fn tap_dtype(sweeps: &[Sweep]) -> DType {
     if sweeps.iter().map(|sweep| sweep.taps).product::<usize>() <= 256 { DType::U8 } else { DType::I32 }
 }
 
@@ -155,7 +155,7 @@ fn gives_positions(attrs: &Attrs) -> bool {
 }
 
 /// The index in the plane, in row-major order, of the tap of each window.
-fn positions(g: &mut Graph, sweeps: &Sweeps, field: &Shape, taps: Val) -> Result<Val> {
+fn positions(g: &mut Graph, sweeps: &[Sweep], field: &Shape, taps: Val) -> Result<Val> {
     let shape = g.shape(taps).clone();
     let planes = shape.rank() - sweeps.len();
     let mut rest = cast(g, taps, DType::I64)?;

@@ -8,7 +8,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{
     Attrs, BinaryDef, CompositeDef, ConvRole, ConvSpec, DeviceKernel, GatherMode, Graph, HostKernel, Layout, Node, Op,
-    PoolRole, RandomDef, ReduceDef, SliceDim, Source, Sweeps, TensorType, UnaryDef, Val,
+    PoolRole, RandomDef, ReduceDef, SliceDim, SliceDims, Source, Sweeps, TensorType, UnaryDef, Val,
 };
 use crate::machine::cpu::dispatch::Kernels;
 use crate::machine::cpu::reduce::ReduceKernels;
@@ -89,7 +89,7 @@ pub enum TaskKind {
     Pool(Sweeps, PoolRole),
     Gather(GatherMode, u8),
     Scatter(GatherMode, u8),
-    Embed(SmallVec<[SliceDim; 2]>),
+    Embed(SliceDims),
     Concat(u8),
     Random(&'static RandomDef),
     /// A composite with a hand kernel, and where each of its results lies: several may share a value.

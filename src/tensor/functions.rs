@@ -15,7 +15,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::infer::infer;
 use crate::graph::{
-    Attrs, BinaryDef, CompositeDef, GatherMode, Layout, Op, Promote, RandomDef, ReduceDef, SliceDim, Source,
+    Attrs, BinaryDef, CompositeDef, GatherMode, Layout, Op, Promote, RandomDef, ReduceDef, SliceDim, SliceDims, Source,
     TensorType, UnaryDef,
 };
 use crate::machine::cpu::view::{self, View};
@@ -326,7 +326,7 @@ pub fn slice(x: &Tensor, slices: &[SliceArg]) -> Result<Tensor> {
     let ty = recorder.ty(x);
     let mut shape = ty.shape.clone();
     let mut operands: SmallVec<[Operand; 3]> = smallvec![recorder.operand(x)];
-    let mut dims: SmallVec<[SliceDim; 2]> = SmallVec::new();
+    let mut dims = SliceDims::new();
     for slice in slices {
         shape.dims_mut()[slice.axis] = slice.length;
         dims.push(SliceDim { axis: slice.axis as u8, length: slice.length, step: slice.step });

@@ -5,7 +5,7 @@ use super::{Case, Numbers};
 use crate::dtype::DType;
 use crate::graph::{
     Attrs, BinaryDef, CompositeDef, ConvRole, ConvSpec, Divisor, GatherMode, Layout, Op, PoolRole, ReduceDef, SliceDim,
-    Sweep, Sweeps, TensorType, UnaryDef,
+    SliceDims, Sweep, Sweeps, TensorType, UnaryDef,
 };
 use crate::ops::table::{Definition, TABLE};
 use crate::ops::{
@@ -112,7 +112,7 @@ fn typed(name: &str, op: Op, inputs: Vec<Value>, shape: &[usize]) -> Case {
 }
 
 fn layouts() -> Vec<Case> {
-    let window: smallvec::SmallVec<[SliceDim; 2]> =
+    let window: SliceDims =
         smallvec![SliceDim { axis: 0, length: 2, step: 2 }, SliceDim { axis: 1, length: 3, step: -1 }];
     let starts = || vec![Value::ints([], &[1]), Value::ints([], &[3])];
     let with_starts = |x: Value| std::iter::once(x).chain(starts()).collect::<Vec<_>>();
@@ -184,7 +184,7 @@ fn convolutions() -> Vec<Case> {
             vec![1, 2, 2, 2, 2],
         ),
     ] {
-        let spec = ConvSpec { sweeps: sweeps.into(), groups };
+        let spec = ConvSpec { sweeps, groups };
         let role = |role: ConvRole, a: &[usize], b: &[usize], out: &[usize]| {
             let op = Op::Conv(spec.clone(), role);
             typed(op.name(), op, vec![tensor(1, a), tensor(2, b)], out)
@@ -205,10 +205,8 @@ fn convolutions() -> Vec<Case> {
 }
 
 fn pools() -> Vec<Case> {
-    let sweeps: Sweeps = smallvec![
-        Sweep { taps: 2, stride: 1, dilation: 1, low: 0 },
-        Sweep { taps: 3, stride: 2, dilation: 1, low: 1 },
-    ];
+    let sweeps: Sweeps =
+        vec![Sweep { taps: 2, stride: 1, dilation: 1, low: 0 }, Sweep { taps: 3, stride: 2, dilation: 1, low: 1 }];
     let (field, windows) = ([2, 3, 5], [2, 2, 3]);
     let taps = || Value::new(DType::U8, [2, 2, 3], vec![1.0, 3.0, 4.0, 2.0, 5.0, 1.0, 4.0, 0.0, 3.0, 1.0, 5.0, 0.0]);
     let role = |role: PoolRole, inputs: Vec<Value>, out: &[usize]| {

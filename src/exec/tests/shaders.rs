@@ -276,10 +276,10 @@ fn operands_that_start_where_a_number_says() {
     let dims = smallvec![SliceDim { axis: 0, length: 3, step: 1 }];
     let x = case.graph.add(Op::Layout(Layout::Slice(dims)), &[field, start]).unwrap();
     let w = case.leaf(DType::F32, &[4, 2, 3, 3], whole(2));
-    let sweeps: Sweeps = smallvec![sweep(3, 1, 1, 1), sweep(3, 1, 1, 1)];
+    let sweeps: Sweeps = vec![sweep(3, 1, 1, 1), sweep(3, 1, 1, 1)];
     let ty = |channels: usize, size: usize| TensorType::new(DType::F32, [3, channels, size, size]);
     let y = case.graph.add_typed(Op::Conv(ConvSpec { sweeps, groups: 1 }, ConvRole::Output), &[x, w], ty(4, 6));
-    let sweeps: Sweeps = smallvec![sweep(2, 2, 1, 0), sweep(2, 2, 1, 0)];
+    let sweeps: Sweeps = vec![sweep(2, 2, 1, 0), sweep(2, 2, 1, 0)];
     let mean = case.graph.add_typed(Op::Pool(sweeps, PoolRole::Mean(Divisor::Inside)), &[x], ty(2, 3));
     case.graph.outputs = vec![y, mean];
     check(&case, 1e-6);

@@ -148,7 +148,7 @@ fn products_that_others_need_stay_whole() {
 #[test]
 fn convolutions_end_in_the_work_that_alone_reads_them() {
     let mut case = Case::default();
-    let sweeps: Sweeps = smallvec![sweep(3, 2, 1, 1), sweep(2, 3, 1, 0)];
+    let sweeps: Sweeps = vec![sweep(3, 2, 1, 1), sweep(2, 3, 1, 0)];
     let (x, w, y) = ([2, 3, 9, 8], [4, 3, 3, 2], [2, 4, 5, 3]);
     for (role, shapes) in [(ConvRole::Output, [x, w, y]), (ConvRole::Input, [w, y, x]), (ConvRole::Weight, [x, y, w])] {
         let inputs = [0, 1].map(|at| case.leaf(DType::F32, &shapes[at], whole(at)));

@@ -7,12 +7,12 @@ use super::plan::{Kernel, Word};
 use super::shader::Shader;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::graph::{Divisor, PoolRole, Sweep, Sweeps};
+use crate::graph::{Divisor, PoolRole, Sweep};
 use crate::machine::cpu::pool::Pool;
 use crate::ops::pool::extents;
 use crate::planner::tasks::Task;
 
-pub fn lower(scene: &Scene, task: &Task, sweeps: &Sweeps, role: PoolRole, kernels: &mut Vec<Kernel>) -> Result<()> {
+pub fn lower(scene: &Scene, task: &Task, sweeps: &[Sweep], role: PoolRole, kernels: &mut Vec<Kernel>) -> Result<()> {
     let pool = extents(sweeps, role, &task.inputs[0].shape, &task.shape);
     let size = task.shape.size();
     let mut writer = Writer { task, pool, shader: each(scene, task, size) };
