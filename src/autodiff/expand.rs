@@ -47,7 +47,8 @@ pub fn expand_to(graph: &Graph, known: &Known, hand: HandKernels) -> Result<Grap
 
 /// Copies the graph, expanding each transform where it stands. Also tells what became of each old value.
 fn transforms(graph: &Graph) -> Result<(Graph, Copies)> {
-    let mut out = Graph::with_capacity(graph.nodes.len());
+    // A gradient adds several nodes for each on its way. Room that is not used costs nothing, a graph that moves does.
+    let mut out = Graph::with_capacity(6 * graph.nodes.len());
     let mut copies = Copies::with_capacity(graph.nodes.len());
     for node in &graph.nodes {
         let inputs = copies.all(&node.inputs);
@@ -108,7 +109,7 @@ fn sources_first(graph: Graph) -> Graph {
 fn lower(graph: Graph, hand: HandKernels) -> Result<Graph> {
     let live = graph.live();
     // A composite is several nodes.
-    let mut out = Graph::with_capacity(3 * graph.nodes.len());
+    let mut out = Graph::with_capacity(3 * live.iter().filter(|live| **live).count());
     let mut copies = Copies::with_capacity(graph.nodes.len());
     for (node, live) in graph.nodes.into_iter().zip(live) {
         let vals = if live { lower_node(&mut out, node, &copies, hand)? } else { Vals::new() };
@@ -124,11 +125,9 @@ fn lower_node(out: &mut Graph, node: Node, copies: &Copies, hand: HandKernels) -
     let inputs = match node.op {
         Op::Marker | Op::Detach | Op::CustomGradient(_) => return Ok(Vals::from_slice(&inputs[..1])),
         Op::Composite(def, ref attrs) if !has_kernel(out, def, attrs, &inputs, hand) => {
-            // Most are shorter.
-            let mut scratch = Graph::with_capacity(32);
-            let args: Vals = inputs.iter().map(|&val| scratch.placeholder(out.ty(val).clone())).collect();
-            let results = (def.expand)(&mut scratch, attrs, &args)?;
-            return inline(out, scratch, &inputs, &results, hand);
+            let start = out.nodes.len();
+            let results = (def.expand)(out, attrs, &inputs)?;
+            return lower_from(out, start, results, hand);
         }
         Op::Gradient(_) | Op::Jvp(_) | Op::Batch(_) | Op::Pullback(_) => {
             return Err(Error::internal(format!("{} is left after expansion", node.op.name())));
@@ -149,15 +148,29 @@ fn has_kernel(graph: &Graph, def: &CompositeDef, attrs: &Attrs, inputs: &[Val], 
     })
 }
 
-/// Appends a scratch graph whose first nodes are placeholders for `inputs`.
-fn inline(out: &mut Graph, scratch: Graph, inputs: &[Val], results: &[Val], hand: HandKernels) -> Result<Vals> {
-    let mut copies = Copies::with_capacity(scratch.nodes.len());
-    inputs.iter().for_each(|&val| copies.push(Vals::from_slice(&[val])));
-    for node in scratch.nodes.into_iter().skip(inputs.len()) {
+/// Lowers the nodes from `start` on, an expansion with these results.
+fn lower_from(out: &mut Graph, start: usize, results: Vals, hand: HandKernels) -> Result<Vals> {
+    if out.nodes[start..].iter().all(|node| is_lowered(out, node, hand)) {
+        return Ok(results);
+    }
+    let nodes = out.nodes.split_off(start);
+    let mut copies = Copies::behind(start, nodes.len());
+    for node in nodes {
         let vals = lower_node(out, node, &copies, hand)?;
         copies.push(vals);
     }
-    Ok(copies.all(results))
+    Ok(copies.all(&results))
+}
+
+/// Whether `lower_node` leaves a node as it is.
+fn is_lowered(graph: &Graph, node: &Node, hand: HandKernels) -> bool {
+    match &node.op {
+        Op::Composite(def, attrs) => has_kernel(graph, def, attrs, &node.inputs, hand),
+        Op::Random(_) => node.inputs.len() == 2,
+        Op::Marker | Op::Detach | Op::CustomGradient(_) => false,
+        Op::Gradient(_) | Op::Jvp(_) | Op::Batch(_) | Op::Pullback(_) => false,
+        _ => true,
+    }
 }
 
 /// The nodes that depend on `from` and that `to` depends on: flags for the indices of the range. The nodes of `from`

@@ -17,16 +17,25 @@ pub struct Val {
     pub output: u32,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Node {
     pub op: Op,
     pub inputs: SmallVec<[Val; 3]>,
     pub outputs: SmallVec<[TensorType; 1]>,
 }
 
+impl Clone for Node {
+    // The derived one copies element by element.
+    fn clone(&self) -> Node {
+        let mut outputs = SmallVec::new();
+        self.outputs.iter().for_each(|ty| outputs.push(ty.clone()));
+        Node { op: self.op.clone(), inputs: SmallVec::from_slice(&self.inputs), outputs }
+    }
+}
+
 impl Node {
     /// The values of this node, which stands at `index`.
-    // `collect` takes several times as long, here and in `Copies`, and plans do this for each node in each pass.
+    // `collect` takes several times as long, here and below, and plans do this for each node in each pass.
     pub fn vals(&self, index: u32) -> Vals {
         let mut vals = Vals::new();
         (0..self.outputs.len() as u32).for_each(|output| vals.push(Val { node: index, output }));
@@ -70,7 +79,8 @@ impl Graph {
     /// Adds a node whose output types follow from its op and inputs, and gives its index.
     pub fn push(&mut self, op: Op, inputs: &[Val]) -> Result<u32> {
         let outputs = {
-            let types: SmallVec<[&TensorType; 4]> = inputs.iter().map(|&input| self.ty(input)).collect();
+            let mut types: SmallVec<[&TensorType; 4]> = SmallVec::new();
+            inputs.iter().for_each(|&input| types.push(self.ty(input)));
             infer(&op, &types)?
         };
         Ok(self.push_typed(op, inputs, outputs))
@@ -151,20 +161,31 @@ impl Graph {
 }
 
 /// What became of the values of a graph that is copied node by node.
-pub struct Copies(Vec<Vals>);
+pub struct Copies {
+    first: usize,
+    vals: Vec<Vals>,
+}
 
 impl Copies {
     pub fn with_capacity(nodes: usize) -> Copies {
-        Copies(Vec::with_capacity(nodes))
+        Copies::behind(0, nodes)
+    }
+
+    /// For nodes that stood behind `first` others, which stay as they are.
+    pub fn behind(first: usize, nodes: usize) -> Copies {
+        Copies { first, vals: Vec::with_capacity(nodes) }
     }
 
     /// The next node has become these values.
     pub fn push(&mut self, vals: Vals) {
-        self.0.push(vals);
+        self.vals.push(vals);
     }
 
     pub fn of(&self, val: Val) -> Val {
-        self.0[val.node as usize][val.output as usize]
+        match (val.node as usize).checked_sub(self.first) {
+            Some(index) => self.vals[index][val.output as usize],
+            None => val,
+        }
     }
 
     pub fn all(&self, vals: &[Val]) -> Vals {

@@ -401,7 +401,8 @@ impl Lowering<'_> {
     }
 
     fn host(&mut self, name: &'static str, kind: TaskKind, node: &Node, ty: &TensorType) -> Window {
-        let inputs = node.inputs.iter().map(|&val| self.window(val).clone()).collect();
+        let mut inputs = SmallVec::new();
+        node.inputs.iter().for_each(|&val| inputs.push(self.window(val).clone()));
         self.task(name, kind, inputs, ty)
     }
 
