@@ -204,6 +204,24 @@ def test_parameters_without_gradient_stay_and_count_no_step() -> None:
     assert [int(state[i]["step"]) for i in (0, 1)] == [2, 1]
 
 
+def test_there_is_no_state_before_the_first_step() -> None:
+    optimizer = optim.Adam([nn.Parameter(wg.ones((2,)))])
+    assert optimizer.state == {} and optimizer.state_dict()["state"] == {}
+
+
+def test_a_parameter_without_gradient_keeps_nothing_for_a_first_step() -> None:
+    a, b, frozen = (nn.Parameter(wg.ones((2,))) for _ in range(3))
+    frozen.requires_grad_(False)
+    wg.eval(a, b, frozen)
+    before = wg.debug.counters()["live_nodes"]
+    optimizer = optim.Adam([a, b, frozen])
+    assert wg.debug.counters()["live_nodes"] - before == 4
+    a.sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    assert wg.debug.counters()["live_nodes"] - before == 2
+
+
 def test_state_dict_has_the_known_structure() -> None:
     p = nn.Parameter(wg.ones((2,)))
     optimizer = optim.Adam([p], lr=0.1)

@@ -91,14 +91,10 @@ fn sgd(settings: &[f64], exists: [bool; 3]) -> Recipe {
     let moving = momentum != 0.0;
     Recipe {
         def: &SGD,
-        attrs: smallvec![
-            flag(maximize != 0.0),
-            flag(decay != 0.0),
-            flag(moving) + flag(moving && !exists[0]),
-            flag(nesterov != 0.0)
-        ],
+        attrs: smallvec![flag(maximize != 0.0), flag(decay != 0.0), flag(moving), flag(nesterov != 0.0)],
         uses: [moving, false, false],
-        numbers: vec![lr, decay, momentum, 1.0 - dampening],
+        // The first step starts from the gradient itself, undamped.
+        numbers: vec![lr, decay, momentum, if exists[0] { 1.0 - dampening } else { 1.0 }],
     }
 }
 
@@ -169,10 +165,10 @@ rule!(
     SGD,
     "sgd_update",
     "g += decay·p; b = momentum·b + (1 - dampening)·g; p -= lr·(b, or g + momentum·b). Numbers: lr, decay, momentum, \
-     1 - dampening.",
-    &["maximize", "decay", "momentum: 1, in the first step 2", "nesterov"],
+     1 - dampening (at the first step 1).",
+    &["maximize", "decay", "momentum", "nesterov"],
     4,
-    |attrs: &Attrs| usize::from(attrs[2] != 0),
+    |attrs: &Attrs| attrs[2] as usize,
     |g, attrs, rule| {
         let [lr, decay, momentum, fresh] = rule.numbers()?;
         let p = rule.p;
@@ -180,15 +176,9 @@ rule!(
         if attrs[2] == 0 {
             return Ok(smallvec![descend(g, p, lr, grad)?]);
         }
-        // The first step starts from the gradient itself, undamped.
-        let buffer = match attrs[2] {
-            2 => grad,
-            _ => {
-                let kept = multiply(g, momentum, rule.states[0])?;
-                let part = multiply(g, fresh, grad)?;
-                add(g, kept, part)?
-            }
-        };
+        let kept = multiply(g, momentum, rule.states[0])?;
+        let part = multiply(g, fresh, grad)?;
+        let buffer = add(g, kept, part)?;
         let direction = match attrs[3] {
             1 => {
                 let ahead = multiply(g, momentum, buffer)?;

@@ -18,6 +18,8 @@ pub struct Updater {
     rule: Rule,
     params: Vec<Tensor>,
     states: Vec<State>,
+    /// Zeros for the first step of each parameter, if they were made; used up or let go by the first step of all.
+    zeros: Vec<[Option<Tensor>; 3]>,
     /// How often a state was put in from outside, or taken away.
     revision: u64,
     /// The steps on a device that may yet turn out not to have been.
@@ -48,7 +50,31 @@ impl State {
 impl Updater {
     pub fn new(rule: Rule, params: Vec<Tensor>) -> Updater {
         let states = params.iter().map(|_| State::default()).collect();
-        Updater { rule, params, states, revision: 0, journal: Journal::default() }
+        Updater { rule, params, states, zeros: Vec::new(), revision: 0, journal: Journal::default() }
+    }
+
+    /// Evaluates the parameters and makes the zeros that a first step by these settings starts from. So it finds their
+    /// memory, and its plan is that of all later steps.
+    pub fn prepare(&mut self, settings: &[f64]) -> Result<()> {
+        let _mode = GradGuard::new(false);
+        let uses = self.rule.recipe(1, settings, [false; 3])?.uses;
+        let made = self.params.iter().map(|param| {
+            let is_used = |used: bool| used && param.requires_grad();
+            let [a, b, c] = uses.map(|used| is_used(used).then(|| zeros_like(param)).transpose());
+            Ok([a?, b?, c?])
+        });
+        let zeros: Vec<[Option<Tensor>; 3]> = made.collect::<Result<_>>()?;
+        tensor::evaluate(&self.params.iter().chain(zeros.iter().flatten().flatten()).collect::<Vec<_>>())?;
+        self.zeros = zeros;
+        Ok(())
+    }
+
+    /// What a state tensor of a parameter is before its first step.
+    fn zeros(&self, index: usize, which: usize) -> Result<Tensor> {
+        let param = &self.params[index];
+        let made = self.zeros.get(index).and_then(|zeros| zeros[which].as_ref());
+        let is_like = |zeros: &&Tensor| zeros.ty() == param.ty() && zeros.device() == param.device();
+        made.filter(is_like).map_or_else(|| zeros_like(param), |zeros| Ok(zeros.clone()))
     }
 
     pub fn rule(&self) -> Rule {
@@ -114,8 +140,7 @@ impl Updater {
             if set_to_none {
                 param.set_grad(None)?;
             } else if let Some(grad) = param.grad() {
-                let ty = grad.ty();
-                grad.rebind(&tensor::full(ty.shape, Scalar::F64(0.0), ty.dtype, grad.device())?)?;
+                grad.rebind(&zeros_like(&grad)?)?;
             }
         }
         Ok(())
@@ -155,10 +180,10 @@ impl Updater {
             parts.push(Part { source, params, exists, attrs, revision: self.revision });
         }
         for Update { index, next, .. } in updates.iter_mut() {
-            for (slot, _) in next.tensors.iter_mut().zip(uses).filter(|(slot, used)| *used && slot.is_none()) {
-                let param = &self.params[*index];
-                let ty = param.ty();
-                *slot = Some(tensor::full(ty.shape, Scalar::F64(0.0), ty.dtype, param.device())?);
+            for (which, slot) in next.tensors.iter_mut().enumerate().filter(|(which, _)| uses[*which]) {
+                if slot.is_none() {
+                    *slot = Some(self.zeros(*index, which)?);
+                }
             }
         }
         let states = uses.iter().filter(|used| **used).count();
@@ -237,6 +262,7 @@ impl Updater {
         for Update { index, next, .. } in steps {
             self.states[index] = next;
         }
+        self.zeros.clear();
     }
 
     /// Everything that is remembered, to be put back by `restore`.
@@ -271,6 +297,11 @@ impl Update {
         let kind = |update: &Update| (update.next.step, update.exists, update.dtype, update.device);
         kind(self) == kind(other)
     }
+}
+
+fn zeros_like(tensor: &Tensor) -> Result<Tensor> {
+    let ty = tensor.ty();
+    tensor::full(ty.shape, Scalar::F64(0.0), ty.dtype, tensor.device())
 }
 
 fn out_of_range(index: usize, count: usize) -> Error {

@@ -39,6 +39,13 @@ impl PyUpdater {
         Ok(PyUpdater { updater: Mutex::new(Updater::new(rule, params)), settings: Mutex::default() })
     }
 
+    /// Evaluate the parameters and make the zeros that a first step by these numbers starts from.
+    #[pyo3(signature = (numbers, /))]
+    fn prepare(&self, py: Python<'_>, numbers: Vec<f64>) -> PyResult<()> {
+        let mut updater = self.lock(py);
+        read(|| updater.prepare(&numbers))
+    }
+
     /// The state of parameter `index`; empty before its first step.
     #[pyo3(signature = (index, /))]
     fn state<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyDict>> {

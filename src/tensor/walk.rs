@@ -1,7 +1,8 @@
-//! What a plan covers: every record that the wanted ones need, by value or, below a gradient, by structure; in record
-//! order, which is topological and canonical.
+//! What a plan covers: every record that the wanted ones need, by value or, below a gradient, by structure. They stand in
+//! record order, but values that exist already where they are first used: a parameter is older than the batch at its first
+//! step and newer at the next, and one plan serves both. This order is topological and canonical.
 
-use super::engine::{Engine, Operand, Record, Slot, State};
+use super::engine::{Engine, Operand, Record, Slot, State, Visit};
 use crate::device_id::DeviceId;
 use crate::error::{Error, Result};
 use crate::graph::Op;
@@ -22,7 +23,7 @@ pub(super) enum Role {
 }
 
 pub(super) struct Walk {
-    /// By record id: a node's place here is its rank.
+    /// A node's place here is its rank.
     pub nodes: Vec<Node>,
     /// Of each node, one for each operand.
     edges: Vec<Edge>,
@@ -106,11 +107,7 @@ pub(super) fn walk(engine: &mut Engine, roots: &[Slot], generation: u32) -> Resu
         if seen && (record.visit.structure || !structure) {
             continue;
         }
-        if !seen {
-            found.push((record.id, slot));
-        }
-        record.visit.walk = id;
-        record.visit.structure = structure;
+        record.visit = Visit { walk: id, structure, rank: Edge::OUTSIDE };
         let inner = match &record.state {
             State::Failed(error) => return Err(error.clone()),
             State::Claimed(claim) if *claim == generation => return Ok(Outcome::Busy),
@@ -128,6 +125,9 @@ pub(super) fn walk(engine: &mut Engine, roots: &[Slot], generation: u32) -> Resu
                 _ => structure,
             },
         };
+        if !seen || record.is_done() {
+            found.push((record.id, slot));
+        }
         for operand in &record.operands {
             if let Operand::Node(input, _) = *operand {
                 stack.push((input, inner));
@@ -138,15 +138,39 @@ pub(super) fn walk(engine: &mut Engine, roots: &[Slot], generation: u32) -> Resu
     found.reverse();
     found.sort_unstable_by_key(|&(record, _)| record);
     let mut walk = Walk { nodes: Vec::with_capacity(found.len()), edges: Vec::with_capacity(3 * found.len()) };
-    for (rank, &(_, slot)) in found.iter().enumerate() {
-        engine.get_mut(slot).visit.rank = rank as u32;
-        walk.push(engine, slot, id);
+    for slot in found.iter().map(|&(_, slot)| slot).chain(roots.iter().copied()) {
+        walk.place(engine, slot, id, &mut stack);
     }
     (engine.found, engine.walking) = (found, stack);
     Ok(Outcome::Ready(walk))
 }
 
 impl Walk {
+    /// Adds a record if it has no place yet, behind those that it uses.
+    fn place(&mut self, engine: &mut Engine, slot: Slot, walk: u64, stack: &mut Vec<(Slot, bool)>) {
+        let waits = |engine: &Engine, slot: Slot| {
+            let visit = engine.get(slot).visit;
+            visit.walk == walk && visit.rank == Edge::OUTSIDE
+        };
+        stack.push((slot, false));
+        while let Some((slot, is_ready)) = stack.pop() {
+            if !waits(engine, slot) {
+                continue;
+            }
+            if is_ready {
+                engine.get_mut(slot).visit.rank = self.nodes.len() as u32;
+                self.push(engine, slot, walk);
+                continue;
+            }
+            stack.push((slot, true));
+            let inputs = engine.get(slot).operands.iter().rev().filter_map(|operand| match *operand {
+                Operand::Node(input, _) => waits(engine, input).then_some((input, false)),
+                Operand::Number(..) => None,
+            });
+            stack.extend(inputs);
+        }
+    }
+
     /// Adds the next record; those that it uses have their places.
     fn push(&mut self, engine: &Engine, slot: Slot, walk: u64) {
         let record = engine.get(slot);

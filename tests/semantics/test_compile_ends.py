@@ -370,6 +370,7 @@ def test_a_step_over_what_another_thread_left_pending() -> None:
     calls: list[int] = []
     model = nn.Linear(2, 1)
     optimizer = optim.SGD(model.parameters(), lr=0.1)
+    model.reset_parameters()
 
     @wg.compile
     def step(x: wg.Tensor) -> wg.Tensor:

@@ -14,12 +14,12 @@ x = wg.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
 other = wg.tensor(x.tolist())
 
 
-def misses(program: Callable[[int], object], runs: int = 6) -> int:
-    """Misses after the first two runs, which may plan."""
-    for i in range(2):
+def misses(program: Callable[[int], object], runs: int = 6, planning: int = 2) -> int:
+    """Misses after the first runs, which may plan."""
+    for i in range(planning):
         program(i)
     with counting() as seen:
-        for i in range(2, runs):
+        for i in range(planning, runs):
             program(i)
         return seen["misses"]
 
@@ -122,8 +122,30 @@ def test_a_steady_training_loop_never_misses(name: str) -> None:
         schedule.step()
         assert loss.item() == loss.item()
 
-    # The first step makes the state, the second is the first of the steady ones.
-    assert misses(program, runs=10) == 0
+    assert misses(program, runs=10, planning=1) == 0
+
+
+def test_the_first_step_has_the_plan_of_all_on_one_batch() -> None:
+    # The parameters are older than the batch before the first step, and newer after it.
+    model, data = nn.Linear(3, 2), wg.randn((4, 3))
+    optimizer = optim.Adam(model.parameters())
+    wg.eval(data)
+
+    def program(_: int) -> None:
+        optimizer.zero_grad()
+        model(data).square().mean().backward()
+        optimizer.step()
+
+    assert misses(program, planning=1) == 0
+
+
+def test_a_leaf_counts_by_its_first_use_not_by_its_age() -> None:
+    def program(i: int) -> None:
+        a, b = (wg.tensor([1.0, 2.0 + i]), wg.tensor([3.0, 5.0]))[:: (1, -1)[i % 2]]
+        old, new = a.tolist(), b.tolist()
+        assert (a * b - b).tolist() == [old[k] * new[k] - new[k] for k in range(2)]
+
+    assert misses(program, planning=1) == 0
 
 
 def test_evaluation_without_no_grad_never_misses() -> None:

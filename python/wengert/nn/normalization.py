@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wengert._core import Device, DType, ShapeError, Tensor, batch_norm, int64, layer_norm, ones, rms_norm, zeros
+from wengert._core import eval as evaluate
 from wengert.nn import init
 from wengert.nn.module import Layer
 from wengert.nn.parameter import Parameter
@@ -54,6 +55,8 @@ class _BatchNorm(Layer):
             init.zeros_(self.running_mean)
             init.ones_(self.running_var)
             init.zeros_(self.num_batches_tracked)
+            # As values, so that the first step has the plan of all later ones.
+            evaluate(self.running_mean, self.running_var, self.num_batches_tracked)
 
     def reset_parameters(self) -> None:
         """Set weight to 1 and bias to 0, and forget the statistics."""

@@ -100,7 +100,9 @@ class Optimizer:
             group.setdefault(key, value)
         made = Group(group)
         self.check(made)
-        self._updaters.append(Updater(self.rule, params))
+        updater = Updater(self.rule, params)
+        updater.prepare(self.numbers(made))
+        self._updaters.append(updater)
         self.param_groups.append(made)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
