@@ -123,8 +123,9 @@ pub(super) struct Engine {
     dropping: Vec<Slot>,
     /// Words of the last key, kept for its capacity.
     pub words: Vec<u64>,
-    /// Records that the last walk found, by id, and its work list: likewise.
+    /// Records that the last walk found, by id, those that are bare values, and its work list: likewise.
     pub found: Vec<(u64, Slot)>,
+    pub leaves: Vec<Slot>,
     pub walking: Vec<(Slot, bool)>,
 }
 
@@ -137,6 +138,7 @@ pub(super) static ENGINE: Lock<Engine> = Lock::new(Engine {
     dropping: Vec::new(),
     words: Vec::new(),
     found: Vec::new(),
+    leaves: Vec::new(),
     walking: Vec::new(),
 });
 

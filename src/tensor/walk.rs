@@ -1,8 +1,8 @@
-//! What a plan covers: every record that the wanted ones need, by value or, below a gradient, by structure. They stand in
-//! record order, but values that exist already where they are first used: a parameter is older than the batch at its first
-//! step and newer at the next, and one plan serves both. This order is topological and canonical.
+//! What a plan covers: every record that the wanted ones need, by value or, below a gradient, by structure. First
+//! come bare values, in the order in which the wanted ones lead to them: a parameter is older than the batch at its first step
+//! and newer at the next, and one plan serves both. The others follow in record order. This is topological and canonical.
 
-use super::engine::{Engine, Operand, Record, Slot, State, Visit};
+use super::engine::{Engine, Operand, Record, Slot, State};
 use crate::device_id::DeviceId;
 use crate::error::{Error, Result};
 use crate::graph::Op;
@@ -97,8 +97,11 @@ impl Walk {
 /// Collects what `roots` need. `generation` tells this process from one that forked it.
 pub(super) fn walk(engine: &mut Engine, roots: &[Slot], generation: u32) -> Result<Outcome> {
     let id = engine.next_walk();
-    let (mut found, mut stack) = (std::mem::take(&mut engine.found), std::mem::take(&mut engine.walking));
+    let mut found = std::mem::take(&mut engine.found);
+    let mut leaves = std::mem::take(&mut engine.leaves);
+    let mut stack = std::mem::take(&mut engine.walking);
     found.clear();
+    leaves.clear();
     stack.clear();
     stack.extend(roots.iter().map(|&slot| (slot, false)));
     while let Some((slot, structure)) = stack.pop() {
@@ -107,7 +110,12 @@ pub(super) fn walk(engine: &mut Engine, roots: &[Slot], generation: u32) -> Resu
         if seen && (record.visit.structure || !structure) {
             continue;
         }
-        record.visit = Visit { walk: id, structure, rank: Edge::OUTSIDE };
+        if !seen {
+            let is_leaf = record.is_done() && record.operands.is_empty();
+            if is_leaf { leaves.push(slot) } else { found.push((record.id, slot)) }
+        }
+        record.visit.walk = id;
+        record.visit.structure = structure;
         let inner = match &record.state {
             State::Failed(error) => return Err(error.clone()),
             State::Claimed(claim) if *claim == generation => return Ok(Outcome::Busy),
@@ -125,9 +133,6 @@ pub(super) fn walk(engine: &mut Engine, roots: &[Slot], generation: u32) -> Resu
                 _ => structure,
             },
         };
-        if !seen || record.is_done() {
-            found.push((record.id, slot));
-        }
         for operand in &record.operands {
             if let Operand::Node(input, _) = *operand {
                 stack.push((input, inner));
@@ -137,40 +142,17 @@ pub(super) fn walk(engine: &mut Engine, roots: &[Slot], generation: u32) -> Resu
     // A walk finds users first, so its reverse is nearly sorted.
     found.reverse();
     found.sort_unstable_by_key(|&(record, _)| record);
-    let mut walk = Walk { nodes: Vec::with_capacity(found.len()), edges: Vec::with_capacity(3 * found.len()) };
-    for slot in found.iter().map(|&(_, slot)| slot).chain(roots.iter().copied()) {
-        walk.place(engine, slot, id, &mut stack);
+    let nodes = Vec::with_capacity(leaves.len() + found.len());
+    let mut walk = Walk { nodes, edges: Vec::with_capacity(3 * found.len()) };
+    for slot in leaves.iter().copied().chain(found.iter().map(|&(_, slot)| slot)) {
+        engine.get_mut(slot).visit.rank = walk.nodes.len() as u32;
+        walk.push(engine, slot, id);
     }
-    (engine.found, engine.walking) = (found, stack);
+    (engine.found, engine.leaves, engine.walking) = (found, leaves, stack);
     Ok(Outcome::Ready(walk))
 }
 
 impl Walk {
-    /// Adds a record if it has no place yet, behind those that it uses.
-    fn place(&mut self, engine: &mut Engine, slot: Slot, walk: u64, stack: &mut Vec<(Slot, bool)>) {
-        let waits = |engine: &Engine, slot: Slot| {
-            let visit = engine.get(slot).visit;
-            visit.walk == walk && visit.rank == Edge::OUTSIDE
-        };
-        stack.push((slot, false));
-        while let Some((slot, is_ready)) = stack.pop() {
-            if !waits(engine, slot) {
-                continue;
-            }
-            if is_ready {
-                engine.get_mut(slot).visit.rank = self.nodes.len() as u32;
-                self.push(engine, slot, walk);
-                continue;
-            }
-            stack.push((slot, true));
-            let inputs = engine.get(slot).operands.iter().rev().filter_map(|operand| match *operand {
-                Operand::Node(input, _) => waits(engine, input).then_some((input, false)),
-                Operand::Number(..) => None,
-            });
-            stack.extend(inputs);
-        }
-    }
-
     /// Adds the next record; those that it uses have their places.
     fn push(&mut self, engine: &Engine, slot: Slot, walk: u64) {
         let record = engine.get(slot);
