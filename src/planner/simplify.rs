@@ -15,18 +15,17 @@ use std::hash::{BuildHasher, Hasher};
 
 pub fn simplify(graph: Graph) -> Result<Graph> {
     let mut merged = Merger::new(graph.nodes.len());
-    let uses = uses(&graph);
+    let turned = turned(&graph);
     let mut copies = Copies::with_capacity(graph.nodes.len());
-    for node in graph.nodes {
+    for (node, is_turned) in graph.nodes.into_iter().zip(&turned) {
         let inputs = copies.all(&node.inputs);
+        let reads_turned = node.inputs.first().is_some_and(|input| turned[input.node as usize]);
         let vals = match rewrite(&merged.graph, &node, &inputs) {
+            _ if *is_turned => merged.turned_product(inputs[0], inputs[1], node.outputs),
+            _ if reads_turned => inputs,
             Rewrite::Same(val) => Vals::from_slice(&[val]),
             Rewrite::Other(op, inputs) => merged.add(op, &inputs, node.outputs),
-            Rewrite::Transposed(left, right) if uses[node.inputs[0].node as usize] == 1 => {
-                let inputs = [merged.swap_last(right), merged.swap_last(left)];
-                merged.add(Op::Contract, &inputs, node.outputs)
-            }
-            Rewrite::None | Rewrite::Transposed(..) => merged.add(node.op, &inputs, node.outputs),
+            Rewrite::None => merged.add(node.op, &inputs, node.outputs),
         };
         copies.push(vals);
     }
@@ -36,12 +35,23 @@ pub fn simplify(graph: Graph) -> Result<Graph> {
     Ok(out)
 }
 
-/// How often each node is used, by nodes and as an output.
-fn uses(graph: &Graph) -> Vec<u32> {
-    let mut uses = vec![0; graph.nodes.len()];
+/// Of each node, whether it is a product that only an exchange of its last two axes reads: (a·b)ᵀ = bᵀ·aᵀ adds the same
+/// products in the same order, and gives elements in the order that users of the transpose read them.
+fn turned(graph: &Graph) -> Vec<bool> {
+    let mut uses = vec![0u32; graph.nodes.len()];
     let inputs = graph.nodes.iter().flat_map(|node| &node.inputs);
     inputs.chain(&graph.outputs).for_each(|val| uses[val.node as usize] += 1);
-    uses
+    let mut turned = vec![false; graph.nodes.len()];
+    for node in &graph.nodes {
+        if let Op::Layout(Layout::Permute(perm)) = &node.op
+            && swaps_last(perm)
+            && let product = node.inputs[0].node as usize
+            && matches!(graph.nodes[product].op, Op::Contract)
+        {
+            turned[product] = uses[product] == 1;
+        }
+    }
+    turned
 }
 
 /// The graph being built, with a table of its nodes by content.
@@ -65,23 +75,26 @@ impl Merger {
         }
     }
 
+    /// The transpose of the product of these two, which would have these types.
+    fn turned_product(&mut self, a: Val, b: Val, mut outputs: SmallVec<[TensorType; 1]>) -> Vals {
+        let inputs = [self.swap_last(b), self.swap_last(a)];
+        outputs.iter_mut().for_each(swap_last_of);
+        self.add(Op::Contract, &inputs, outputs)
+    }
+
     /// The value with its last two axes exchanged.
     fn swap_last(&mut self, val: Val) -> Val {
-        let TensorType { dtype, mut shape } = self.graph.ty(val).clone();
-        let rank = shape.rank();
+        let mut ty = self.graph.ty(val).clone();
+        swap_last_of(&mut ty);
+        let rank = ty.shape.rank();
         let mut perm: SmallVec<[u8; 8]> = (0..rank as u8).collect();
         perm.swap(rank - 2, rank - 1);
-        shape.dims_mut().swap(rank - 2, rank - 1);
         let op = Op::Layout(Layout::Permute(perm));
-        let node = Node {
-            op,
-            inputs: SmallVec::from_slice(&[val]),
-            outputs: SmallVec::from_elem(TensorType { dtype, shape }, 1),
-        };
+        let node = Node { op, inputs: SmallVec::from_slice(&[val]), outputs: SmallVec::from_elem(ty, 1) };
         match rewrite(&self.graph, &node, &[val]) {
             Rewrite::Same(val) => val,
             Rewrite::Other(op, inputs) => self.add(op, &inputs, node.outputs)[0],
-            Rewrite::None | Rewrite::Transposed(..) => self.add(node.op, &[val], node.outputs)[0],
+            Rewrite::None => self.add(node.op, &[val], node.outputs)[0],
         }
     }
 
@@ -131,9 +144,6 @@ enum Rewrite {
     Same(Val),
     /// The node is another op on other inputs, with the same type.
     Other(Op, Vals),
-    /// The node is the transpose of the product of these two, which nothing else should need: (a·b)ᵀ = bᵀ·aᵀ adds the
-    /// same products in the same order, and gives elements in the order that users of the transpose read them.
-    Transposed(Val, Val),
 }
 
 fn rewrite(graph: &Graph, node: &Node, inputs: &[Val]) -> Rewrite {
@@ -227,9 +237,6 @@ fn relayout(graph: &Graph, layout: &Layout, node: &Node, inputs: &[Val]) -> Rewr
             let original = before.inputs[0];
             if graph.shape(original) == shape { Rewrite::Same(original) } else { again(Op::Layout(Layout::Reshape)) }
         }
-        (Layout::Permute(perm), Op::Contract) if swaps_last(perm) => {
-            Rewrite::Transposed(before.inputs[0], before.inputs[1])
-        }
         (Layout::Permute(second), Op::Layout(Layout::Permute(first))) => {
             let both: SmallVec<[u8; 8]> = second.iter().map(|&axis| first[axis as usize]).collect();
             if both.iter().enumerate().all(|(i, &axis)| i == axis as usize) {
@@ -240,6 +247,11 @@ fn relayout(graph: &Graph, layout: &Layout, node: &Node, inputs: &[Val]) -> Rewr
         }
         _ => Rewrite::None,
     }
+}
+
+fn swap_last_of(ty: &mut TensorType) {
+    let rank = ty.shape.rank();
+    ty.shape.dims_mut().swap(rank - 2, rank - 1);
 }
 
 /// Whether a permutation exchanges the last two axes and leaves the others.
