@@ -7,8 +7,8 @@ Run: python benches/compare.py [--quick] [--workloads xor,mnist] [--peers numpy,
 A step is forward, backward, update and reading the loss as a number. All libraries start from the same parameters, see
 the same batch and must agree on the loss after five steps. All may use every core. The peers prepare side by side; then
 they take turns, so that noise hits all of them alike, and the median over the rounds counts. The first step of wengert
-builds the plan and the state of the optimizer, and touches its memory for the first time; the values of parameters and
-data are there before it.
+builds the plan and touches its working memory for the first time; there before it are the values of parameters and data
+and the state of the optimizer, which is made with the optimizer.
 """
 
 import argparse

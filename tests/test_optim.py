@@ -206,7 +206,8 @@ def test_parameters_without_gradient_stay_and_count_no_step() -> None:
 
 def test_there_is_no_state_before_the_first_step() -> None:
     optimizer = optim.Adam([nn.Parameter(wg.ones((2,)))])
-    assert optimizer.state == {} and optimizer.state_dict()["state"] == {}
+    assert optimizer.state == {}
+    assert optimizer.state_dict()["state"] == {}
 
 
 def test_a_parameter_without_gradient_keeps_nothing_for_a_first_step() -> None:
@@ -220,6 +221,57 @@ def test_a_parameter_without_gradient_keeps_nothing_for_a_first_step() -> None:
     optimizer.step()
     optimizer.zero_grad()
     assert wg.debug.counters()["live_nodes"] - before == 2
+
+
+def test_what_is_ready_for_a_first_step_follows_its_parameter() -> None:
+    model = nn.Linear(2, 1)
+    optimizer = optim.Adam(model.parameters(), lr=0.1)
+    model.to(wg.float64)
+    model(wg.ones((1, 2), dtype=wg.float64)).sum().backward()
+    optimizer.step()
+    assert optimizer.state[model.weight]["exp_avg"].dtype == wg.float64
+
+
+def test_a_first_step_that_failed_can_be_repeated() -> None:
+    def trained(failures: int) -> list[Any]:
+        p = nn.Parameter(wg.tensor([1.0, 2.0, 3.0]))
+        optimizer = optim.Adam([p], lr=0.1)
+        for _ in range(failures):
+            (p[wg.tensor([0, 1]) * 5] ** 2).sum().backward()
+            with pytest.raises(IndexError):
+                optimizer.step()
+            optimizer.zero_grad()
+        (p**2).sum().backward()
+        optimizer.step()
+        return [p.tolist(), optimizer.state_dict()["state"][0]["exp_avg_sq"].tolist()]
+
+    assert trained(0) == trained(1) == trained(2)
+
+
+def test_a_group_that_cannot_be_made_ready_is_not_added() -> None:
+    optimizer = optim.Adam([nn.Parameter(wg.ones((2,)))])
+    failing = nn.Parameter(wg.ones((3,)))
+    with wg.no_grad():
+        failing.copy_(wg.ones((3,))[wg.tensor([0, 1, 2]) * 5])
+    with pytest.raises(IndexError):
+        optimizer.add_param_group({"params": [failing]})
+    assert len(optimizer.param_groups) == len(optimizer._updaters) == 1
+
+
+def test_a_subclass_may_tell_its_numbers_late() -> None:
+    class Late(optim.SGD):
+        def __init__(self, params: Any) -> None:
+            super().__init__(params, lr=1.0)
+            self.rate = 0.5
+
+        def numbers(self, group: Any) -> tuple[float, ...]:
+            return (self.rate, *super().numbers(group)[1:])
+
+    p = nn.Parameter(wg.tensor([1.0]))
+    optimizer = Late([p])
+    p.sum().backward()
+    optimizer.step()
+    assert p.item() == 0.5
 
 
 def test_state_dict_has_the_known_structure() -> None:

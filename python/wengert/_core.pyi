@@ -1031,8 +1031,8 @@ class Updater:
     """
 
     def __new__(cls, rule: str, params: Sequence[Tensor]) -> Self: ...
-    def prepare(self, numbers: Sequence[float], /) -> None:
-        """Evaluate the parameters and make the zeros that a first step by these numbers starts from."""
+    def prepare(self, owner: object, group: dict[str, Any], /) -> None:
+        """Evaluate the parameters and make the zeros that a first step of this group starts from."""
     def state(self, index: int, /) -> dict[str, Tensor | int]:
         """The state of parameter `index`; empty before its first step."""
     def set_state(self, index: int, state: dict[str, Tensor | int], /) -> None: ...

@@ -169,7 +169,9 @@ fn is_lowered(graph: &Graph, node: &Node, hand: HandKernels) -> bool {
         Op::Random(_) => node.inputs.len() == 2,
         Op::Marker | Op::Detach | Op::CustomGradient(_) => false,
         Op::Gradient(_) | Op::Jvp(_) | Op::Batch(_) | Op::Pullback(_) => false,
-        _ => true,
+        Op::Source(_) | Op::After | Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) | Op::Reduce(..) => true,
+        Op::Layout(_) | Op::Embed(_) | Op::Concat(_) | Op::Gather(..) | Op::Scatter(..) => true,
+        Op::Contract | Op::Conv(..) | Op::Pool(..) => true,
     }
 }
 

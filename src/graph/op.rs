@@ -114,6 +114,10 @@ pub struct BatchSpec {
     pub size: usize,
 }
 
+// A plan moves thousands of nodes; what is rare and large is behind a pointer.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Op>() <= 56);
+
 #[derive(Clone)]
 pub enum Op {
     Source(Source),

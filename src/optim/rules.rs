@@ -93,7 +93,7 @@ fn sgd(settings: &[f64], exists: [bool; 3]) -> Recipe {
         def: &SGD,
         attrs: smallvec![flag(maximize != 0.0), flag(decay != 0.0), flag(moving), flag(nesterov != 0.0)],
         uses: [moving, false, false],
-        // The first step starts from the gradient itself, undamped.
+        // What the first step adds to zeros is the gradient itself, undamped.
         numbers: vec![lr, decay, momentum, if exists[0] { 1.0 - dampening } else { 1.0 }],
     }
 }

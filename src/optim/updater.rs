@@ -58,8 +58,9 @@ impl Updater {
     pub fn prepare(&mut self, settings: &[f64]) -> Result<()> {
         let _mode = GradGuard::new(false);
         let uses = self.rule.recipe(1, settings, [false; 3])?.uses;
-        let made = self.params.iter().map(|param| {
-            let is_used = |used: bool| used && param.requires_grad();
+        let made = self.params.iter().zip(&self.states).map(|(param, state)| {
+            let is_first = state.step == 0 && param.requires_grad();
+            let is_used = |used: bool| used && is_first;
             let [a, b, c] = uses.map(|used| is_used(used).then(|| zeros_like(param)).transpose());
             Ok([a?, b?, c?])
         });
@@ -259,10 +260,13 @@ impl Updater {
                 self.journal.note(ticket, alike.iter().map(|update| self.before(update.index)).collect());
             }
         }
+        let is_any = !steps.is_empty();
         for Update { index, next, .. } in steps {
             self.states[index] = next;
         }
-        self.zeros.clear();
+        if is_any {
+            self.zeros.clear();
+        }
     }
 
     /// Everything that is remembered, to be put back by `restore`.

@@ -20,12 +20,16 @@ pub fn simplify(graph: Graph) -> Result<Graph> {
     for (node, is_turned) in graph.nodes.into_iter().zip(&turned) {
         let inputs = copies.all(&node.inputs);
         let reads_turned = node.inputs.first().is_some_and(|input| turned[input.node as usize]);
-        let vals = match rewrite(&merged.graph, &node, &inputs) {
-            _ if *is_turned => merged.turned_product(inputs[0], inputs[1], node.outputs),
-            _ if reads_turned => inputs,
-            Rewrite::Same(val) => Vals::from_slice(&[val]),
-            Rewrite::Other(op, inputs) => merged.add(op, &inputs, node.outputs),
-            Rewrite::None => merged.add(node.op, &inputs, node.outputs),
+        let vals = if *is_turned {
+            merged.turned_product(inputs[0], inputs[1], node.outputs)
+        } else if reads_turned {
+            inputs
+        } else {
+            match rewrite(&merged.graph, &node, &inputs) {
+                Rewrite::Same(val) => Vals::from_slice(&[val]),
+                Rewrite::Other(op, inputs) => merged.add(op, &inputs, node.outputs),
+                Rewrite::None => merged.add(node.op, &inputs, node.outputs),
+            }
         };
         copies.push(vals);
     }
@@ -36,7 +40,8 @@ pub fn simplify(graph: Graph) -> Result<Graph> {
 }
 
 /// Of each node, whether it is a product that only an exchange of its last two axes reads: (a·b)ᵀ = bᵀ·aᵀ adds the same
-/// products in the same order, and gives elements in the order that users of the transpose read them.
+/// products in the same order, and gives elements in the order that users of the transpose read them. It takes the place
+/// of the product: the gradient of a weight frees what it reads before that of the input needs memory.
 fn turned(graph: &Graph) -> Vec<bool> {
     let mut uses = vec![0u32; graph.nodes.len()];
     let inputs = graph.nodes.iter().flat_map(|node| &node.inputs);

@@ -39,10 +39,15 @@ impl PyUpdater {
         Ok(PyUpdater { updater: Mutex::new(Updater::new(rule, params)), settings: Mutex::default() })
     }
 
-    /// Evaluate the parameters and make the zeros that a first step by these numbers starts from.
-    #[pyo3(signature = (numbers, /))]
-    fn prepare(&self, py: Python<'_>, numbers: Vec<f64>) -> PyResult<()> {
-        let mut updater = self.lock(py);
+    /// Evaluate the parameters and make the zeros that a first step of this group starts from. Does nothing for an
+    /// optimizer from outside the package, which may not be ready to tell its numbers.
+    #[pyo3(signature = (owner, group, /))]
+    fn prepare(&self, owner: &Bound<'_, PyAny>, group: &Bound<'_, PyDict>) -> PyResult<()> {
+        if !is_ours(owner)? {
+            return Ok(());
+        }
+        let numbers = numbers(owner, group)?;
+        let mut updater = self.lock(owner.py());
         read(|| updater.prepare(&numbers))
     }
 

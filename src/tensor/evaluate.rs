@@ -127,7 +127,9 @@ impl Rebinding {
 pub fn evaluate(tensors: &[&Tensor]) -> Result<()> {
     let roots: Vec<Slot> = {
         let mut engine = engine::lock();
-        let roots: Vec<Slot> = tensors.iter().map(|tensor| tensor.place(&engine).0).collect();
+        let mut roots: Vec<Slot> = tensors.iter().map(|tensor| tensor.place(&engine).0).collect();
+        // One plan, in whatever order they were named.
+        roots.sort_by_key(|&slot| engine.get(slot).id);
         roots.iter().for_each(|&slot| engine.retain(slot));
         roots
     };

@@ -1,5 +1,5 @@
-//! What a plan covers: every record that the wanted ones need, by value or, below a gradient, by structure. First
-//! come bare values, in the order in which the wanted ones lead to them: a parameter is older than the batch at its first step
+//! What a plan covers: every record that the wanted ones need, by value or, below a gradient, by structure. First come
+//! bare values, in the order in which the wanted ones lead to them: a parameter is older than the batch at its first step
 //! and newer at the next, and one plan serves both. The others follow in record order. This is topological and canonical.
 
 use super::engine::{Engine, Operand, Record, Slot, State};

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -135,6 +136,34 @@ def test_the_first_step_has_the_plan_of_all_on_one_batch() -> None:
         optimizer.zero_grad()
         model(data).square().mean().backward()
         optimizer.step()
+
+    assert misses(program, planning=1) == 0
+
+
+@pytest.mark.parametrize("again", ["load_state_dict", "deepcopy", "a step without gradients"])
+def test_whatever_comes_before_the_first_step_it_has_the_plan_of_all(again: str) -> None:
+    model, data = nn.Linear(3, 2), wg.randn((4, 3))
+    optimizer = optim.Adam(model.parameters())
+    wg.eval(data)
+    if again == "load_state_dict":
+        optimizer.load_state_dict(optimizer.state_dict())
+    elif again == "deepcopy":
+        model, optimizer = copy.deepcopy((model, optimizer))
+    else:
+        optimizer.step()
+
+    def program(_: int) -> None:
+        optimizer.zero_grad()
+        model(data).square().mean().backward()
+        optimizer.step()
+
+    assert misses(program, planning=1) == 0
+
+
+def test_tensors_to_evaluate_may_come_in_any_order() -> None:
+    def program(i: int) -> None:
+        a, b = wg.exp(x) + 1.0, wg.tanh(other) * 2.0
+        wg.eval(*(a, b)[:: (1, -1)[i % 2]])
 
     assert misses(program, planning=1) == 0
 

@@ -101,7 +101,7 @@ class Optimizer:
         made = Group(group)
         self.check(made)
         updater = Updater(self.rule, params)
-        updater.prepare(self.numbers(made))
+        updater.prepare(self, made)
         self._updaters.append(updater)
         self.param_groups.append(made)
 
@@ -191,6 +191,7 @@ class Optimizer:
                 entries = state_dict["state"].get(key)
                 if entries:
                     updater.set_state(index, dict(entries))
+            updater.prepare(self, made)
             updaters.append(updater)
             groups.append(made)
         self._updaters = updaters
@@ -212,6 +213,7 @@ class Optimizer:
             for index, entry in enumerate(entries):
                 if entry:
                     updater.set_state(index, entry)
+            updater.prepare(self, group)
             self._updaters.append(updater)
 
     def __repr__(self) -> str:

@@ -8,6 +8,7 @@ use crate::exec::{Donation, OutputHome, Plan};
 use crate::graph::{Attrs, GatherMode, GradientSpec, Layout, Op, TensorType, Val};
 use crate::machine::cpu::par::set_num_threads;
 use crate::ops;
+use crate::planner::plan::Kernel;
 use crate::shape::Shape;
 use smallvec::smallvec;
 use std::sync::Arc;
@@ -146,6 +147,31 @@ fn adam_is_one_kernel_and_updates_in_place() {
             }
         }
     }
+}
+
+#[test]
+fn the_gradient_of_a_weight_is_computed_before_that_of_the_input() {
+    let mut case = Case::default();
+    let x = case.leaf(DType::F32, &[64, 32], wave);
+    let weights = [case.leaf(DType::F32, &[16, 32], wave), case.leaf(DType::F32, &[8, 16], wave)];
+    let g = &mut case.graph;
+    let markers = weights.map(|weight| g.add(Op::Marker, &[weight]).unwrap());
+    let [first, second] = markers.map(|marker| ops::swap_last(g, marker).unwrap());
+    let hidden = ops::matmul(g, x, first).unwrap();
+    let hidden = ops::unary(g, &ops::activation::TANH, hidden).unwrap();
+    let y = ops::matmul(g, hidden, second).unwrap();
+    let square = ops::multiply(g, y, y).unwrap();
+    let spec = GradientSpec { targets: 1, wrt: 2, ones: true };
+    let node = g.push(Op::Gradient(spec), &[square, markers[0], markers[1]]).unwrap();
+    g.outputs = vec![Val { node, output: 0 }, Val { node, output: 1 }];
+    let plan = case.check();
+    let products = plan.instrs.iter().filter_map(|instr| match &instr.kernel {
+        Kernel::Contract(product) => Some(product.shape),
+        _ => None,
+    });
+    let forward = [(64, 32, 16), (64, 16, 8)];
+    let backward = [(8, 64, 16), (64, 8, 16), (16, 64, 32)];
+    assert!(products.eq(forward.into_iter().chain(backward)), "{plan}");
 }
 
 /// A graph of two leaves and the outputs that `f` makes; which of the donations are honoured.
