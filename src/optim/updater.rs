@@ -60,8 +60,7 @@ impl Updater {
         let uses = self.rule.recipe(1, settings, [false; 3])?.uses;
         let made = self.params.iter().zip(&self.states).map(|(param, state)| {
             let is_first = state.step == 0 && param.requires_grad();
-            let is_used = |used: bool| used && is_first;
-            let [a, b, c] = uses.map(|used| is_used(used).then(|| zeros_like(param)).transpose());
+            let [a, b, c] = uses.map(|used| (used && is_first).then(|| zeros_like(param)).transpose());
             Ok([a?, b?, c?])
         });
         let zeros: Vec<[Option<Tensor>; 3]> = made.collect::<Result<_>>()?;
@@ -260,12 +259,11 @@ impl Updater {
                 self.journal.note(ticket, alike.iter().map(|update| self.before(update.index)).collect());
             }
         }
-        let is_any = !steps.is_empty();
+        if !steps.is_empty() {
+            self.zeros.clear();
+        }
         for Update { index, next, .. } in steps {
             self.states[index] = next;
-        }
-        if is_any {
-            self.zeros.clear();
         }
     }
 
